@@ -1,0 +1,103 @@
+//! The command line: the subcommands, their flags, and their exit codes.
+
+mod check;
+mod dev;
+mod health;
+mod key;
+mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Loaded, Problem};
+use crate::{config, kafka};
+
+/// Takes click webhooks over HTTP and lands them in Kafka.
+#[derive(Debug, Parser)]
+#[command(version, about, subcommand_required = false)]
+pub struct Cli {
+    /// The settings; without it `config/hookbridge.toml` is read where there is one. Variables such
+    /// as HOOKBRIDGE__KAFKA__BROKERS go before the file.
+    #[arg(long, global = true, value_name = "FILE", env = "HOOKBRIDGE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge (the default)
+    Serve,
+    /// Run it with a development broker inside: no Kafka, no settings
+    Dev(dev::Dev),
+    /// Check the settings and report every problem at once
+    Check(check::Check),
+    /// Print the settings in force, secrets hidden
+    Config,
+    /// Make a key for a sender and print the line for the settings
+    Key(key::Key),
+    /// Ask the local admin listener whether this replica is ready
+    Health,
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well; for `serve`, the drain was clean.
+    Clean = 0,
+    /// It did not.
+    Failed = 1,
+    /// The command line is wrong (EX_USAGE of sysexits.h).
+    Usage = 64,
+    /// The settings are wrong (EX_CONFIG).
+    Config = 78,
+}
+
+impl Cli {
+    /// Runs the command. Blocks until it is done.
+    pub fn run(self) -> Exit {
+        let file = self.config;
+        match self.command.unwrap_or(Command::Serve) {
+            Command::Serve => with_config(file, serve::serve),
+            Command::Dev(dev) => dev.run(),
+            Command::Check(check) => check.run(load(file)),
+            Command::Config => with_config(file, |config| {
+                // Settings that were just read can be written.
+                print!("{}", toml::to_string(&config).unwrap_or_default());
+                Exit::Clean
+            }),
+            Command::Key(key) => key.run(),
+            Command::Health => with_config(file, |config| health::ask(config.admin.listen)),
+        }
+    }
+}
+
+/// Reads the settings and has librdkafka judge its own.
+fn load(file: Option<PathBuf>) -> Loaded {
+    let mut loaded = config::load(file.as_deref(), config::environment());
+    loaded.problems.extend(kafka::check(&loaded.config));
+    loaded
+}
+
+fn with_config(file: Option<PathBuf>, run: impl FnOnce(Config) -> Exit) -> Exit {
+    match load(file).into_result() {
+        Ok(config) => run(config),
+        Err(problems) => report(&problems),
+    }
+}
+
+/// Prints problems with the settings.
+fn report(problems: &[Problem]) -> Exit {
+    for problem in problems {
+        eprintln!("hookbridge: {problem}");
+    }
+    Exit::Config
+}
+
+/// Prints why a command failed.
+fn fail(reason: impl std::fmt::Display) -> Exit {
+    eprintln!("hookbridge: {reason}");
+    Exit::Failed
+}

@@ -1,0 +1,87 @@
+//! `hookbridge check`: every problem with the settings at once; with `--kafka` also what the brokers
+//! say of the topics, the rights and the time-out chain.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Exit;
+use crate::config::{Config, Loaded, VERDICT_LAG_MS};
+use crate::kafka::{Inspector, Severity};
+
+/// How long the brokers may take for one question.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Also connect to Kafka and check topics, replicas and rights
+    #[arg(long)]
+    kafka: bool,
+}
+
+impl Check {
+    pub fn run(self, loaded: Loaded) -> Exit {
+        let file = loaded.file.as_ref().map(|file| file.display().to_string());
+        println!("settings: {}", file.as_deref().unwrap_or("defaults and environment, no file"));
+        for problem in &loaded.problems {
+            println!("  problem  {problem}");
+        }
+        if !loaded.problems.is_empty() {
+            println!("{} problems", loaded.problems.len());
+            return Exit::Config;
+        }
+        println!("  ok       every setting");
+        let Config { http, kafka, .. } = &loaded.config;
+        println!(
+            "  ok       time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
+            kafka.ack_timeout_ms,
+            kafka.ack_timeout_ms + VERDICT_LAG_MS,
+            http.answer_timeout_ms,
+            http.drain_timeout_ms,
+        );
+        if self.kafka { check_kafka(&loaded.config) } else { Exit::Clean }
+    }
+}
+
+fn check_kafka(config: &Config) -> Exit {
+    println!("kafka: {}", config.kafka.brokers);
+    let problem = |text: String| {
+        println!("  problem  {text}");
+        Exit::Failed
+    };
+    let inspector = match Inspector::new(config) {
+        Ok(inspector) => inspector,
+        Err(error) => return problem(error.to_string()),
+    };
+    let findings = match inspector.inspect(TIMEOUT) {
+        Ok(findings) => findings,
+        Err(error) => return problem(error.to_string()),
+    };
+    let mut exit = Exit::Clean;
+    for topic in inspector.topics() {
+        let mine = || findings.iter().filter(|finding| finding.topic == *topic);
+        if !mine().any(|finding| finding.severity == Severity::Error) {
+            match inspector.partitions(topic, TIMEOUT) {
+                Ok(count) => println!("  ok       {topic}: {count} partitions"),
+                Err(error) => exit = problem(format!("{topic}: {error}")),
+            }
+            match inspector.may_write(topic, TIMEOUT) {
+                Some(Ok(())) => {
+                    println!("  ok       {topic}: the right to write (nothing was written)")
+                }
+                Some(Err(error)) => exit = problem(format!("{topic}: {error}")),
+                None => println!(
+                    "  unknown  {topic}: the right to write; the brokers do not tell the topic's \
+                     settings, which takes DESCRIBE_CONFIGS"
+                ),
+            }
+        }
+        for finding in mine() {
+            match finding.severity {
+                Severity::Error => exit = problem(format!("{topic}: {}", finding.text)),
+                Severity::Warning => println!("  warning  {topic}: {}", finding.text),
+            }
+        }
+    }
+    exit
+}

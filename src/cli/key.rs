@@ -1,0 +1,60 @@
+//! `hookbridge key`: makes a key for a sender, or takes the sender's own, and prints the line for the
+//! settings. The key itself is kept nowhere.
+
+use std::io::Read;
+
+use clap::Args;
+
+use super::{Exit, fail};
+use crate::auth::{format_hash, hash_key};
+
+/// Far above any key; a larger input is a mistake.
+const KEY_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Debug, Args)]
+pub struct Key {
+    /// Whose key it is; it stands in the logs
+    #[arg(long, default_value = "opptima")]
+    name: String,
+    /// Take the key from standard input instead of making one: Opptima sends the account's own
+    #[arg(long)]
+    stdin: bool,
+}
+
+impl Key {
+    pub fn run(self) -> Exit {
+        let key = if self.stdin { read() } else { make() };
+        let key = match key {
+            Ok(key) => key,
+            Err(reason) => return fail(reason),
+        };
+        if !self.stdin {
+            println!("# Give this key to the sender; it is kept nowhere.\n{key}\n");
+        }
+        println!("# Put this line under [auth] in the settings.");
+        println!("keys = [{}]", entry(&self.name, &key));
+        Exit::Clean
+    }
+}
+
+fn entry(name: &str, key: &str) -> String {
+    let name = toml::Value::from(name);
+    format!("{{ name = {name}, sha256 = \"{}\" }}", format_hash(&hash_key(key.as_bytes())))
+}
+
+/// A key of 256 random bits.
+pub fn make() -> Result<String, String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
+    Ok(format!("hb_{}", format_hash(&bytes)))
+}
+
+fn read() -> Result<String, String> {
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(KEY_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| format!("standard input cannot be read: {error}"))?;
+    match text.trim() {
+        "" => Err("standard input holds no key".into()),
+        key => Ok(key.to_owned()),
+    }
+}

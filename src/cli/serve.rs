@@ -1,0 +1,79 @@
+//! `hookbridge serve`: logging, signals, runtime.
+
+use std::io::IsTerminal;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+use super::{Exit, fail, report};
+use crate::config::{Config, Log, LogFormat};
+use crate::kafka;
+use crate::serve::{Listeners, StartError, run};
+
+pub fn serve(config: Config) -> Exit {
+    start_logging(&config.log);
+    let (version, client) = (env!("CARGO_PKG_VERSION"), kafka::client_version());
+    info!(version, librdkafka = client, "Starting.");
+    match Listeners::bind(&config) {
+        Ok(listeners) => run_until_signal(config, listeners),
+        Err(error) => fail(error),
+    }
+}
+
+/// Runs the bridge until SIGTERM or SIGINT and drains it; a second signal stops it at once.
+pub fn run_until_signal(config: Config, listeners: Listeners) -> Exit {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(StartError::System(error)),
+    };
+    let drained = runtime.block_on(async {
+        let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        run(config, listeners, first_of(signals)).await
+    });
+    match drained {
+        Ok(drained) if drained.is_clean() => Exit::Clean,
+        Ok(_) => Exit::Failed,
+        Err(StartError::Config(problem)) => report(&[problem]),
+        Err(error) => fail(error),
+    }
+}
+
+async fn first_of(mut signals: (Signal, Signal)) {
+    either(&mut signals).await;
+    info!("Told to stop; a second signal stops at once.");
+    tokio::spawn(async move {
+        either(&mut signals).await;
+        warn!("Told to stop at once.");
+        std::process::exit(Exit::Failed as i32);
+    });
+}
+
+async fn either((terminate, interrupt): &mut (Signal, Signal)) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Log lines go to standard error: text for people, JSON for machines.
+pub fn start_logging(log: &Log) {
+    let is_text = match log.format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let levels: Targets = log.level.0.parse().unwrap_or_default();
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if is_text {
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
+    } else {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+    };
+    // A second bridge in one process, as tests have it, logs like the first.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
+}

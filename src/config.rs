@@ -1,0 +1,477 @@
+//! The typed settings: one tree, with a default for everything, checked as a whole.
+//!
+//! `load` merges defaults, file and environment (`config/load.rs`); `check` judges values and how
+//! they relate (`config/check.rs`). Both report every problem at once. Units are in the names.
+//! Secrets are [`Secret`] and never print.
+
+mod check;
+mod load;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::auth::{Keys, hash_key, parse_hash};
+use crate::event::{Pointer, Shape, parse_offset};
+use crate::route;
+
+pub use check::VERDICT_LAG_MS;
+pub use load::{Loaded, environment, load};
+
+/// Something wrong with the settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// The setting, as a dotted path.
+    pub key: String,
+    /// What is wrong, and what to do about it.
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem { key: key.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "{}: {}", self.key, self.message)
+    }
+}
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub http: Http,
+    pub admin: Admin,
+    pub kafka: Kafka,
+    pub auth: Auth,
+    pub log: Log,
+    pub webhook: Vec<Webhook>,
+}
+
+/// The listener for senders, and its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// Threads that serve requests; 0 takes one for each two CPUs granted.
+    pub workers: usize,
+    pub max_connections: usize,
+    /// 0 is no limit: behind a balancer every sender has the same address.
+    pub max_connections_per_address: usize,
+    pub max_requests_in_flight: usize,
+    /// Body bytes from the socket to the acknowledgement, over all requests.
+    pub max_bytes_in_flight: usize,
+    pub max_headers: usize,
+    pub max_header_bytes: usize,
+    pub max_body_bytes: usize,
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout_ms: u64,
+    /// From the body's last byte to our answer; also how long a sender may take to read it.
+    pub answer_timeout_ms: u64,
+    /// How long to keep serving after SIGTERM, so that the balancer can forget this replica.
+    pub drain_delay_ms: u64,
+    /// From SIGTERM to the end, all told.
+    pub drain_timeout_ms: u64,
+}
+
+/// The operator's listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Admin {
+    pub listen: SocketAddr,
+}
+
+/// Kafka.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kafka {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// How long Kafka may take to acknowledge.
+    pub ack_timeout_ms: u64,
+    /// Any other property of librdkafka.
+    pub options: Options,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Auth {
+    pub keys: Vec<NamedKey>,
+    /// A TOML file with more `keys`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys_file: Option<PathBuf>,
+    /// One plain key, for the simplest set-up by environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Secret>,
+}
+
+/// A key that may call, as its SHA-256.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedKey {
+    pub name: String,
+    pub sha256: Secret,
+}
+
+/// Log lines.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or levels by module: `info,librdkafka=debug`.
+    pub level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+/// What to log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogLevel(pub String);
+
+impl Default for LogLevel {
+    fn default() -> LogLevel {
+        LogLevel("info".into())
+    }
+}
+
+/// One webhook: data, not code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Webhook {
+    /// Letters, digits and hyphens; the metric label and part of the event id.
+    pub name: String,
+    pub path: String,
+    pub topic: String,
+    /// JSON pointer to the record's key.
+    #[serde(default = "defaults::key")]
+    pub key: String,
+    /// JSON pointer to the event's time.
+    #[serde(default = "defaults::timestamp")]
+    pub timestamp: String,
+    /// What `type` must say, where present; empty: anything.
+    #[serde(default)]
+    pub r#type: String,
+    /// What `event` must say, where present; empty: anything.
+    #[serde(default)]
+    pub event: String,
+    /// The zone of a time that names none.
+    #[serde(default = "defaults::utc_offset")]
+    pub utc_offset: String,
+    /// An older event time gives way to the time of receipt.
+    #[serde(default = "defaults::timestamp_max_age_s")]
+    pub timestamp_max_age_s: u32,
+    /// So does one further ahead.
+    #[serde(default = "defaults::timestamp_max_ahead_s")]
+    pub timestamp_max_ahead_s: u32,
+    /// The text of the 200.
+    #[serde(default = "defaults::answer")]
+    pub answer: String,
+    /// The CloudEvents attribute `source`; empty: the path.
+    #[serde(default)]
+    pub ce_source: String,
+    /// The CloudEvents attribute `type`; empty: the topic.
+    #[serde(default)]
+    pub ce_type: String,
+}
+
+/// What a webhook is that does not say otherwise: Opptima's.
+mod defaults {
+    pub fn key() -> String {
+        "/campid".into()
+    }
+    pub fn timestamp() -> String {
+        "/timestamp".into()
+    }
+    /// Colombia, all year.
+    pub fn utc_offset() -> String {
+        "-05:00".into()
+    }
+    pub fn timestamp_max_age_s() -> u32 {
+        7 * 24 * 60 * 60
+    }
+    pub fn timestamp_max_ahead_s() -> u32 {
+        60 * 60
+    }
+    /// The description of the one answer that Opptima documents.
+    pub fn answer() -> String {
+        "Webhook recibido correctamente".into()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            http: Http::default(),
+            admin: Admin::default(),
+            kafka: Kafka::default(),
+            auth: Auth::default(),
+            log: Log::default(),
+            webhook: vec![Webhook {
+                name: "email-marketing-click".into(),
+                path: "/webhooks/email-marketing/click".into(),
+                topic: "opptima.email-marketing.click".into(),
+                key: defaults::key(),
+                timestamp: defaults::timestamp(),
+                r#type: "Email marketing".into(),
+                event: "click".into(),
+                utc_offset: defaults::utc_offset(),
+                timestamp_max_age_s: defaults::timestamp_max_age_s(),
+                timestamp_max_ahead_s: defaults::timestamp_max_ahead_s(),
+                answer: defaults::answer(),
+                ce_source: String::new(),
+                ce_type: String::new(),
+            }],
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            workers: 0,
+            max_connections: 16_384,
+            max_connections_per_address: 0,
+            max_requests_in_flight: 8_192,
+            max_bytes_in_flight: 64 << 20,
+            max_headers: 64,
+            max_header_bytes: 16 << 10,
+            max_body_bytes: 1 << 20,
+            header_timeout_ms: 5_000,
+            body_timeout_ms: 5_000,
+            // Longer than the 60 s of the usual balancers: whoever closes an idle connection
+            // first must be the one that does not send on it.
+            idle_timeout_ms: 75_000,
+            // The tightest sender on the market hangs up after 4 s.
+            answer_timeout_ms: 3_000,
+            drain_delay_ms: 5_000,
+            // Inside Kubernetes' 30 s grace period.
+            drain_timeout_ms: 25_000,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { listen: SocketAddr::from(([0, 0, 0, 0], 8081)) }
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Kafka {
+        Kafka {
+            brokers: "localhost:9092".into(),
+            ack_timeout_ms: 1_500,
+            options: Options::default(),
+        }
+    }
+}
+
+impl Http {
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    pub fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub fn answer_timeout(&self) -> Duration {
+        Duration::from_millis(self.answer_timeout_ms)
+    }
+
+    pub fn drain_delay(&self) -> Duration {
+        Duration::from_millis(self.drain_delay_ms)
+    }
+
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+/// What stands where a secret is not printed.
+const HIDDEN: &str = "(hidden)";
+
+/// A text that never prints.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(HIDDEN)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(HIDDEN)
+    }
+}
+
+/// Properties of librdkafka by name. Those that carry a secret never print.
+#[derive(Clone, Default, PartialEq)]
+pub struct Options(BTreeMap<String, String>);
+
+impl Options {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.insert(name.into(), value.into());
+    }
+
+    fn printable(&self) -> BTreeMap<&str, &str> {
+        let secret = |name: &str| {
+            ["password", "passphrase", "secret", "pem", "oauthbearer.config"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        self.iter().map(|(name, value)| (name, if secret(name) { HIDDEN } else { value })).collect()
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        self.printable().fmt(formatter)
+    }
+}
+
+impl Serialize for Options {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.printable().serialize(serializer)
+    }
+}
+
+/// One entry under `[kafka.options]`: a value, or the rest of a name whose dots were not quoted.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OptionEntry {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+    Table(BTreeMap<String, OptionEntry>),
+}
+
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
+        let mut options = BTreeMap::new();
+        let entries = BTreeMap::<String, OptionEntry>::deserialize(deserializer)?;
+        flatten("", entries, &mut options);
+        Ok(Options(options))
+    }
+}
+
+/// `security.protocol` may be written quoted, as a table, or from the environment with underscores
+/// (no property of librdkafka that can be set by text has one).
+fn flatten(
+    prefix: &str,
+    entries: BTreeMap<String, OptionEntry>,
+    options: &mut BTreeMap<String, String>,
+) {
+    for (name, entry) in entries {
+        let name = format!("{prefix}{}", name.replace('_', "."));
+        match entry {
+            OptionEntry::Flag(value) => {
+                options.insert(name, value.to_string());
+            }
+            OptionEntry::Number(value) => {
+                options.insert(name, value.to_string());
+            }
+            OptionEntry::Text(value) => {
+                options.insert(name, value);
+            }
+            OptionEntry::Table(entries) => flatten(&format!("{name}."), entries, options),
+        }
+    }
+}
+
+impl Config {
+    /// The keys that may call.
+    ///
+    /// # Errors
+    ///
+    /// The first key whose hash cannot be read; none in a config that [`load`] found no fault with.
+    pub fn callers(&self) -> Result<Keys, Problem> {
+        let mut keys = Vec::new();
+        for key in &self.auth.keys {
+            let hash = parse_hash(key.sha256.reveal());
+            let hash = hash.ok_or_else(|| Problem::new("auth.keys", "sha256 is not a hash"))?;
+            keys.push((key.name.clone(), hash));
+        }
+        if let Some(key) = &self.auth.api_key {
+            keys.push(("api_key".to_owned(), hash_key(key.reveal().trim().as_bytes())));
+        }
+        Ok(Keys::new(keys))
+    }
+
+    /// The webhooks as the pipeline uses them.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that cannot be read; none in a config that [`load`] found no fault with.
+    pub fn webhooks(&self) -> Result<Vec<route::Webhook>, Problem> {
+        self.webhook.iter().enumerate().map(|(index, webhook)| webhook.read(index)).collect()
+    }
+}
+
+impl Webhook {
+    fn read(&self, index: usize) -> Result<route::Webhook, Problem> {
+        let wrong = |name: &str| Problem::new(format!("webhook[{index}].{name}"), "cannot be read");
+        let or = |text: &String, default: &String| {
+            if text.is_empty() { default.clone() } else { text.clone() }
+        };
+        Ok(route::Webhook {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            topic: self.topic.as_str().into(),
+            shape: Shape {
+                key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,
+                time: Pointer::parse(&self.timestamp).ok_or_else(|| wrong("timestamp"))?,
+                r#type: self.r#type.clone(),
+                event: self.event.clone(),
+                offset: parse_offset(&self.utc_offset).ok_or_else(|| wrong("utc_offset"))?,
+            },
+            time_age_max: SignedDuration::from_secs(self.timestamp_max_age_s.into()),
+            time_ahead_max: SignedDuration::from_secs(self.timestamp_max_ahead_s.into()),
+            answer: Bytes::from(self.answer.clone()),
+            ce_source: or(&self.ce_source, &self.path),
+            ce_type: or(&self.ce_type, &self.topic),
+            index,
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether the settings make sense, each by itself and together.
+
+use std::collections::HashSet;
+
+use crate::auth::parse_hash;
+use crate::event::{Pointer, parse_offset};
+
+use super::{Config, Problem};
+
+/// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
+/// looks about once a second (measured: up to 1.06 s late).
+pub const VERDICT_LAG_MS: u64 = 1_250;
+
+/// Collects problems.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn expect(&mut self, holds: bool, key: &str, message: impl Into<String>) {
+        if !holds {
+            self.0.push(Problem::new(key, message));
+        }
+    }
+}
+
+/// Everything that is wrong with the values.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    limits(config, &mut problems);
+    time_chain(config, &mut problems);
+    kafka(config, &mut problems);
+    keys(config, &mut problems);
+    webhooks(config, &mut problems);
+    let level = config.log.level.0.parse::<tracing_subscriber::filter::Targets>();
+    let known =
+        "it is error, warn, info, debug or trace, or levels by module: info,librdkafka=debug";
+    problems.expect(level.is_ok(), "log.level", known);
+    problems.0
+}
+
+fn limits(config: &Config, problems: &mut Problems) {
+    let http = &config.http;
+    problems.expect(http.workers <= 1_024, "http.workers", "must be at most 1024");
+    for (key, value, least, most) in [
+        ("http.max_connections", http.max_connections, 1, 1_000_000),
+        ("http.max_requests_in_flight", http.max_requests_in_flight, 1, 1_000_000),
+        ("http.max_headers", http.max_headers, 1, 100),
+        ("http.max_header_bytes", http.max_header_bytes, 1_024, 256 << 10),
+        ("http.max_body_bytes", http.max_body_bytes, 1, 100 << 20),
+        ("http.max_bytes_in_flight", http.max_bytes_in_flight, 1, 1 << 40),
+    ] {
+        let range = format!("must be from {least} to {most} (it is {value})");
+        problems.expect((least..=most).contains(&value), key, range);
+    }
+    problems.expect(
+        http.max_bytes_in_flight >= http.max_body_bytes,
+        "http.max_bytes_in_flight",
+        "must be at least http.max_body_bytes, or the largest body could never be taken",
+    );
+}
+
+/// Each limit lies strictly inside the next, so that no answer comes before its verdict is due.
+fn time_chain(config: &Config, problems: &mut Problems) {
+    let (http, kafka) = (&config.http, &config.kafka);
+    for (key, value) in [
+        ("http.header_timeout_ms", http.header_timeout_ms),
+        ("http.body_timeout_ms", http.body_timeout_ms),
+        ("http.idle_timeout_ms", http.idle_timeout_ms),
+        ("http.answer_timeout_ms", http.answer_timeout_ms),
+        ("http.drain_timeout_ms", http.drain_timeout_ms),
+        ("kafka.ack_timeout_ms", kafka.ack_timeout_ms),
+    ] {
+        let range = format!("must be from 1 to 3600000 (it is {value})");
+        problems.expect((1..=3_600_000).contains(&value), key, range);
+    }
+    let verdict = kafka.ack_timeout_ms.saturating_add(VERDICT_LAG_MS);
+    problems.expect(
+        verdict < http.answer_timeout_ms,
+        "http.answer_timeout_ms",
+        format!(
+            "must be more than kafka.ack_timeout_ms + {VERDICT_LAG_MS} (= {verdict}, it is {}): the \
+             Kafka client reports a time-out up to that late, and an answer before it may be untrue",
+            http.answer_timeout_ms
+        ),
+    );
+    let request = http.drain_delay_ms.saturating_add(http.body_timeout_ms);
+    let request = request.saturating_add(http.answer_timeout_ms);
+    problems.expect(
+        request < http.drain_timeout_ms,
+        "http.drain_timeout_ms",
+        format!(
+            "must be more than http.drain_delay_ms + http.body_timeout_ms + \
+             http.answer_timeout_ms (= {request}, it is {}), or requests are cut off",
+            http.drain_timeout_ms
+        ),
+    );
+}
+
+fn kafka(config: &Config, problems: &mut Problems) {
+    let brokers: Vec<&str> = config.kafka.brokers.split(',').map(str::trim).collect();
+    let named = brokers.iter().all(|broker| !broker.is_empty());
+    problems.expect(named, "kafka.brokers", "must name brokers as host:port, separated by commas");
+}
+
+fn keys(config: &Config, problems: &mut Problems) {
+    let auth = &config.auth;
+    problems.expect(
+        !auth.keys.is_empty() || auth.api_key.is_some(),
+        "auth",
+        "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
+         set HOOKBRIDGE__AUTH__API_KEY",
+    );
+    if let Some(key) = &auth.api_key {
+        let usable = !key.reveal().trim().is_empty();
+        problems.expect(usable, "auth.api_key", "must not be empty");
+    }
+    let mut names = HashSet::new();
+    for (index, key) in auth.keys.iter().enumerate() {
+        let place = format!("auth.keys[{index}]");
+        problems.expect(!key.name.is_empty(), &place, "needs a name");
+        problems.expect(names.insert(&key.name), &place, "has the name of another key");
+        let message = "sha256 must be the 64 hexadecimal digits that `hookbridge key` prints";
+        problems.expect(parse_hash(key.sha256.reveal()).is_some(), &place, message);
+    }
+}
+
+fn webhooks(config: &Config, problems: &mut Problems) {
+    problems.expect(!config.webhook.is_empty(), "webhook", "there must be at least one");
+    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    for (index, webhook) in config.webhook.iter().enumerate() {
+        let key = |name: &str| format!("webhook[{index}].{name}");
+        let plain = |text: &str, more: &str| {
+            !text.is_empty()
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || more.contains(c))
+        };
+        problems.expect(
+            plain(&webhook.name, "") && webhook.name != "none",
+            &key("name"),
+            "must be letters, digits and hyphens, and not `none`",
+        );
+        problems.expect(
+            names.insert(&webhook.name),
+            &key("name"),
+            "is the name of another webhook",
+        );
+        let path = webhook.path.strip_prefix('/').is_some_and(|path| {
+            path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#')
+        });
+        problems.expect(path, &key("path"), "must start with / and have no space, `?` or `#`");
+        problems.expect(
+            paths.insert(&webhook.path),
+            &key("path"),
+            "is the path of another webhook",
+        );
+        problems.expect(
+            plain(&webhook.topic, "._") && webhook.topic.len() <= 249,
+            &key("topic"),
+            "must be a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens",
+        );
+        for (name, pointer) in [("key", &webhook.key), ("timestamp", &webhook.timestamp)] {
+            let message = "must be a JSON pointer such as /campid";
+            problems.expect(Pointer::parse(pointer).is_some(), &key(name), message);
+        }
+        let offset = parse_offset(&webhook.utc_offset).is_some();
+        problems.expect(offset, &key("utc_offset"), "must be an offset such as -05:00");
+    }
+}

@@ -1,0 +1,170 @@
+//! Defaults, file and environment become one [`Config`]; the only place that reads any of them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat, Value, ValueKind};
+use serde::Deserialize;
+use serde_path_to_error::{Segment, Track};
+
+use super::{Config, NamedKey, Problem};
+
+/// Where settings are looked for when nobody says.
+const DEFAULT_FILE: &str = "config/hookbridge.toml";
+
+/// The settings as read, and everything that is wrong with them.
+///
+/// Where a setting has a problem, the config holds its default, so that the rest can be checked.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    pub problems: Vec<Problem>,
+}
+
+impl Loaded {
+    /// The config, if nothing is wrong with it.
+    pub fn into_result(self) -> Result<Config, Vec<Problem>> {
+        if self.problems.is_empty() { Ok(self.config) } else { Err(self.problems) }
+    }
+}
+
+/// This process's environment, for [`load`].
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+pub fn environment() -> HashMap<String, String> {
+    // A variable that is not text cannot be one of ours.
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
+
+/// Reads the settings: `HOOKBRIDGE__SECTION__NAME` over the file over the defaults.
+///
+/// `file` must exist if it is given; otherwise `config/hookbridge.toml` is read where there is one.
+pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded {
+    let file = match file {
+        Some(file) => Some(file.to_owned()),
+        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
+    };
+    let mut problems = Vec::new();
+    let root = read(file.as_deref(), environment, &mut problems);
+    let mut config = typed(root, &mut problems);
+    if let Some(path) = config.auth.keys_file.clone() {
+        config.auth.keys.extend(read_keys(&path, &mut problems));
+    }
+    problems.extend(super::check::check(&config));
+    Loaded { config, file, problems }
+}
+
+/// Merges the sources into one untyped tree.
+fn read(
+    file: Option<&Path>,
+    environment: HashMap<String, String>,
+    problems: &mut Vec<Problem>,
+) -> Value {
+    // The prefix ends in the separator, so that the variables that Kubernetes makes for a Service
+    // named hookbridge (HOOKBRIDGE_PORT and the like) are not taken for settings.
+    let environment = Environment::with_prefix("HOOKBRIDGE")
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(environment));
+    let build = |file: Option<&Path>| {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(File::new(&file.to_string_lossy(), FileFormat::Toml));
+        }
+        builder.add_source(environment.clone()).build().map(|built| built.cache)
+    };
+    let built = build(file).or_else(|error| {
+        let place = file.map_or("environment".into(), |file| file.display().to_string());
+        problems.push(Problem::new(place, error.to_string()));
+        build(None)
+    });
+    built.unwrap_or_else(|_| Value::new(None, config::Map::<String, Value>::new()))
+}
+
+/// Gives the tree its types. A setting of the wrong type is reported and left out, and the rest is
+/// read again, so that all problems are found: at most one round for each setting in the tree.
+fn typed(mut root: Value, problems: &mut Vec<Problem>) -> Config {
+    loop {
+        let mut unknown = Vec::new();
+        let mut track = Track::new();
+        let deserializer = serde_path_to_error::Deserializer::new(root.clone(), &mut track);
+        let mut note = |path: serde_ignored::Path| unknown.push(path.to_string());
+        match serde_ignored::deserialize::<_, _, Config>(deserializer, &mut note) {
+            Ok(config) => {
+                let unknown = unknown.into_iter().map(unknown_setting);
+                problems.extend(unknown);
+                return config;
+            }
+            Err(error) => {
+                let path = track.path();
+                problems.push(Problem::new(path.to_string(), error.to_string()));
+                if !remove(&mut root, &path.iter().collect::<Vec<_>>()) {
+                    return Config::default();
+                }
+            }
+        }
+    }
+}
+
+/// Takes the value at a path out of the tree; false if there is none.
+fn remove(value: &mut Value, path: &[&Segment]) -> bool {
+    match (&mut value.kind, path) {
+        (ValueKind::Table(table), [Segment::Map { key }]) => table.remove(key).is_some(),
+        (ValueKind::Table(table), [Segment::Map { key }, rest @ ..]) => {
+            table.get_mut(key).is_some_and(|value| remove(value, rest))
+        }
+        (ValueKind::Array(array), [Segment::Seq { index }]) if *index < array.len() => {
+            array.remove(*index);
+            true
+        }
+        (ValueKind::Array(array), [Segment::Seq { index }, rest @ ..]) => {
+            array.get_mut(*index).is_some_and(|value| remove(value, rest))
+        }
+        _ => false,
+    }
+}
+
+/// Names an unknown setting and those that it may have been meant for.
+fn unknown_setting(path: String) -> Problem {
+    let section = path.rsplit_once('.').map_or("", |(section, _)| section);
+    let names = |defaults: toml::Value| -> Option<String> {
+        let mut table = &defaults;
+        for name in section.split('.').filter(|name| !name.is_empty()) {
+            let entry = if name.parse::<usize>().is_ok() { table.get(0) } else { table.get(name) };
+            table = entry?;
+        }
+        Some(table.as_table()?.keys().cloned().collect::<Vec<_>>().join(", "))
+    };
+    let known = toml::Value::try_from(Config::default()).ok().and_then(names);
+    let message = match known {
+        Some(known) => format!("there is no such setting; known here: {known}"),
+        None => "there is no such setting".into(),
+    };
+    Problem::new(path, message)
+}
+
+/// Reads more keys from a file of their own.
+fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct KeysFile {
+        keys: Vec<NamedKey>,
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    // The library's message quotes the line, which may hold a key; its own summary does not.
+    let keys = text.and_then(|text| {
+        toml::from_str::<KeysFile>(&text).map_err(|error| error.message().to_owned())
+    });
+    match keys {
+        Ok(file) => file.keys,
+        Err(error) => {
+            let message = format!("{} cannot be read: {error}", path.display());
+            problems.push(Problem::new("auth.keys_file", message));
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether this replica has started, hears from Kafka, or is draining: what `/readyz` answers.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Without a word from any broker for this long, the replica is no longer ready. Twice the time
+/// within which the Kafka client asks for metadata when nothing else is said.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// How long brokers must have been heard without such a gap before it is ready again, so that
+/// readiness does not flap with a connection that comes and goes.
+pub const STEADY_MIN: Duration = Duration::from_secs(2);
+
+/// The state behind readiness. Liveness needs none: the process answers or it does not.
+#[derive(Debug, Default)]
+pub struct Health {
+    started: AtomicBool,
+    draining: AtomicBool,
+    brokers: Mutex<Brokers>,
+}
+
+/// When brokers were heard from.
+#[derive(Debug, Default, Clone, Copy)]
+struct Brokers {
+    last: Option<Instant>,
+    /// Since when there has been no gap, and whether a gap came before that.
+    steady: Option<(Instant, AfterGap)>,
+}
+
+type AfterGap = bool;
+
+/// Why a replica is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReady {
+    Starting,
+    Draining,
+    /// No broker has been heard from lately.
+    BrokersSilent,
+}
+
+impl NotReady {
+    pub fn text(self) -> &'static str {
+        match self {
+            NotReady::Starting => "starting",
+            NotReady::Draining => "draining",
+            NotReady::BrokersSilent => "no Kafka broker has been heard from lately",
+        }
+    }
+}
+
+impl Health {
+    pub fn start(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a broker said something just now.
+    pub fn hear(&self) {
+        self.lock().hear(Instant::now());
+    }
+
+    /// # Errors
+    ///
+    /// Why this replica should not be sent requests.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        if self.is_draining() {
+            Err(NotReady::Draining)
+        } else if !self.started.load(Ordering::Relaxed) {
+            Err(NotReady::Starting)
+        } else if !self.lock().are_near(Instant::now()) {
+            Err(NotReady::BrokersSilent)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Brokers> {
+        // Nothing is done under the lock that could leave it half done.
+        self.brokers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Brokers {
+    fn hear(&mut self, now: Instant) {
+        let gap = self.last.map(|last| now.duration_since(last) > SILENCE_MAX);
+        if gap != Some(false) {
+            self.steady = Some((now, gap.is_some()));
+        }
+        self.last = Some(now);
+    }
+
+    fn are_near(&self, now: Instant) -> bool {
+        let (Some(last), Some((since, after_gap))) = (self.last, self.steady) else { return false };
+        now.duration_since(last) <= SILENCE_MAX
+            && (!after_gap || last.duration_since(since) >= STEADY_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_waits_for_silence_and_for_steadiness() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut brokers = Brokers::default();
+        assert!(!brokers.are_near(at(0)), "never heard");
+        brokers.hear(at(1));
+        assert!(brokers.are_near(at(1)), "the first word is enough to start");
+        assert!(brokers.are_near(at(11)));
+        assert!(!brokers.are_near(at(12)), "silent for too long");
+        brokers.hear(at(20));
+        assert!(!brokers.are_near(at(20)), "one word after a gap is not yet steady");
+        brokers.hear(at(21));
+        assert!(!brokers.are_near(at(21)));
+        brokers.hear(at(22));
+        assert!(brokers.are_near(at(22)));
+    }
+
+    #[test]
+    fn draining_comes_before_all() {
+        let health = Health::default();
+        assert_eq!(health.ready(), Err(NotReady::Starting));
+        health.start();
+        assert_eq!(health.ready(), Err(NotReady::BrokersSilent));
+        health.hear();
+        assert_eq!(health.ready(), Ok(()));
+        health.drain();
+        assert_eq!(health.ready(), Err(NotReady::Draining));
+    }
+}

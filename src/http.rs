@@ -1,0 +1,45 @@
+//! HTTP mechanics, without knowledge of webhooks: accept connections, hold them to their limits,
+//! read bodies within a budget, close gracefully.
+//!
+//! - `accept.rs`: from the listener to a [`Socket`], within the connection limits.
+//! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
+//! - `body.rs`: the bounded read of a body, and the budget that all requests share.
+
+mod accept;
+mod body;
+mod connection;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use tokio::sync::Notify;
+
+pub use accept::{Gate, Socket};
+pub use body::{Admission, Slot, read_body};
+pub use connection::{Handler, serve};
+
+/// An answer: always small, always in one piece.
+pub type Response = hyper::Response<Full<Bytes>>;
+
+/// Tells connections to finish what they do and close.
+#[derive(Clone, Default)]
+pub struct Drain(Arc<DrainState>);
+
+#[derive(Default)]
+struct DrainState {
+    begun: AtomicBool,
+    wake: Notify,
+}
+
+impl Drain {
+    pub fn begin(&self) {
+        self.0.begun.store(true, Ordering::Release);
+        self.0.wake.notify_waiters();
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,171 @@
+//! From the listener to a [`Socket`], within the connection limits.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, error};
+
+use crate::config;
+use crate::metrics::ConnectionMetrics;
+
+/// How long the listener rests when there is no descriptor for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection over the limit is told before it is closed.
+const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-length: 119\r\n\r\n\
+    {\"type\":\"urn:hookbridge:problem:too_many_connections\",\"title\":\"Too many connections\",\
+    \"status\":503,\"detail\":\"Try again\"}";
+
+/// Lets connections in, up to the limits.
+pub struct Gate {
+    max: u32,
+    permits: Arc<Semaphore>,
+    max_per_address: usize,
+    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    metrics: ConnectionMetrics,
+    last_complaint: Mutex<Option<Instant>>,
+}
+
+/// An accepted connection, and its place within the limits.
+pub struct Socket {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub place: Place,
+}
+
+/// A connection's place within the limits, given back when dropped.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    address: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    metrics: ConnectionMetrics,
+}
+
+impl Gate {
+    pub fn new(limits: &config::Http, metrics: ConnectionMetrics) -> Gate {
+        let max = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+        Gate {
+            max,
+            permits: Arc::new(Semaphore::new(limits.max_connections)),
+            max_per_address: limits.max_connections_per_address,
+            addresses: Arc::default(),
+            metrics,
+            last_complaint: Mutex::new(None),
+        }
+    }
+
+    /// The next connection within the limits. Those beyond are told so and closed.
+    pub async fn accept(&self, listener: &TcpListener) -> Socket {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => match self.place(peer.ip()) {
+                    Some(place) => return Socket { stream, peer, place },
+                    // A fresh socket's send buffer is empty: this is written whole or, if the
+                    // sender is gone already, not at all.
+                    None => {
+                        let _ = stream.try_write(OVER_LIMIT);
+                    }
+                },
+                Err(error) => self.recover(error).await,
+            }
+        }
+    }
+
+    /// The connections that the kernel has already accepted for a listener about to close.
+    pub async fn accept_rest(&self, listener: &TcpListener) -> Vec<Socket> {
+        let mut rest = Vec::new();
+        while let Ok(socket) = timeout(Duration::ZERO, self.accept(listener)).await {
+            rest.push(socket);
+        }
+        rest
+    }
+
+    /// Waits until every connection is closed.
+    pub async fn empty(&self) {
+        let _ = self.permits.acquire_many(self.max).await;
+    }
+
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            self.metrics.over_limit.inc();
+            return None;
+        };
+        let address = if self.max_per_address == 0 {
+            None
+        } else {
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = addresses.entry(address).or_default();
+            if *open >= self.max_per_address {
+                self.metrics.over_address_limit.inc();
+                return None;
+            }
+            *open += 1;
+            Some((address, self.addresses.clone()))
+        };
+        self.metrics.open.inc();
+        Some(Place { _permit: permit, address, metrics: self.metrics.clone() })
+    }
+
+    /// A connection that failed before it was ours is nothing; without descriptors or memory the
+    /// listener rests, since they do not come back by asking at once.
+    async fn recover(&self, error: io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            debug!(%error, "A connection was gone before it was accepted.");
+            return;
+        }
+        self.metrics.no_descriptor.inc();
+        if self.may_complain() {
+            error!(
+                %error,
+                "No connection can be accepted; trying again. If descriptors ran out, raise the \
+                 limit (ulimit -n) or lower http.max_connections."
+            );
+        }
+        sleep(PAUSE).await;
+    }
+
+    /// At most once a second.
+    fn may_complain(&self) -> bool {
+        let mut last = self.last_complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.open.dec();
+        let Some((address, addresses)) = &self.address else { return };
+        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = addresses.get_mut(address) {
+            *open -= 1;
+            if *open == 0 {
+                addresses.remove(address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_over_the_limit_states_its_own_length() {
+        let text = std::str::from_utf8(OVER_LIMIT).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+        serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+    }
+}

@@ -1,0 +1,219 @@
+//! The path of a request: the one function that takes it through every step, top to bottom, and the
+//! one place that counts, logs and answers what came of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Request, StatusCode, Version};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::Level;
+
+use crate::auth::{Caller, Keys};
+use crate::config::{self, Config, Problem};
+use crate::delivery::{Delivery, Receipt};
+use crate::health::Health;
+use crate::http::{self, Admission, Handler, Response};
+use crate::metrics::{Metrics, NO_WEBHOOK};
+use crate::outcome::{Outcome, Refusal, Rejection};
+use crate::route::{self, Webhook};
+
+/// What a refused sender is told to wait before it tries again.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// Serves requests on one worker thread.
+#[derive(Clone)]
+pub struct Ingest {
+    rules: Arc<Rules>,
+    admission: Admission,
+    delivery: Delivery,
+}
+
+/// What all workers share.
+pub struct Rules {
+    pub webhooks: Vec<Webhook>,
+    pub keys: Keys,
+    pub limits: config::Http,
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Rules {
+    /// # Errors
+    ///
+    /// A setting that cannot be read.
+    pub fn new(
+        config: &Config,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Rules, Problem> {
+        let (webhooks, keys) = (config.webhooks()?, config.callers()?);
+        Ok(Rules { webhooks, keys, limits: config.http.clone(), health, metrics })
+    }
+}
+
+impl Ingest {
+    pub fn new(rules: Arc<Rules>, admission: Admission, delivery: Delivery) -> Ingest {
+        Ingest { rules, admission, delivery }
+    }
+
+    /// The path of a request.
+    async fn receive(
+        &self,
+        request: Request<Incoming>,
+        account: &mut Account<'_>,
+    ) -> Result<Receipt, Rejection> {
+        let received = Timestamp::now();
+        let (head, body) = request.into_parts();
+        self.check_head(&head.headers)?;
+        let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
+        account.webhook = Some(webhook.index);
+        // Before a byte of the body is read: a stranger costs no memory.
+        let caller = self.rules.keys.authenticate(&head.headers)?;
+        account.caller = Some(caller);
+        let mut slot = self.admission.admit()?;
+        let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
+        let deadline = Instant::now() + self.rules.limits.answer_timeout();
+        let event = webhook.shape.decode(&body)?;
+        let trace = route::trace_parent(&head.headers);
+        let record = route::record(webhook, event, body, trace, received);
+        self.delivery.hold(record, deadline).await
+    }
+
+    fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let limits = &self.rules.limits;
+        let bytes: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if headers.len() > limits.max_headers || bytes > limits.max_header_bytes {
+            return Err(Refusal::HeadTooLarge.plain());
+        }
+        Ok(())
+    }
+
+    /// Counts and logs a connection that was closed without a request's end.
+    pub fn closed(&self, peer: SocketAddr, refusal: Refusal) {
+        let mut account = Account::open(&self.rules, peer);
+        account.close(Err(&refusal.plain()));
+    }
+}
+
+impl Handler for Ingest {
+    async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response {
+        let version = request.version();
+        let mut account = Account::open(&self.rules, peer);
+        let result = self.receive(request, &mut account).await;
+        account.close(result.as_ref().map(drop));
+        let mut response = match result {
+            Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, receipt),
+            Err(rejection) => refused(&rejection),
+        };
+        // A sender that keeps its connection is asked to make its next one elsewhere.
+        if version < Version::HTTP_2 && self.rules.health.is_draining() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The one 200; it takes a receipt.
+fn accepted(webhooks: &[Webhook], webhook: Option<usize>, _receipt: Receipt) -> Response {
+    let answer = webhook.and_then(|index| webhooks.get(index)).map(|w| w.answer.clone());
+    let mut response = Response::new(Full::new(answer.unwrap_or_default()));
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+/// A refusal as problem details (RFC 9457).
+fn refused(rejection: &Rejection) -> Response {
+    let facts = rejection.refusal.facts();
+    let problem = serde_json::json!({
+        "type": format!("urn:hookbridge:problem:{}", facts.tag),
+        "title": facts.text,
+        "status": facts.status.as_u16(),
+        "detail": rejection.detail,
+    });
+    let mut response = Response::new(Full::new(Bytes::from(problem.to_string())));
+    *response.status_mut() = facts.status;
+    let headers = response.headers_mut();
+    let problem = HeaderValue::from_static("application/problem+json");
+    headers.insert(header::CONTENT_TYPE, problem);
+    match facts.status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        _ => {}
+    }
+    response
+}
+
+/// What is known of a request while it is served. Closed once, with its outcome; dropped before that,
+/// the sender is gone.
+struct Account<'r> {
+    rules: &'r Rules,
+    peer: SocketAddr,
+    started: Instant,
+    webhook: Option<usize>,
+    caller: Option<Caller>,
+    is_closed: bool,
+}
+
+impl<'r> Account<'r> {
+    fn open(rules: &'r Rules, peer: SocketAddr) -> Account<'r> {
+        let started = Instant::now();
+        Account { rules, peer, started, webhook: None, caller: None, is_closed: false }
+    }
+
+    fn close(&mut self, result: Result<(), &Rejection>) {
+        self.is_closed = true;
+        let took = self.started.elapsed();
+        let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), |()| Outcome::Accepted);
+        self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
+        if let Err(rejection) = result {
+            self.log(rejection, took.as_millis());
+        }
+    }
+
+    /// One line for each failed request; success is quiet.
+    fn log(&self, rejection: &Rejection, took_ms: u128) {
+        let facts = rejection.refusal.facts();
+        let status = facts.status.as_u16();
+        let webhook = self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].name);
+        let caller = self.caller.as_ref().map_or("", Caller::name);
+        let cause = rejection.cause.as_deref().unwrap_or(&rejection.detail);
+        // A level must be known when the program is compiled.
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer, took_ms,
+                    cause, "Request refused."
+                )
+            };
+        }
+        match facts.level {
+            Some(Level::ERROR) => line!(Level::ERROR),
+            Some(Level::WARN) => line!(Level::WARN),
+            Some(Level::INFO) => line!(Level::INFO),
+            Some(Level::DEBUG) => line!(Level::DEBUG),
+            Some(Level::TRACE) | None => line!(Level::TRACE),
+        }
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.close(Err(&Refusal::SenderGone.plain()));
+        }
+    }
+}

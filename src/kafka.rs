@@ -1,0 +1,31 @@
+//! Kafka: the only folder that names rdkafka.
+//!
+//! librdkafka, the C library below, keeps a queue of records and threads of its own. Handing it a
+//! record is only an enqueue; the delivery report comes later, on another thread, and it alone says
+//! whether Kafka holds the record.
+//!
+//! - `settings.rs`: every property of librdkafka that is relied on, with its reason.
+//! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
+//! - `keeper.rs`: replaces a broken producer, and explains to the operator what is wrong with a topic.
+//! - `fault.rs`: the one table of what Kafka's error codes mean for us.
+//! - `statistics.rs`: what librdkafka tells of itself once a second.
+//! - `inspect.rs`: asks the brokers about topics, for the keeper and for `hookbridge check --kafka`.
+//! - `reader.rs`: reads records back.
+//! - `broker.rs`: the development broker inside this process.
+
+mod broker;
+mod fault;
+mod inspect;
+mod keeper;
+mod publisher;
+mod reader;
+mod settings;
+mod statistics;
+
+pub use broker::DevelopmentBroker;
+pub use fault::{Failure, Fault};
+pub use inspect::{Finding, Inspector, Severity};
+pub use keeper::Kafka;
+pub use publisher::{Acknowledged, Publisher};
+pub use reader::{Reader, Seen};
+pub use settings::{check, client_version};

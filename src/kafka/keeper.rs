@@ -1,0 +1,223 @@
+//! Keeps the producer: starts it, replaces it when it breaks for good, explains to the operator what
+//! is wrong with a topic, closes it. All that may block is done here, on a thread of its own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rdkafka::ClientConfig;
+use rdkafka::producer::Producer as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::inspect::{Inspector, Severity};
+use super::publisher::{Context, Producer, Publisher, Shared};
+use super::settings;
+use crate::config::{Config, Problem};
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// What the keeper is asked to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Replace the producer, if it is still of this generation.
+    Replace(u64),
+    /// Say what is wrong with the topics.
+    Explain,
+    Stop,
+}
+
+/// How long to wait between two attempts to replace a producer.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the state of the topics is worth log lines.
+const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long one look at the brokers may take.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Requests to the keeper that may wait; more of the same add nothing.
+const WORK_MAX: usize = 64;
+
+/// The connection to Kafka.
+pub struct Kafka {
+    shared: Arc<Shared>,
+    work: SyncSender<Work>,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread works with.
+struct Keeper {
+    shared: Arc<Shared>,
+    maker: Maker,
+    inspector: Inspector,
+    /// Whether the topics have been looked at since the start.
+    looked: bool,
+    explained: Option<Instant>,
+    /// Set while the producer must be replaced: not before then.
+    replace_at: Option<Instant>,
+}
+
+/// Makes producers.
+struct Maker {
+    config: ClientConfig,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    work: SyncSender<Work>,
+}
+
+impl Kafka {
+    /// Starts the producer. The brokers need not be up.
+    ///
+    /// # Errors
+    ///
+    /// Settings that librdkafka does not take.
+    pub fn start(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Result<Kafka, Problem> {
+        let (work, orders) = sync_channel(WORK_MAX);
+        let maker =
+            Maker { config: settings::producer(config), metrics, health, work: work.clone() };
+        let shared = Arc::new(Shared {
+            current: ArcSwap::from_pointee(maker.make(0)?),
+            generation: watch::Sender::new(0),
+        });
+        let keeper = Keeper {
+            shared: shared.clone(),
+            maker,
+            inspector: Inspector::new(config)?,
+            looked: false,
+            explained: None,
+            replace_at: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("kafka-keeper".into())
+            .spawn(move || keeper.work(&orders))
+            .map_err(|error| Problem::new("kafka", error.to_string()))?;
+        Ok(Kafka { shared, work, thread })
+    }
+
+    /// A publisher for one worker thread.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.shared.clone())
+    }
+
+    /// Flushes and closes the producer. Blocks, at most until shortly after the deadline. Returns how
+    /// many records got no acknowledgement.
+    pub fn close(self, deadline: Instant) -> usize {
+        let producer = self.shared.current.load_full();
+        let rest = deadline.saturating_duration_since(Instant::now());
+        // A time-out shows in the number that is left.
+        let _ = producer.client.flush(rest);
+        let left = producer.in_flight();
+        let _ = self.work.send(Work::Stop);
+        let _ = self.thread.join();
+        left
+    }
+}
+
+impl Keeper {
+    fn work(mut self, orders: &Receiver<Work>) {
+        self.look();
+        loop {
+            match orders.recv_timeout(REPLACE_INTERVAL) {
+                Ok(Work::Replace(generation)) => {
+                    let is_current = self.shared.current.load().generation == generation;
+                    if is_current && self.replace_at.is_none() {
+                        self.replace_at = Some(Instant::now());
+                    }
+                }
+                Ok(Work::Explain) => self.explain(),
+                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.replace_at.is_some_and(|at| at <= Instant::now()) {
+                self.replace();
+            }
+            if !self.looked {
+                self.look();
+            }
+        }
+    }
+
+    /// Makes a new producer and lets the old one go, which fails its records: their requests try
+    /// once more with the new one.
+    fn replace(&mut self) {
+        let generation = self.shared.current.load().generation + 1;
+        match self.maker.make(generation) {
+            Ok(producer) => {
+                let old = self.shared.current.swap(Arc::new(producer));
+                self.shared.generation.send_replace(generation);
+                self.maker.metrics.producer_rebuilds.inc();
+                warn!(generation, "The Kafka producer was replaced.");
+                drop(old);
+                self.replace_at = None;
+            }
+            Err(problem) => {
+                error!(%problem, "The Kafka producer cannot be replaced; trying again.");
+                self.replace_at = Some(Instant::now() + REPLACE_INTERVAL);
+            }
+        }
+    }
+
+    /// The first look at the topics, as soon as a broker answers.
+    fn look(&mut self) {
+        match self.inspector.inspect(INSPECT_TIMEOUT) {
+            Ok(findings) => {
+                self.maker.health.hear();
+                self.looked = true;
+                if findings.is_empty() {
+                    info!("Kafka answers and the topics are in order.");
+                }
+                report(findings);
+            }
+            Err(error) => {
+                if self.explained.is_none() {
+                    error!(%error, "Kafka does not answer; trying again.");
+                }
+                self.explained = Some(Instant::now());
+            }
+        }
+    }
+
+    fn explain(&mut self) {
+        if self.explained.is_some_and(|last| last.elapsed() < EXPLAIN_INTERVAL) {
+            return;
+        }
+        // If Kafka does not answer, that has been said already.
+        if let Ok(findings) = self.inspector.inspect(INSPECT_TIMEOUT) {
+            report(findings);
+        }
+        self.explained = Some(Instant::now());
+    }
+}
+
+fn report(findings: Vec<super::Finding>) {
+    for finding in findings {
+        let topic = finding.topic.as_str();
+        match finding.severity {
+            Severity::Error => error!(topic, "{}", finding.text),
+            Severity::Warning => warn!(topic, "{}", finding.text),
+        }
+    }
+}
+
+impl Maker {
+    fn make(&self, generation: u64) -> Result<Producer, Problem> {
+        let context = Context {
+            generation,
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            work: self.work.clone(),
+            seen: Default::default(),
+        };
+        let client = self.config.create_with_context(context);
+        let client = client.map_err(|error| Problem::new("kafka.options", error.to_string()))?;
+        Ok(Producer { generation, client })
+    }
+}

@@ -1,0 +1,63 @@
+//! What librdkafka tells of itself once a second (STATISTICS.md of librdkafka gives the fields).
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+/// The fields that are used; the document has hundreds more.
+#[derive(Debug, Deserialize)]
+struct Document {
+    msg_cnt: i64,
+    brokers: HashMap<String, Broker>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Broker {
+    nodeid: i32,
+    state: String,
+    rx: u64,
+}
+
+/// What the bridge makes of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Statistics {
+    /// Records in the client, queued or on their way.
+    pub queued: i64,
+    /// Brokers that the client is connected to.
+    pub brokers_up: i64,
+    /// Responses received so far, from all brokers.
+    pub responses: u64,
+}
+
+impl Statistics {
+    pub fn read(json: &[u8]) -> serde_json::Result<Statistics> {
+        let document: Document = serde_json::from_slice(json)?;
+        // Entries without a node id are addresses that brokers were first asked at.
+        let up = |broker: &&Broker| broker.nodeid >= 0 && broker.state == "UP";
+        Ok(Statistics {
+            queued: document.msg_cnt,
+            brokers_up: document.brokers.values().filter(up).count() as i64,
+            responses: document.brokers.values().map(|broker| broker.rx).sum(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_document_gives_known_figures() {
+        let json = br#"{
+            "name": "hookbridge#producer-1", "msg_cnt": 17, "msg_size": 9001, "msg_max": 16384,
+            "brokers": {
+                "localhost:9092/bootstrap": {"nodeid": -1, "state": "UP", "rx": 3, "rxidle": 5},
+                "localhost:9093/1": {"nodeid": 1, "state": "UP", "rx": 40, "rtt": {"p99": 7}},
+                "localhost:9094/2": {"nodeid": 2, "state": "DOWN", "rx": 500}
+            },
+            "topics": {"clicks": {"partitions": {"0": {"msgq_cnt": 1}}}}
+        }"#;
+        let statistics = Statistics::read(json).expect("a document");
+        assert_eq!(statistics, Statistics { queued: 17, brokers_up: 1, responses: 543 });
+    }
+}

@@ -1,0 +1,259 @@
+//! Every metric: its name, help, labels, and the registry it lives on.
+//!
+//! Label values come from enums and from the config, never from a sender, and every combination
+//! exists from the start: a series that is absent until the first failure cannot be alerted on.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::outcome::Outcome;
+
+/// The value of the label `webhook` where a request has none: no such path, or not even HTTP.
+pub const NO_WEBHOOK: &str = "none";
+
+/// Seconds, for answers and acknowledgements alike: a broker near by takes a few milliseconds, and
+/// the answer is due after 3 s.
+const BUCKETS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0];
+
+/// All metrics of one bridge.
+pub struct Metrics {
+    registry: Registry,
+    /// By webhook, and within it by [`Outcome::index`]; the last row is for [`NO_WEBHOOK`].
+    requests: Vec<Vec<IntCounter>>,
+    /// By webhook; the last is for [`NO_WEBHOOK`].
+    request_seconds: Vec<Histogram>,
+    /// By webhook, so that a record finds its topic's without a look-up.
+    topics: Vec<TopicMetrics>,
+    pub requests_in_flight: IntGauge,
+    pub bytes_in_flight: IntGauge,
+    pub connections: ConnectionMetrics,
+    pub kafka_queue: IntGauge,
+    pub kafka_brokers_up: IntGauge,
+    pub producer_rebuilds: IntCounter,
+}
+
+/// What is counted of one topic.
+#[derive(Clone)]
+pub struct TopicMetrics {
+    pub ack_seconds: Histogram,
+    /// By [`RecordResult`].
+    records: Vec<IntCounter>,
+}
+
+/// How a record's way to Kafka ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordResult {
+    Acknowledged,
+    QueueFull,
+    TimedOut,
+    TooLarge,
+    Refused,
+    /// The producer broke down and was replaced.
+    ProducerFailed,
+}
+
+impl RecordResult {
+    pub const ALL: [RecordResult; 6] = [
+        RecordResult::Acknowledged,
+        RecordResult::QueueFull,
+        RecordResult::TimedOut,
+        RecordResult::TooLarge,
+        RecordResult::Refused,
+        RecordResult::ProducerFailed,
+    ];
+
+    /// The value of the label `result`.
+    pub fn tag(self) -> &'static str {
+        match self {
+            RecordResult::Acknowledged => "acknowledged",
+            RecordResult::QueueFull => "queue_full",
+            RecordResult::TimedOut => "timed_out",
+            RecordResult::TooLarge => "too_large",
+            RecordResult::Refused => "refused",
+            RecordResult::ProducerFailed => "producer_failed",
+        }
+    }
+}
+
+/// What is counted of a listener's connections.
+#[derive(Clone)]
+pub struct ConnectionMetrics {
+    pub open: IntGauge,
+    pub over_limit: IntCounter,
+    pub over_address_limit: IntCounter,
+    pub no_descriptor: IntCounter,
+}
+
+impl TopicMetrics {
+    pub fn count(&self, result: RecordResult) {
+        self.records[result as usize].inc();
+    }
+}
+
+impl Metrics {
+    /// Registers everything for webhooks of these names and topics.
+    ///
+    /// # Errors
+    ///
+    /// A name that Prometheus does not take, or that is taken twice.
+    pub fn new(webhooks: &[(&str, &str)]) -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+        let names = || webhooks.iter().map(|(name, _)| *name).chain([NO_WEBHOOK]);
+        let requests = counters(
+            &registry,
+            "hookbridge_requests_total",
+            "Requests by webhook and by how they ended",
+            &["webhook", "outcome"],
+        )?;
+        let request_seconds = histograms(
+            &registry,
+            "hookbridge_request_duration_seconds",
+            "From a request's head to its answer",
+            "webhook",
+        )?;
+        let ack_seconds = histograms(
+            &registry,
+            "hookbridge_kafka_ack_duration_seconds",
+            "From handing a record to the Kafka client to Kafka's acknowledgement",
+            "topic",
+        )?;
+        let records = counters(
+            &registry,
+            "hookbridge_kafka_records_total",
+            "Records handed to the Kafka client, by topic and by what became of them",
+            &["topic", "result"],
+        )?;
+        gauge(&registry, "hookbridge_spool_events", "Events that wait on disk for Kafka")?;
+        gauge(&registry, "hookbridge_spool_bytes", "Bytes of the events that wait on disk")?;
+        let build = IntGaugeVec::new(
+            Opts::new("hookbridge_build_info", "Always 1; the version is in the label"),
+            &["version"],
+        )?;
+        registry.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Metrics {
+            requests: names()
+                .map(|name| {
+                    let counter = |outcome: Outcome| [name, outcome.facts().tag];
+                    Outcome::all().map(|o| requests.with_label_values(&counter(o))).collect()
+                })
+                .collect(),
+            request_seconds: names().map(|n| request_seconds.with_label_values(&[n])).collect(),
+            topics: webhooks
+                .iter()
+                .map(|(_, topic)| TopicMetrics {
+                    ack_seconds: ack_seconds.with_label_values(&[topic]),
+                    records: RecordResult::ALL
+                        .map(|result| records.with_label_values(&[*topic, result.tag()]))
+                        .into(),
+                })
+                .collect(),
+            requests_in_flight: gauge(
+                &registry,
+                "hookbridge_requests_in_flight",
+                "Requests being served",
+            )?,
+            bytes_in_flight: gauge(
+                &registry,
+                "hookbridge_body_bytes_in_flight",
+                "Bytes of the bodies being served",
+            )?,
+            connections: ConnectionMetrics::new(&registry)?,
+            kafka_queue: gauge(
+                &registry,
+                "hookbridge_kafka_queue_messages",
+                "Records in the Kafka client, queued or on their way",
+            )?,
+            kafka_brokers_up: gauge(
+                &registry,
+                "hookbridge_kafka_brokers_up",
+                "Brokers that the Kafka client is connected to",
+            )?,
+            producer_rebuilds: counter(
+                &registry,
+                "hookbridge_kafka_producer_rebuilds_total",
+                "Producers replaced after a fatal error",
+            )?,
+            registry,
+        })
+    }
+
+    /// Counts a request's end, once. `webhook` is the index of its webhook, if it has one.
+    pub fn request(&self, webhook: Option<usize>, outcome: Outcome, seconds: f64) {
+        let row = webhook.unwrap_or(self.topics.len());
+        self.requests[row][outcome.index()].inc();
+        self.request_seconds[row].observe(seconds);
+    }
+
+    /// What is counted of the topic of this webhook.
+    pub fn topic(&self, webhook: usize) -> &TopicMetrics {
+        &self.topics[webhook]
+    }
+
+    /// Everything in Prometheus' text form.
+    ///
+    /// # Errors
+    ///
+    /// A metric that cannot be written.
+    pub fn scrape(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+impl ConnectionMetrics {
+    pub fn new(registry: &Registry) -> prometheus::Result<ConnectionMetrics> {
+        let refused = counters(
+            registry,
+            "hookbridge_connections_refused_total",
+            "Connections refused, and pauses of the listener, by what ran out",
+            &["reason"],
+        )?;
+        Ok(ConnectionMetrics {
+            open: gauge(registry, "hookbridge_connections", "Open connections of senders")?,
+            over_limit: refused.with_label_values(&["limit"]),
+            over_address_limit: refused.with_label_values(&["address_limit"]),
+            no_descriptor: refused.with_label_values(&["file_descriptors"]),
+        })
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    let histograms = HistogramVec::new(options, &[label])?;
+    registry.register(Box::new(histograms.clone()))?;
+    Ok(histograms)
+}

@@ -1,0 +1,285 @@
+//! Every way that a request can end: the one closed list, with the facts of each entry.
+//!
+//! The tag is the metric's label, the status and the text go to the sender, the level decides how
+//! loud the log is. A new way to end is a new variant here, and does not compile without its facts.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+use tracing::Level;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The click is held durably: 200. Only a [`Receipt`](crate::delivery::Receipt) leads here.
+    Accepted,
+    /// The click was not answered 200.
+    Refused(Refusal),
+}
+
+/// Why a request was not answered 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The sender hung up before the answer. What was already handed to Kafka still lands.
+    SenderGone,
+    /// The bytes are not HTTP.
+    NotHttp,
+    /// The body is not JSON.
+    Malformed,
+    /// No valid key.
+    Unauthorized,
+    /// No webhook has this path.
+    UnknownPath,
+    /// A webhook takes POST alone.
+    WrongMethod,
+    /// The request's head did not arrive in time; the connection is closed.
+    SlowHead,
+    /// The body did not arrive in time.
+    SlowBody,
+    /// The body is over the limit.
+    BodyTooLarge,
+    /// Kafka does not take a record of this size.
+    RecordTooLarge,
+    /// The body is JSON, but not an event of this webhook.
+    Invalid,
+    /// Too many headers, or too many bytes of them.
+    HeadTooLarge,
+    /// As many requests as allowed are being served.
+    TooManyRequests,
+    /// The bodies being held for an acknowledgement use up their budget.
+    MemoryFull,
+    /// The Kafka client's queue is full.
+    KafkaQueueFull,
+    /// Kafka did not acknowledge in time.
+    KafkaTimeout,
+    /// Kafka answered, but did not take the record.
+    KafkaRefused,
+    /// Nobody knows: no verdict came before our answer was due, and the record may still land.
+    Unconfirmed,
+}
+
+/// What is fixed about one way to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// The value of the metric label `outcome`; stable.
+    pub tag: &'static str,
+    /// What the sender gets, if it is still there.
+    pub status: StatusCode,
+    /// How loud the log line is; none where success is quiet.
+    pub level: Option<Level>,
+    /// The text for the sender, and the meaning for the reader of the table in the README.
+    pub text: &'static str,
+}
+
+impl Outcome {
+    /// The whole list, in the order of the metric's labels.
+    pub fn all() -> impl Iterator<Item = Outcome> {
+        [Outcome::Accepted].into_iter().chain(Refusal::ALL.into_iter().map(Outcome::Refused))
+    }
+
+    /// How many outcomes there are.
+    pub const COUNT: usize = Refusal::ALL.len() + 1;
+
+    /// The place of this outcome in [`Outcome::all`].
+    pub fn index(self) -> usize {
+        match self {
+            Outcome::Accepted => 0,
+            Outcome::Refused(refusal) => refusal as usize + 1,
+        }
+    }
+
+    pub fn facts(self) -> Facts {
+        match self {
+            Outcome::Accepted => Facts {
+                tag: "accepted",
+                status: StatusCode::OK,
+                level: None,
+                text: "The click is held durably",
+            },
+            Outcome::Refused(refusal) => refusal.facts(),
+        }
+    }
+}
+
+impl Refusal {
+    /// The whole list, in the order of the declaration.
+    pub const ALL: [Refusal; 18] = [
+        Refusal::SenderGone,
+        Refusal::NotHttp,
+        Refusal::Malformed,
+        Refusal::Unauthorized,
+        Refusal::UnknownPath,
+        Refusal::WrongMethod,
+        Refusal::SlowHead,
+        Refusal::SlowBody,
+        Refusal::BodyTooLarge,
+        Refusal::RecordTooLarge,
+        Refusal::Invalid,
+        Refusal::HeadTooLarge,
+        Refusal::TooManyRequests,
+        Refusal::MemoryFull,
+        Refusal::KafkaQueueFull,
+        Refusal::KafkaTimeout,
+        Refusal::KafkaRefused,
+        Refusal::Unconfirmed,
+    ];
+
+    pub fn facts(self) -> Facts {
+        let (tag, status, level, text) = match self {
+            Refusal::SenderGone => (
+                "abandoned",
+                StatusCode::BAD_REQUEST,
+                Level::WARN,
+                "The sender hung up before the answer",
+            ),
+            Refusal::NotHttp => {
+                ("not_http", StatusCode::BAD_REQUEST, Level::INFO, "The request is not valid HTTP")
+            }
+            Refusal::Malformed => {
+                ("malformed", StatusCode::BAD_REQUEST, Level::WARN, "The body is not JSON")
+            }
+            Refusal::Unauthorized => (
+                "unauthorized",
+                StatusCode::UNAUTHORIZED,
+                Level::WARN,
+                "A valid bearer key is required",
+            ),
+            Refusal::UnknownPath => (
+                "unknown_path",
+                StatusCode::NOT_FOUND,
+                Level::INFO,
+                "No webhook is configured at this path",
+            ),
+            Refusal::WrongMethod => (
+                "wrong_method",
+                StatusCode::METHOD_NOT_ALLOWED,
+                Level::INFO,
+                "This webhook takes POST",
+            ),
+            Refusal::SlowHead => (
+                "slow_head",
+                StatusCode::REQUEST_TIMEOUT,
+                Level::INFO,
+                "The request's head did not arrive in time",
+            ),
+            Refusal::SlowBody => (
+                "slow_body",
+                StatusCode::REQUEST_TIMEOUT,
+                Level::WARN,
+                "The body did not arrive in time",
+            ),
+            Refusal::BodyTooLarge => (
+                "body_too_large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Level::WARN,
+                "The body is larger than the limit",
+            ),
+            Refusal::RecordTooLarge => (
+                "record_too_large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Level::ERROR,
+                "The event is larger than its topic takes",
+            ),
+            Refusal::Invalid => (
+                "invalid",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Level::WARN,
+                "The body is not an event of this webhook",
+            ),
+            Refusal::HeadTooLarge => (
+                "head_too_large",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Level::INFO,
+                "Too many headers, or too many bytes of them",
+            ),
+            Refusal::TooManyRequests => (
+                "too_many_requests",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "Too many requests are in flight",
+            ),
+            Refusal::MemoryFull => (
+                "memory_full",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "Too many bytes are in flight",
+            ),
+            Refusal::KafkaQueueFull => (
+                "kafka_queue_full",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "The queue to the event store is full",
+            ),
+            Refusal::KafkaTimeout => (
+                "kafka_timeout",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "The event store did not answer in time",
+            ),
+            Refusal::KafkaRefused => (
+                "kafka_refused",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "The event store did not take the event",
+            ),
+            Refusal::Unconfirmed => (
+                "unconfirmed",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "The event store has not confirmed the event",
+            ),
+        };
+        Facts { tag, status, level: Some(level), text }
+    }
+}
+
+/// A refusal with its particulars: a short one for the sender, a full one for the log.
+#[derive(Debug)]
+pub struct Rejection {
+    pub refusal: Refusal,
+    /// For the sender. Never a broker's address, a topic or anything it did not cause.
+    pub detail: Cow<'static, str>,
+    /// For the log. Never a body, an e-mail address or a key.
+    pub cause: Option<String>,
+}
+
+impl Refusal {
+    /// A rejection whose detail is the refusal's own text.
+    pub fn plain(self) -> Rejection {
+        self.detailed(self.facts().text)
+    }
+
+    /// A rejection that tells the sender more.
+    pub fn detailed(self, detail: impl Into<Cow<'static, str>>) -> Rejection {
+        Rejection { refusal: self, detail: detail.into(), cause: None }
+    }
+
+    /// A rejection whose cause is for the operator alone.
+    pub fn because(self, cause: impl Into<String>) -> Rejection {
+        Rejection { cause: Some(cause.into()), ..self.plain() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_stands_at_its_index_and_has_a_tag_of_its_own() {
+        let all: Vec<Outcome> = Outcome::all().collect();
+        assert_eq!(all.len(), Outcome::COUNT);
+        for (index, outcome) in all.iter().enumerate() {
+            assert_eq!(outcome.index(), index, "{outcome:?}");
+        }
+        let tags: std::collections::BTreeSet<_> = all.iter().map(|o| o.facts().tag).collect();
+        assert_eq!(tags.len(), all.len());
+    }
+
+    #[test]
+    fn no_refusal_looks_like_success() {
+        for refusal in Refusal::ALL {
+            let status = refusal.facts().status;
+            assert!(status.is_client_error() || status.is_server_error(), "{refusal:?}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Builds the bridge from its settings, serves until told to stop, and drains.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::admin::Admin;
+use crate::config::{Config, Problem};
+use crate::delivery::Delivery;
+use crate::health::Health;
+use crate::http::{self, Admission, Drain, Gate, Socket};
+use crate::ingest::{Ingest, Rules};
+use crate::kafka::Kafka;
+use crate::metrics::Metrics;
+
+/// Of the drain's budget, what is kept for flushing the producer after the last request.
+const FLUSH_RESERVE: Duration = Duration::from_secs(1);
+
+/// Accepted connections that wait for their worker.
+const HANDOVER_MAX: usize = 256;
+
+/// The sockets, bound before anything is built on them, so that a port in use is the first error.
+pub struct Listeners {
+    http: TcpListener,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    /// # Errors
+    ///
+    /// The address that cannot be had.
+    pub fn bind(config: &Config) -> Result<Listeners, StartError> {
+        let bind = |key, address| {
+            let listener = TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
+            listener.map_err(|source| StartError::Bind { key, address, source })
+        };
+        Ok(Listeners {
+            http: bind("http.listen", config.http.listen)?,
+            admin: bind("admin.listen", config.admin.listen)?,
+        })
+    }
+
+    /// Where senders are served, with the port that the system chose if the setting was 0.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn http_address(&self) -> io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// The same for the operator.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+}
+
+/// Why the bridge does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{key}: cannot listen on {address}: {source}; is another program there already?")]
+    Bind { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Config(Problem),
+    #[error("a metric cannot be made: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the system refuses what the bridge needs: {0}")]
+    System(#[from] io::Error),
+}
+
+impl From<Problem> for StartError {
+    fn from(problem: Problem) -> StartError {
+        StartError::Config(problem)
+    }
+}
+
+/// How the drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests that were still being served when time was up.
+    pub cut_off: usize,
+    /// Records that the Kafka client still had.
+    pub unacknowledged: usize,
+}
+
+impl Drained {
+    pub fn is_clean(&self) -> bool {
+        self.cut_off == 0 && self.unacknowledged == 0
+    }
+}
+
+/// Runs the bridge until `shutdown`, then drains it.
+///
+/// # Errors
+///
+/// Why it does not start; once it serves, nothing stops it but `shutdown`.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Drained, StartError> {
+    let webhooks: Vec<_> = config.webhook.iter().map(|w| (&*w.name, &*w.topic)).collect();
+    let metrics = Arc::new(Metrics::new(&webhooks)?);
+    let health = Arc::new(Health::default());
+    let rules = Arc::new(Rules::new(&config, health.clone(), metrics.clone())?);
+    let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
+    let admin = Admin::start(listeners.admin, &config.http, metrics.clone(), health.clone())?;
+    let kafka = Kafka::start(&config, metrics.clone(), health.clone())?;
+    let gate = Gate::new(&config.http, metrics.connections.clone());
+    let workers = Workers::start(&config, &rules, &kafka)?;
+    let listener = tokio::net::TcpListener::from_std(listeners.http)?;
+    health.start();
+    info!(%http_address, %admin_address, workers = workers.0.len(), "Serving.");
+
+    tokio::pin!(shutdown);
+    accept_until(&listener, &gate, &workers, shutdown).await;
+
+    let deadline = Instant::now() + config.http.drain_timeout();
+    health.drain();
+    info!(delay_ms = config.http.drain_delay_ms, "Draining: not ready, still serving.");
+    accept_until(&listener, &gate, &workers, sleep(config.http.drain_delay())).await;
+    // What the kernel has accepted for us would be cut off with the listener.
+    for socket in gate.accept_rest(&listener).await {
+        workers.give(socket).await;
+    }
+    drop(listener);
+    workers.drain();
+    let requests_deadline = deadline.checked_sub(FLUSH_RESERVE).unwrap_or(deadline);
+    let emptied = timeout_at(requests_deadline, gate.empty()).await;
+    let in_flight = usize::try_from(metrics.requests_in_flight.get()).unwrap_or(0);
+    let cut_off = if emptied.is_ok() { 0 } else { in_flight };
+    workers.stop();
+    let closed = tokio::task::spawn_blocking(move || kafka.close(deadline)).await;
+    let drained = Drained { cut_off, unacknowledged: closed.unwrap_or(0) };
+    if drained.is_clean() {
+        info!("Drained: every request was answered and every record acknowledged.");
+    } else {
+        let Drained { cut_off, unacknowledged } = drained;
+        warn!(cut_off, unacknowledged, "The drain's time was up.");
+    }
+    admin.stop();
+    Ok(drained)
+}
+
+/// Accepts connections and spreads them over the workers.
+async fn accept_until(
+    listener: &tokio::net::TcpListener,
+    gate: &Gate,
+    workers: &Workers,
+    stop: impl Future,
+) {
+    let accept = async {
+        loop {
+            workers.give(gate.accept(listener).await).await;
+        }
+    };
+    tokio::select! {
+        _ = stop => {}
+        () = accept => {}
+    }
+}
+
+/// The threads that serve requests, each with a runtime of its own: a request stays on the thread
+/// of its connection, which costs half of what moving it between threads does (measured).
+struct Workers(Vec<Worker>, std::sync::atomic::AtomicUsize);
+
+struct Worker {
+    inbox: mpsc::Sender<Socket>,
+    drain: Drain,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Workers {
+    fn start(config: &Config, rules: &Arc<Rules>, kafka: &Kafka) -> Result<Workers, StartError> {
+        let metrics = &rules.metrics;
+        let (requests, bytes) = (&metrics.requests_in_flight, &metrics.bytes_in_flight);
+        let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
+        let workers = (0..worker_count(config.http.workers)).map(|number| {
+            let publisher = kafka.publisher();
+            let postman = publisher.postman();
+            let ingest = Ingest::new(rules.clone(), admission.clone(), Delivery::new(publisher));
+            Worker::start(number, ingest, rules.clone(), postman)
+        });
+        let workers = workers.collect::<io::Result<Vec<_>>>()?;
+        Ok(Workers(workers, Default::default()))
+    }
+
+    /// Hands a connection to the next worker in turn.
+    async fn give(&self, socket: Socket) {
+        let turn = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if self.0[turn % self.0.len()].inbox.send(socket).await.is_err() {
+            error!("A worker is gone; its connection is closed.");
+        }
+    }
+
+    fn drain(&self) {
+        for worker in &self.0 {
+            worker.drain.begin();
+        }
+    }
+
+    fn stop(self) {
+        for worker in self.0 {
+            drop(worker.stop);
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+impl Worker {
+    fn start(
+        number: usize,
+        ingest: Ingest,
+        rules: Arc<Rules>,
+        postman: impl Future + Send + 'static,
+    ) -> io::Result<Worker> {
+        let (inbox, mut sockets) = mpsc::channel::<Socket>(HANDOVER_MAX);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let drain = Drain::default();
+        let draining = drain.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let serve = async move {
+            while let Some(socket) = sockets.recv().await {
+                let (ingest, rules, drain) = (ingest.clone(), rules.clone(), draining.clone());
+                tokio::spawn(async move {
+                    let peer = socket.peer;
+                    let served = http::serve(socket, ingest.clone(), &rules.limits, &drain).await;
+                    if let Err(refusal) = served {
+                        ingest.closed(peer, refusal);
+                    }
+                });
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = postman => {}
+                        () = serve => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Worker { inbox, drain, stop, thread })
+    }
+}
+
+/// How many workers serve: as configured, or one for each two CPUs that this process may use, since
+/// the Kafka client's threads need the others.
+fn worker_count(configured: usize) -> usize {
+    if configured > 0 {
+        return configured;
+    }
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2))
+}
