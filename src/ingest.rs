@@ -67,7 +67,7 @@ impl Ingest {
         request: Request<Incoming>,
         account: &mut Account<'_>,
     ) -> Result<Receipt, Rejection> {
-        let received = Timestamp::now();
+        let received = now();
         let (head, body) = request.into_parts();
         self.check_head(&head.headers)?;
         let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
@@ -216,4 +216,10 @@ impl Drop for Account<'_> {
             self.close(Err(&Refusal::SenderGone.plain()));
         }
     }
+}
+
+/// The time in whole milliseconds, as Kafka counts.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }

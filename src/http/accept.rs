@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error};
@@ -36,7 +36,8 @@ pub struct Gate {
 
 /// An accepted connection, and its place within the limits.
 pub struct Socket {
-    pub stream: TcpStream,
+    /// Not yet tied to a runtime: the thread that serves it is not the one that accepted it.
+    pub stream: std::net::TcpStream,
     pub peer: SocketAddr,
     pub place: Place,
 }
@@ -66,7 +67,10 @@ impl Gate {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => match self.place(peer.ip()) {
-                    Some(place) => return Socket { stream, peer, place },
+                    Some(place) => match stream.into_std() {
+                        Ok(stream) => return Socket { stream, peer, place },
+                        Err(error) => debug!(%error, "A connection could not be handed over."),
+                    },
                     // A fresh socket's send buffer is empty: this is written whole or, if the
                     // sender is gone already, not at all.
                     None => {

@@ -59,6 +59,7 @@ pub async fn serve<H: Handler>(
     let Socket { stream, peer, place: _place } = socket;
     // Answers are small and must not wait for more.
     let _ = stream.set_nodelay(true);
+    let Ok(stream) = TcpStream::from_std(stream) else { return Err(Refusal::SenderGone) };
     let activity = Arc::new(Activity::default());
     let io = Io { stream: TokioIo::new(stream), activity: activity.clone() };
     let requests = activity.clone();
