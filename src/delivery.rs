@@ -3,6 +3,8 @@
 //! Today held means acknowledged by Kafka. The durable queue on disk belongs behind this file:
 //! where [`Delivery::hold`] now gives up, it will take the record.
 
+use std::sync::Arc;
+
 use tokio::time::{Instant, timeout_at};
 
 use crate::kafka::{Failure, Fault, Publisher};
@@ -31,7 +33,7 @@ impl Delivery {
     ///
     /// Why the record is not held. With [`Refusal::Unconfirmed`] nobody knows: it may still land.
     pub async fn hold(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
-        match timeout_at(deadline, self.publisher.publish(&record)).await {
+        match timeout_at(deadline, self.publisher.publish(Arc::new(record))).await {
             Ok(Ok(_acknowledged)) => Ok(Receipt(())),
             Ok(Err(failure)) => Err(refusal(failure).because(failure.explain())),
             Err(_elapsed) => {

@@ -1,8 +1,12 @@
 //! A record goes in, its acknowledgement or a [`Failure`] comes out.
 //!
-//! Delivery reports arrive on a thread of the Kafka client. Waking a request from there costs a
-//! system call each, so reports are put into a mailbox of the worker that asked, which is woken only
-//! when its mailbox was empty; a task on the worker's own thread then hands them out.
+//! Both ways lead through a post office, one for each worker thread, and its postman, a task on that
+//! thread, because what is expensive is waking another thread:
+//!
+//! - Records wait in the outbox until the postman's turn, after all requests that are ready now, and
+//!   are handed to the Kafka client together: it wakes up once and makes one batch of them.
+//! - Delivery reports arrive on a thread of the Kafka client and are put into the inbox. Only the
+//!   first wakes the worker; the postman then hands out all that are there.
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
@@ -34,7 +38,7 @@ pub struct Acknowledged(());
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
-    mailbox: Arc<Mailbox>,
+    post: Arc<PostOffice>,
 }
 
 /// The producer in use, which the keeper may replace.
@@ -52,18 +56,22 @@ pub(super) struct Producer {
 
 impl Publisher {
     pub(super) fn new(shared: Arc<Shared>) -> Publisher {
-        Publisher { shared, mailbox: Arc::default() }
+        Publisher { shared, post: Arc::default() }
     }
 
-    /// Hands out this publisher's delivery reports, on the thread whose requests wait for them.
+    /// Carries records and reports; to be run on the thread whose requests publish.
     pub fn postman(&self) -> impl Future<Output = std::convert::Infallible> + Send + use<> {
-        let mailbox = self.mailbox.clone();
+        let Publisher { shared, post } = self.clone();
         async move {
             loop {
-                mailbox.filled.notified().await;
-                for (reply, result) in mailbox.take() {
+                post.bell.notified().await;
+                for (reply, report) in post.inbox.take() {
                     // A request that is gone no longer needs to know.
-                    let _ = reply.send(result);
+                    let _ = reply.send(report);
+                }
+                let producer = shared.current.load();
+                for (record, reply) in post.outbox.take() {
+                    producer.send(&record, reply, &post);
                 }
             }
         }
@@ -77,57 +85,101 @@ impl Publisher {
     /// # Errors
     ///
     /// Why the record is not acknowledged.
-    pub async fn publish(&self, record: &Record) -> Result<Acknowledged, Failure> {
-        let (generation, result) = self.attempt(record).await;
-        let result = match result {
-            Err(Failure { fault: Fault::ProducerFailed, .. }) => {
-                let mut generations = self.shared.generation.subscribe();
-                let _ = generations.wait_for(|current| *current > generation).await;
-                self.attempt(record).await.1
-            }
-            result => result,
-        };
-        result.map(Acknowledged)
-    }
-
-    async fn attempt(&self, record: &Record) -> (u64, Result<(), Failure>) {
-        let (ticket, verdict) = self.ticket(record);
-        let (generation, sent) = {
-            let producer = self.shared.current.load();
-            (producer.generation, producer.send(record, ticket))
-        };
-        if let Err(failure) = sent {
-            return (generation, Err(failure));
+    pub async fn publish(&self, record: Arc<Record>) -> Result<Acknowledged, Failure> {
+        let mut report = self.attempt(record.clone()).await;
+        if report.is_broken() {
+            let mut generations = self.shared.generation.subscribe();
+            let _ = generations.wait_for(|current| *current > report.generation).await;
+            report = self.attempt(record).await;
         }
-        // Every enqueued record gets a report, also when its producer is dropped.
-        let lost = Failure::new(RDKafkaErrorCode::PurgeInflight);
-        (generation, verdict.await.unwrap_or(Err(lost)))
+        report.result.map(Acknowledged)
     }
 
-    fn ticket(&self, record: &Record) -> (Box<Ticket>, oneshot::Receiver<Result<(), Failure>>) {
-        let (reply, verdict) = oneshot::channel();
-        let mailbox = self.mailbox.clone();
-        let ticket = Ticket { reply, mailbox, webhook: record.webhook(), sent: Instant::now() };
-        (Box::new(ticket), verdict)
+    async fn attempt(&self, record: Arc<Record>) -> Report {
+        let (reply, report) = oneshot::channel();
+        self.post.send(record, reply);
+        // Every record gets a report, also when its producer is dropped.
+        let lost = Err(Failure::new(RDKafkaErrorCode::PurgeInflight));
+        report.await.unwrap_or(Report { generation: 0, result: lost })
+    }
+}
+
+/// What became of a record, and which producer says so.
+#[derive(Debug, Clone, Copy)]
+struct Report {
+    generation: u64,
+    result: Result<(), Failure>,
+}
+
+impl Report {
+    fn is_broken(&self) -> bool {
+        matches!(self.result, Err(Failure { fault: Fault::ProducerFailed, .. }))
+    }
+}
+
+type Reply = oneshot::Sender<Report>;
+
+/// Records on their way out and reports on their way back, for one worker thread.
+#[derive(Default)]
+struct PostOffice {
+    outbox: Letters<(Arc<Record>, Reply)>,
+    inbox: Letters<(Reply, Report)>,
+    bell: Notify,
+}
+
+impl PostOffice {
+    fn send(&self, record: Arc<Record>, reply: Reply) {
+        if self.outbox.put((record, reply)) {
+            self.bell.notify_one();
+        }
+    }
+
+    fn receive(&self, reply: Reply, report: Report) {
+        if self.inbox.put((reply, report)) {
+            self.bell.notify_one();
+        }
+    }
+}
+
+/// Letters in one direction. At most as many as there are requests in flight.
+struct Letters<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Letters<T> {
+    fn default() -> Letters<T> {
+        Letters(Mutex::default())
+    }
+}
+
+impl<T> Letters<T> {
+    /// True for the first one since the box was emptied.
+    fn put(&self, letter: T) -> bool {
+        let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        letters.push(letter);
+        letters.len() == 1
+    }
+
+    fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Producer {
-    fn send(&self, record: &Record, ticket: Box<Ticket>) -> Result<(), Failure> {
+    fn send(&self, record: &Record, reply: Reply, post: &Arc<PostOffice>) {
+        let post = post.clone();
+        let ticket = Ticket { reply, post, webhook: record.webhook(), sent: Instant::now() };
         let headers = OwnedHeaders::new_with_capacity(record.headers().len());
         let headers = record.headers().iter().fold(headers, |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value) })
         });
-        let message = BaseRecord::with_opaque_to(record.topic(), ticket)
+        let message = BaseRecord::with_opaque_to(record.topic(), Box::new(ticket))
             .key(record.key())
             .payload(record.value())
             .timestamp(record.timestamp_ms())
             .headers(headers);
-        self.client.send(message).map_err(|(error, message)| {
+        if let Err((error, message)) = self.client.send(message) {
             let failure = Failure::new(code(&error));
-            self.client.context().settle(message.delivery_opaque.webhook, Err(failure));
-            failure
-        })
+            self.client.context().settle(*message.delivery_opaque, Err(failure));
+        }
     }
 
     /// Records that have no report yet.
@@ -142,35 +194,10 @@ fn code(error: &KafkaError) -> RDKafkaErrorCode {
 
 /// Travels with a record through the client and comes back with its report.
 pub(super) struct Ticket {
-    reply: oneshot::Sender<Result<(), Failure>>,
-    mailbox: Arc<Mailbox>,
+    reply: Reply,
+    post: Arc<PostOffice>,
     webhook: usize,
     sent: Instant,
-}
-
-type Mail = Vec<(oneshot::Sender<Result<(), Failure>>, Result<(), Failure>)>;
-
-/// Delivery reports on their way to one worker thread.
-#[derive(Default)]
-struct Mailbox {
-    mail: Mutex<Mail>,
-    filled: Notify,
-}
-
-impl Mailbox {
-    fn put(&self, reply: oneshot::Sender<Result<(), Failure>>, result: Result<(), Failure>) {
-        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
-        mail.push((reply, result));
-        let was_empty = mail.len() == 1;
-        drop(mail);
-        if was_empty {
-            self.filled.notify_one();
-        }
-    }
-
-    fn take(&self) -> Mail {
-        std::mem::take(&mut self.mail.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 /// How often the same trouble with a broker is worth a log line.
@@ -195,18 +222,19 @@ pub(super) struct SoFar {
 }
 
 impl Context {
-    /// Counts a record's end and asks the keeper for what it can do about it.
-    fn settle(&self, webhook: usize, result: Result<(), Failure>) {
-        let outcome = result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged);
-        self.metrics.topic(webhook).count(outcome);
+    /// Counts a record's end, asks the keeper for what it can do about it, and reports.
+    fn settle(&self, ticket: Ticket, result: Result<(), Failure>) {
+        let topic = self.metrics.topic(ticket.webhook);
         match result {
-            Ok(()) => {}
-            Err(Failure { fault: Fault::ProducerFailed, .. }) => {
-                self.ask(Work::Replace(self.generation))
-            }
-            Err(Failure { fault: Fault::TimedOut | Fault::Refused, .. }) => self.ask(Work::Explain),
-            Err(Failure { fault: Fault::QueueFull | Fault::TooLarge, .. }) => {}
+            Ok(()) => topic.ack_seconds.observe(ticket.sent.elapsed().as_secs_f64()),
+            Err(failure) => match failure.fault {
+                Fault::ProducerFailed => self.ask(Work::Replace(self.generation)),
+                Fault::TimedOut | Fault::Refused => self.ask(Work::Explain),
+                Fault::QueueFull | Fault::TooLarge => {}
+            },
         }
+        topic.count(result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged));
+        ticket.post.receive(ticket.reply, Report { generation: self.generation, result });
     }
 
     fn ask(&self, work: Work) {
@@ -234,13 +262,8 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, report: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        let Ticket { reply, mailbox, webhook, sent } = *ticket;
         let result = report.as_ref().map(drop).map_err(|(error, _)| Failure::new(code(error)));
-        if result.is_ok() {
-            self.metrics.topic(webhook).ack_seconds.observe(sent.elapsed().as_secs_f64());
-        }
-        self.settle(webhook, result);
-        mailbox.put(reply, result);
+        self.settle(*ticket, result);
     }
 }
 

@@ -1,0 +1,379 @@
+//! The brokers that tests run on.
+//!
+//! - [`Broker::embedded`]: librdkafka's mock cluster, one for each test.
+//! - [`Broker::kafka`]: an Apache Kafka that this file starts (KRaft, one node, free ports, a
+//!   temporary folder) from jars that Maven fetches, or the one that `HOOKBRIDGE_TEST_BROKERS` names.
+//!   All tests share it, each with a topic of its own. Where Java or Maven is missing, the tests say
+//!   so and pass without it; with `HOOKBRIDGE_REQUIRE_KAFKA=1` they fail.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use hookbridge::kafka::DevelopmentBroker;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::time::Instant;
+
+/// How long a broker may take to start on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The user whom the SASL listener knows, with every right.
+pub const USER: (&str, &str) = ("clicks", "correct-horse");
+/// One whom it knows, without any right.
+pub const STRANGER: (&str, &str) = ("stranger", "battery-staple");
+
+pub enum Broker {
+    Embedded(DevelopmentBroker),
+    Kafka(String),
+}
+
+impl Broker {
+    pub fn embedded() -> Broker {
+        Broker::Embedded(DevelopmentBroker::start(1).expect("a development broker"))
+    }
+
+    /// The shared Apache Kafka, if there is one.
+    pub fn kafka() -> Option<Broker> {
+        if let Some(addresses) = variable("HOOKBRIDGE_TEST_BROKERS") {
+            return Some(Broker::Kafka(addresses));
+        }
+        shared().map(|kafka| Broker::Kafka(kafka.plaintext()))
+    }
+
+    pub fn addresses(&self) -> String {
+        match self {
+            Broker::Embedded(broker) => broker.addresses(),
+            Broker::Kafka(addresses) => addresses.clone(),
+        }
+    }
+
+    pub async fn create_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[]).await;
+    }
+
+    pub async fn create_topic_with(&self, topic: &str, partitions: i32, options: &[(&str, &str)]) {
+        match self {
+            Broker::Embedded(broker) => {
+                broker.create_topic(topic, partitions).expect("a topic");
+            }
+            Broker::Kafka(addresses) => create_topic(addresses, topic, partitions, options).await,
+        }
+    }
+
+    /// The development broker, for the faults that only it can have.
+    pub fn development(&self) -> &DevelopmentBroker {
+        match self {
+            Broker::Embedded(broker) => broker,
+            Broker::Kafka(_) => panic!("this scenario is for the development broker"),
+        }
+    }
+}
+
+pub async fn create_topic(
+    addresses: &str,
+    topic: &str,
+    partitions: i32,
+    options: &[(&str, &str)],
+) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", addresses).create().expect("a client");
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = options.iter().fold(new, |new, (name, value)| new.set(name, value));
+    let created = admin.create_topics([&new], &AdminOptions::new()).await.expect("an answer");
+    created.into_iter().for_each(|result| drop(result.expect("a topic")));
+    // A topic is there for its clients a little after it was made.
+    let consumer = consumer(addresses);
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), START_TIMEOUT).expect("metadata");
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        if found.is_some_and(|found| {
+            found.partitions().len() == partitions as usize
+                && found.partitions().iter().all(|partition| partition.leader() >= 0)
+        }) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{topic} does not come up");
+    }
+}
+
+pub fn consumer(addresses: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", addresses).set("group.id", "test").set_log_level(
+        rdkafka::config::RDKafkaLogLevel::Emerg,
+    );
+    config.create().expect("a consumer")
+}
+
+/// A name that no other test uses.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{number}", std::process::id())
+}
+
+/// The Apache Kafka that tests share; none where it cannot be had.
+pub fn shared() -> Option<&'static Kafka> {
+    static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
+    SHARED.get_or_init(Kafka::start).as_ref()
+}
+
+/// Defines a test for each broker.
+#[macro_export]
+macro_rules! on_every_broker {
+    ($(#[$doc:meta])* async fn $name:ident($broker:ident: Broker) $body:block) => {
+        $(#[$doc])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn scenario($broker: $crate::brokers::Broker) $body
+
+            #[tokio::test]
+            async fn embedded() {
+                scenario($crate::brokers::Broker::embedded()).await;
+            }
+
+            #[tokio::test]
+            async fn kafka() {
+                if let Some(broker) = $crate::brokers::Broker::kafka() {
+                    scenario(broker).await;
+                }
+            }
+        }
+    };
+}
+
+/// An Apache Kafka of our own: KRaft, one node.
+///
+/// It listens in plain text, and over TLS with SCRAM-SHA-512 or PLAIN for [`USER`] and [`STRANGER`].
+pub struct Kafka {
+    folder: PathBuf,
+    ports: Ports,
+    process: Mutex<Option<Process>>,
+}
+
+struct Ports {
+    plaintext: u16,
+    sasl_ssl: u16,
+    controller: u16,
+}
+
+/// The broker's guard: a shell that kills it when its standard input closes, which it does also when
+/// the tests are killed.
+struct Process {
+    shell: Child,
+    _lifeline: ChildStdin,
+}
+
+impl Kafka {
+    /// A new broker with an empty disk; none where Java or Maven is missing.
+    pub fn start() -> Option<Kafka> {
+        jars()?;
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("kafka"));
+        fs::create_dir_all(&folder).expect("a folder");
+        let [plaintext, sasl_ssl, controller] = free_ports();
+        let ports = Ports { plaintext, sasl_ssl, controller };
+        let kafka = Kafka { folder, ports, process: Mutex::new(None) };
+        kafka.make_certificate();
+        fs::write(kafka.settings(), kafka.properties()).expect("settings");
+        kafka.format();
+        kafka.resume();
+        Some(kafka)
+    }
+
+    pub fn plaintext(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.plaintext)
+    }
+
+    pub fn sasl_ssl(&self) -> String {
+        format!("localhost:{}", self.ports.sasl_ssl)
+    }
+
+    /// The certificate that signs the broker's.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join("broker.pem")
+    }
+
+    /// Kills the broker; its disk stays.
+    pub fn kill(&self) {
+        let Some(Process { mut shell, _lifeline }) = self.process.lock().unwrap().take() else {
+            return;
+        };
+        drop(_lifeline);
+        shell.wait().expect("the broker's guard ends");
+    }
+
+    /// Starts the broker on its disk and waits until it answers.
+    pub fn resume(&self) {
+        let command = format!(
+            "java -Xmx512m -Dlog4j2.level=OFF -cp '{}/*' kafka.Kafka {} > {} 2>&1 & broker=$!; \
+             cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null",
+            jars().expect("jars").display(),
+            self.settings().display(),
+            self.folder.join("broker.log").display(),
+        );
+        let mut shell = Command::new("sh")
+            .args(["-c", &command])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let lifeline = shell.stdin.take().expect("a pipe");
+        *self.process.lock().unwrap() = Some(Process { shell, _lifeline: lifeline });
+        let deadline = Instant::now() + START_TIMEOUT;
+        let consumer = consumer(&self.plaintext());
+        while consumer.fetch_metadata(None, Duration::from_secs(1)).is_err() {
+            assert!(Instant::now() < deadline, "the broker does not start: {}", self.log());
+        }
+    }
+
+    /// What the broker says.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("broker.log")).unwrap_or_default()
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.folder.join("server.properties")
+    }
+
+    fn properties(&self) -> String {
+        let Ports { plaintext, sasl_ssl, controller } = self.ports;
+        let folder = self.folder.display();
+        let (user, password) = USER;
+        let (stranger, stranger_password) = STRANGER;
+        let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+        let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+        let listeners = format!(
+            "PLAINTEXT://127.0.0.1:{plaintext},SASL_SSL://localhost:{sasl_ssl},\
+             CONTROLLER://127.0.0.1:{controller}"
+        );
+        format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners={listeners}\n\
+             controller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
+             SASL_SSL:SASL_SSL\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN\n\
+             listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}\n\
+             listener.name.sasl_ssl.plain.sasl.jaas.config={plain} \
+             user_{user}=\"{password}\" user_{stranger}=\"{stranger_password}\";\n\
+             ssl.keystore.location={folder}/broker.p12\n\
+             ssl.keystore.password=changeit\n\
+             ssl.keystore.type=PKCS12\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS;User:{user}\n\
+             log.dirs={folder}/data\n\
+             auto.create.topics.enable=true\n\
+             offsets.topic.replication.factor=1\n\
+             transaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\n\
+             group.initial.rebalance.delay.ms=0\n"
+        )
+    }
+
+    fn make_certificate(&self) {
+        let keystore = self.folder.join("broker.p12");
+        run(Command::new("keytool")
+            .args(["-genkeypair", "-alias", "broker", "-keyalg", "RSA", "-validity", "30"])
+            .args(["-dname", "CN=localhost", "-ext", "SAN=dns:localhost,ip:127.0.0.1"])
+            .args(["-ext", "bc=ca:true", "-storetype", "PKCS12", "-storepass", "changeit"])
+            .arg("-keystore")
+            .arg(&keystore));
+        run(Command::new("keytool")
+            .args(["-exportcert", "-rfc", "-alias", "broker", "-storepass", "changeit"])
+            .arg("-keystore")
+            .arg(&keystore)
+            .arg("-file")
+            .arg(self.ca_file()));
+    }
+
+    fn format(&self) {
+        let mut format = Command::new("java");
+        format
+            .arg("-cp")
+            .arg(jars().expect("jars").join("*"))
+            .args(["kafka.tools.StorageTool", "format", "-t", "aG9va2JyaWRnZS10ZXN0cw", "-c"])
+            .arg(self.settings());
+        for (user, password) in [USER, STRANGER] {
+            let credential = format!("SCRAM-SHA-512=[name={user},password={password}]");
+            format.args(["--add-scram", &credential]);
+        }
+        run(&mut format);
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A broker's jars, fetched once; none, said plainly, where Java or Maven is missing.
+pub fn jars() -> Option<PathBuf> {
+    static JARS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    JARS.get_or_init(|| match fetch_jars() {
+        Ok(folder) => Some(folder),
+        Err(reason) => {
+            let required = variable("HOOKBRIDGE_REQUIRE_KAFKA").is_some_and(|value| value == "1");
+            assert!(!required, "a real Kafka is required: {reason}");
+            // Not by a macro, whose output the test runner would swallow.
+            let line = format!("\nNOT TESTED ON A REAL KAFKA, only on the mock: {reason}\n\n");
+            std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+            None
+        }
+    })
+    .clone()
+}
+
+fn fetch_jars() -> Result<PathBuf, String> {
+    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/pom.xml");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-jars");
+    let version = Command::new("java").arg("-version").output();
+    version.map_err(|error| format!("java cannot be run ({error})"))?;
+    let fetched = folder.join("fetched-for.xml");
+    let wanted = fs::read(&pom).map_err(|error| error.to_string())?;
+    if fs::read(&fetched).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
+    }
+    let output = Command::new("mvn")
+        .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
+        .arg(&pom)
+        .arg(format!("-DoutputDirectory={}", folder.display()))
+        .output()
+        .map_err(|error| format!("mvn cannot be run ({error})"))?;
+    if !output.status.success() {
+        return Err(format!("Maven failed: {}", String::from_utf8_lossy(&output.stdout)));
+    }
+    fs::write(fetched, wanted).map_err(|error| error.to_string())?;
+    Ok(folder)
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> [u16; 3] {
+    let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    sockets.map(|socket| socket.local_addr().expect("an address").port())
+}
+
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().expect("a program");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed: {out}{err}");
+    out.into_owned()
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are told where the broker is")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

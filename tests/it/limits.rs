@@ -1,0 +1,216 @@
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tokio::time::Instant;
+
+use crate::brokers::Broker;
+use crate::support::{KEY, TestBridge, click, until};
+
+/// A head that does not come in time closes the connection, whether it began or not.
+#[tokio::test]
+async fn slow_head() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.http.header_timeout_ms = 300;
+    })
+    .await;
+    let mut silent = bridge.raw();
+    let mut half = bridge.raw();
+    half.send("POST /webhooks");
+    let mut later = bridge.raw();
+    let path = &bridge.config.webhook[0].path;
+    let body = click("7");
+    later.send_head(path, &format!("content-length: {}\r\n", body.len()));
+    later.send(&body);
+    later.read_until("correctamente", 1);
+    later.send("POST /webhooks");
+    for (what, connection) in [("silent", &mut silent), ("half", &mut half), ("later", &mut later)] {
+        assert_eq!(connection.read_all(), "", "{what}");
+    }
+    until("counted", async || bridge.strangers("slow_head").await == 3.0).await;
+    assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
+}
+
+/// A connection between two requests may wait for longer than a head may take.
+#[tokio::test]
+async fn idle_connection() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.http.header_timeout_ms = 100;
+        config.http.idle_timeout_ms = 600;
+    })
+    .await;
+    let body = click("7");
+    let mut raw = bridge.raw();
+    let lines = format!("content-length: {}\r\n", body.len());
+    raw.send_head(&bridge.config.webhook[0].path, &lines);
+    raw.send(&body);
+    raw.read_until("correctamente", 1);
+    let answered = Instant::now();
+    assert_eq!(raw.read_all(), "");
+    let idle = answered.elapsed();
+    assert!(idle > Duration::from_millis(400), "closed after {idle:?}");
+    assert_eq!(bridge.strangers("slow_head").await, 0.0);
+}
+
+/// A body that does not come in time is answered 408, one that stops is counted.
+#[tokio::test]
+async fn slow_body() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.http.body_timeout_ms = 300;
+    })
+    .await;
+    let path = &bridge.config.webhook[0].path;
+    let mut slow = bridge.raw();
+    slow.send_head(path, "content-length: 100\r\n");
+    slow.send("{\"campid\"");
+    let answer = slow.read_all();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("urn:hookbridge:problem:slow_body"), "{answer}");
+    assert_eq!(bridge.outcomes("slow_body").await, 1.0);
+
+    let mut gone = bridge.raw();
+    gone.send_head(path, "content-length: 100\r\n");
+    gone.send("{\"campid\"");
+    drop(gone);
+    until("counted", async || bridge.outcomes("abandoned").await == 1.0).await;
+    assert_eq!(bridge.count(), 0);
+}
+
+/// A body that states too large a length is refused before it is sent; so is one that grows.
+#[tokio::test]
+async fn large_body() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.http.max_body_bytes = 1_000;
+    })
+    .await;
+    let path = &bridge.config.webhook[0].path;
+    let mut stated = bridge.raw();
+    stated.send_head(path, "content-length: 1001\r\n");
+    assert!(stated.read_until("problem:body_too_large", 1).starts_with("HTTP/1.1 413"));
+    let mut grown = bridge.raw();
+    grown.send_head(path, "transfer-encoding: chunked\r\n");
+    grown.send(format!("3e9\r\n{}\r\n", " ".repeat(1_001)));
+    assert!(grown.read_until("problem:body_too_large", 1).starts_with("HTTP/1.1 413"));
+    let exact = format!("{}{{\"campid\":7}}", " ".repeat(1_000 - 12));
+    assert_eq!(bridge.post(exact).await.status(), StatusCode::OK);
+    assert_eq!(bridge.outcomes("body_too_large").await, 2.0);
+    assert_eq!(bridge.count(), 1);
+}
+
+/// Too many headers, or too many bytes of them, are answered 431 and counted: in our own form up to
+/// a point, and by hyper beyond.
+#[tokio::test]
+async fn large_head() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let path = &bridge.config.webhook[0].path;
+    for (count, bytes, ours) in [(70, 1, true), (1, 20_000, true), (200, 1, false), (1, 60_000, false)] {
+        let before = bridge.strangers("head_too_large").await;
+        let line = |number| format!("x-{number}: {}\r\n", "a".repeat(bytes));
+        let lines: String = (0..count).map(line).collect();
+        let mut raw = bridge.raw();
+        raw.send_head(path, &format!("connection: close\r\n{lines}"));
+        let answer = raw.read_all();
+        assert!(answer.starts_with("HTTP/1.1 431"), "{count} of {bytes}: {answer:.100}");
+        assert_eq!(answer.contains("problem:head_too_large"), ours, "{count} of {bytes}: {answer}");
+        until("counted", async || {
+            bridge.strangers("head_too_large").await == before + 1.0
+        })
+        .await;
+    }
+}
+
+/// Connections beyond the limit are told so; a place that is given back can be had again.
+#[tokio::test]
+async fn connection_limits() {
+    for (limit, per_address, reason) in [(2, 0, "limit"), (100, 2, "address_limit")] {
+        let broker = Broker::embedded();
+        let bridge = TestBridge::start_with(&broker, |config| {
+            config.http.max_connections = limit;
+            config.http.max_connections_per_address = per_address;
+        })
+        .await;
+        let held = [bridge.raw(), bridge.raw()];
+        until("held", async || bridge.metric("hookbridge_connections").await == 2.0).await;
+        let answer = bridge.raw().read_all();
+        assert!(answer.starts_with("HTTP/1.1 503"), "{reason}: {answer}");
+        assert!(answer.contains("retry-after: 1"), "{reason}: {answer}");
+        let series = format!("hookbridge_connections_refused_total{{reason=\"{reason}\"}}");
+        assert_eq!(bridge.metric(&series).await, 1.0);
+        drop(held);
+        until("given back", async || bridge.metric("hookbridge_connections").await == 0.0).await;
+        assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK, "{reason}");
+    }
+}
+
+/// Requests beyond the limit on their number or on their bytes are refused with 503 at once, and
+/// what they held is given back.
+#[tokio::test]
+async fn requests_and_bytes_in_flight() {
+    for (requests, bytes, tag) in
+        [(1, 1 << 20, "too_many_requests"), (100, 1_500, "memory_full")]
+    {
+        let broker = Broker::embedded();
+        let bridge = TestBridge::start_with(&broker, |config| {
+            config.http.max_requests_in_flight = requests;
+            config.http.max_bytes_in_flight = bytes;
+            config.http.max_body_bytes = 1_000;
+        })
+        .await;
+        let mut holder = bridge.raw();
+        holder.send_head(&bridge.config.webhook[0].path, "content-length: 1000\r\n");
+        holder.send("{");
+        until("held", async || {
+            bridge.metric("hookbridge_body_bytes_in_flight").await == 1_000.0
+        })
+        .await;
+        let answer = bridge.post(format!("{}{{\"campid\":7}}", " ".repeat(900))).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{tag}");
+        assert!(answer.headers().contains_key("retry-after"), "{tag}");
+        assert_eq!(bridge.outcomes(tag).await, 1.0);
+        holder.send(format!("{}\"campid\":7}}", " ".repeat(988)));
+        holder.read_until("correctamente", 1);
+        assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
+        assert_eq!(bridge.metric("hookbridge_requests_in_flight").await, 0.0);
+        assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK, "{tag}");
+    }
+}
+
+/// A stranger's body is not read: the answer comes before it is sent.
+#[tokio::test]
+async fn a_strangers_body_is_not_read() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let mut raw = bridge.raw();
+    raw.send(format!(
+        "POST {} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer not-{KEY}\r\n\
+         content-length: 1000000\r\n\r\n",
+        bridge.config.webhook[0].path
+    ));
+    let answer = raw.read_until("problem:unauthorized", 1);
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
+}
+
+/// A sender that does not read its answers is let go.
+#[tokio::test]
+async fn answers_that_nobody_reads() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.kafka.ack_timeout_ms = 100;
+        config.http.answer_timeout_ms = 1_500;
+    })
+    .await;
+    let raw = bridge.raw();
+    let flood = std::thread::spawn(move || {
+        // Written until the kernel takes no more, because the other side stopped reading.
+        let mut raw = raw;
+        while raw.try_send(&"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100)) {}
+    });
+    until("let go", async || bridge.strangers("abandoned").await == 1.0).await;
+    flood.join().unwrap();
+    assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
+}

@@ -1,0 +1,32 @@
+//! The tests of the bridge through its front door: real sockets, a real broker, faults.
+//!
+//! Each scenario runs on the development broker and on a real Apache Kafka (`brokers.rs`).
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+mod brokers;
+mod support;
+
+/// What goes in and what comes out.
+mod accepts;
+/// The subcommands and their exit codes, on the built program.
+mod cli;
+/// Files, variables, problems.
+mod config;
+/// The tables of the README against the code.
+mod docs;
+/// Kafka slow, away, unwilling or broken.
+mod faults;
+/// Slow, large and many.
+mod limits;
+/// Names, labels, and that all are there from the start.
+mod metrics;
+/// The same key lands where a Java producer would put it.
+mod partitions;
+/// A table of requests, with status, tag and nothing published.
+mod rejects;
+/// TLS, passwords and rights.
+mod security;
+/// SIGTERM and the drain.
+mod shutdown;
+/// The architecture's rules, read off the source.
+mod tidy;

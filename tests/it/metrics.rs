@@ -1,0 +1,56 @@
+use crate::on_every_broker;
+use crate::support::{TestBridge, click};
+
+on_every_broker! {
+    /// Every series exists before the first request, and counts what happens.
+    async fn throughput_and_failures(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        let topic = bridge.topic().to_owned();
+        let acknowledged =
+            format!("hookbridge_kafka_records_total{{result=\"acknowledged\",topic=\"{topic}\"}}");
+        for outcome in hookbridge::outcome::Outcome::all() {
+            assert_eq!(bridge.outcomes(outcome.facts().tag).await, 0.0);
+            assert_eq!(bridge.strangers(outcome.facts().tag).await, 0.0);
+        }
+        for result in hookbridge::metrics::RecordResult::ALL {
+            let result = result.tag();
+            let series = format!("hookbridge_kafka_records_total{{result=\"{result}\",topic=\"{topic}\"}}");
+            assert_eq!(bridge.metric(&series).await, 0.0);
+        }
+        for series in ["hookbridge_spool_events", "hookbridge_spool_bytes"] {
+            assert_eq!(bridge.metric(series).await, 0.0);
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(bridge.metric(&format!("hookbridge_build_info{{version=\"{version}\"}}")).await, 1.0);
+        assert!(bridge.metric("process_resident_memory_bytes").await > 0.0);
+
+        for _ in 0..3 {
+            assert!(bridge.post(click("7")).await.status().is_success());
+        }
+        assert!(bridge.post("{").await.status().is_client_error());
+        assert_eq!(bridge.outcomes("accepted").await, 3.0);
+        assert_eq!(bridge.outcomes("malformed").await, 1.0);
+        assert_eq!(bridge.metric(&acknowledged).await, 3.0);
+        let acks = format!("hookbridge_kafka_ack_duration_seconds_count{{topic=\"{topic}\"}}");
+        assert_eq!(bridge.metric(&acks).await, 3.0);
+        let webhook = &bridge.config.webhook[0].name;
+        let answers =
+            format!("hookbridge_request_duration_seconds_count{{webhook=\"{webhook}\"}}");
+        assert_eq!(bridge.metric(&answers).await, 4.0);
+        crate::support::until("one broker", async || {
+            bridge.metric("hookbridge_kafka_brokers_up").await == 1.0
+        })
+        .await;
+    }
+}
+
+/// The admin listener's routes.
+#[tokio::test]
+async fn admin_routes() {
+    let broker = crate::brokers::Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    assert_eq!(bridge.admin("/livez").await.0, 200);
+    assert_eq!(bridge.admin("/readyz").await, (reqwest::StatusCode::OK, "ready\n".into()));
+    assert_eq!(bridge.admin("/nowhere").await.0, 404);
+    assert!(bridge.admin("/metrics").await.1.contains("# HELP hookbridge_requests_total "));
+}

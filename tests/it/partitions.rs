@@ -1,0 +1,56 @@
+use std::collections::HashMap;
+
+use reqwest::StatusCode;
+
+use crate::brokers::{jars, run};
+use crate::on_every_broker;
+use crate::support::{TestBridge, fixture};
+
+/// Keys and the partition, of 12, where Java's own producer puts them.
+///
+/// The table was made by tests/kafka/PartitionTable.java with the same jars that the tests' broker
+/// runs on: `java -cp "target/tmp/kafka-jars/*" tests/kafka/PartitionTable.java`.
+fn table() -> Vec<(String, i32)> {
+    let table = String::from_utf8(fixture("partitions.tsv")).unwrap();
+    let line = |line: &str| {
+        let (partition, key) = line.split_once('\t').unwrap();
+        (key.to_owned(), partition.parse().unwrap())
+    };
+    table.lines().map(line).collect()
+}
+
+on_every_broker! {
+    /// 1,000 campaigns land where a Java producer would put them.
+    async fn java_agrees(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        let table = table();
+        assert_eq!(table.len(), 1_000);
+        let sender = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        for chunk in table.chunks(100) {
+            let posts = chunk.iter().map(|(key, _)| {
+                let body = serde_json::json!({ "campid": key }).to_string();
+                let request = sender.post(bridge.url()).bearer_auth("a-test-key").body(body);
+                tokio::spawn(request.send())
+            });
+            for post in posts.collect::<Vec<_>>() {
+                assert_eq!(post.await.unwrap().unwrap().status(), StatusCode::OK);
+            }
+        }
+        let records = bridge.records(table.len());
+        let landed: HashMap<Vec<u8>, i32> =
+            records.into_iter().map(|record| (record.key.unwrap(), record.partition)).collect();
+        for (key, partition) in table {
+            assert_eq!(landed[key.as_bytes()], partition, "{key}");
+        }
+    }
+}
+
+/// The table is what Java prints today.
+#[test]
+fn the_table_is_javas() {
+    let Some(jars) = jars() else { return };
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/PartitionTable.java");
+    let mut java = std::process::Command::new("java");
+    let printed = run(java.arg("-cp").arg(jars.join("*")).arg(source));
+    assert_eq!(printed, String::from_utf8(fixture("partitions.tsv")).unwrap());
+}

@@ -1,0 +1,84 @@
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::on_every_broker;
+use crate::support::{KEY, TestBridge, click, sender};
+
+on_every_broker! {
+    /// Each request that is refused: its status, its tag, its problem details, and no record.
+    async fn refusals(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        let path = bridge.config.webhook[0].path.clone();
+        let key = format!("Bearer {KEY}");
+        let (good, post) = (click("7"), Method::POST);
+        let body = |text: &str| text.as_bytes().to_vec();
+        let cases: Vec<(&str, &Method, &str, Option<&str>, Vec<u8>, u16)> = vec![
+            ("unknown_path", &post, "/", Some(&key), good.clone(), 404),
+            ("unknown_path", &post, "/webhooks/email-marketing/click/", Some(&key), good.clone(), 404),
+            ("wrong_method", &Method::GET, &path, Some(&key), vec![], 405),
+            ("wrong_method", &Method::PUT, &path, Some(&key), good.clone(), 405),
+            ("unauthorized", &post, &path, None, good.clone(), 401),
+            ("unauthorized", &post, &path, Some("Bearer wrong"), good.clone(), 401),
+            ("unauthorized", &post, &path, Some("Basic YTpi"), good.clone(), 401),
+            ("unauthorized", &post, &path, Some(KEY), good.clone(), 401),
+            ("malformed", &post, &path, Some(&key), body(""), 400),
+            ("malformed", &post, &path, Some(&key), body("{\"campid\":7"), 400),
+            ("malformed", &post, &path, Some(&key), b"{\"campid\":\"\xff\"}".to_vec(), 400),
+            ("invalid", &post, &path, Some(&key), body("42"), 422),
+            ("invalid", &post, &path, Some(&key), body("[{\"campid\":7}]"), 422),
+            ("invalid", &post, &path, Some(&key), body("{}"), 422),
+            ("invalid", &post, &path, Some(&key), body("{\"campid\":\"\"}"), 422),
+            ("invalid", &post, &path, Some(&key), body("{\"campid\":1.5}"), 422),
+            ("invalid", &post, &path, Some(&key), body("{\"campid\":7,\"event\":\"open\"}"), 422),
+            ("body_too_large", &post, &path, Some(&key), vec![b' '; (1 << 20) + 1], 413),
+        ];
+        for (tag, method, path, key, body, status) in cases {
+            let what = format!("{method} {path} {key:?} {:.60}", String::from_utf8_lossy(&body));
+            let before = bridge.outcomes(tag).await + bridge.strangers(tag).await;
+            let url = format!("http://{}{path}", bridge.http);
+            let mut request = sender().request(method.clone(), url).body(body);
+            if let Some(key) = key {
+                request = request.header("authorization", key);
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{what}");
+            let header = |name: &str| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+            assert_eq!(header("content-type").as_deref(), Some("application/problem+json"), "{what}");
+            assert_eq!(header("www-authenticate").is_some(), status == 401, "{what}");
+            assert_eq!(header("allow").is_some(), status == 405, "{what}");
+            let problem: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            assert_eq!(problem["type"], format!("urn:hookbridge:problem:{tag}"), "{what}");
+            assert_eq!(problem["status"], status, "{what}");
+            let after = bridge.outcomes(tag).await + bridge.strangers(tag).await;
+            assert_eq!(after, before + 1.0, "{what}");
+        }
+        // Nothing was published: the marker is the only record.
+        assert_eq!(bridge.post(click("marker")).await.status(), StatusCode::OK);
+        assert_eq!(bridge.record().key.as_deref(), Some(b"marker".as_slice()));
+    }
+}
+
+/// What is not HTTP is answered, counted, and closed.
+#[tokio::test]
+async fn not_http() {
+    let broker = crate::brokers::Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let mut raw = bridge.raw();
+    raw.send("nonsense\r\n\r\n");
+    assert!(raw.read_all().starts_with("HTTP/1.1 400"));
+    crate::support::until("counted", async || bridge.strangers("not_http").await == 1.0).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+}
+
+/// A broken chunk is the sender's mistake, and nothing is published.
+#[tokio::test]
+async fn broken_chunk() {
+    let broker = crate::brokers::Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let mut raw = bridge.raw();
+    raw.send_head(&bridge.config.webhook[0].path, "transfer-encoding: chunked\r\n");
+    raw.send("zz\r\n{\"campid\":7}\r\n0\r\n\r\n");
+    assert!(raw.read_all().starts_with("HTTP/1.1 400"));
+    assert_eq!(bridge.outcomes("not_http").await, 1.0);
+    assert_eq!(bridge.count(), 0);
+}

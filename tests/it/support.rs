@@ -1,0 +1,269 @@
+//! The harness: a bridge in this process, a sender, and a look into the topic.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hookbridge::config::{Config, Secret};
+use hookbridge::kafka::{Reader, Seen};
+use hookbridge::serve::{Drained, Listeners, run};
+use rdkafka::consumer::Consumer;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::brokers::{Broker, consumer, unique};
+
+pub const KEY: &str = "a-test-key";
+
+/// The longest that anything in a test may take; what is waited for is waited for by polling it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A documented body, or one of our own.
+pub fn fixture(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(path).expect("a fixture")
+}
+
+pub fn click(campid: &str) -> Vec<u8> {
+    format!(r#"{{"type":"Email marketing","event":"click","campid":"{campid}"}}"#).into_bytes()
+}
+
+/// A running bridge with a topic of its own.
+pub struct TestBridge {
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    pub config: Config,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Drained>>,
+}
+
+/// Settings for a test on this broker: any port, no delay, one key, a topic of its own.
+pub fn config(broker: &Broker) -> Config {
+    let mut config = Config::default();
+    config.http.listen = ([127, 0, 0, 1], 0).into();
+    config.http.workers = 2;
+    config.http.drain_delay_ms = 0;
+    config.admin.listen = ([127, 0, 0, 1], 0).into();
+    config.kafka.brokers = broker.addresses();
+    config.auth.api_key = Some(Secret::new(KEY));
+    config.webhook[0].topic = unique("clicks");
+    config
+}
+
+impl TestBridge {
+    /// A bridge with its topic made, ready to take clicks.
+    pub async fn start(broker: &Broker) -> TestBridge {
+        TestBridge::start_with(broker, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(broker: &Broker, change: impl FnOnce(&mut Config)) -> TestBridge {
+        let mut config = config(broker);
+        change(&mut config);
+        broker.create_topic(&config.webhook[0].topic, 12).await;
+        let bridge = TestBridge::launch(config);
+        bridge.ready().await;
+        bridge
+    }
+
+    /// A bridge with these settings, ready or not.
+    pub fn launch(config: Config) -> TestBridge {
+        let listeners = Listeners::bind(&config).expect("free ports");
+        let http = listeners.http_address().expect("an address");
+        let admin = listeners.admin_address().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let for_thread = config.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let stopped = async { drop(stopped.await) };
+            let bridge = run(for_thread, listeners, stopped);
+            runtime.expect("a runtime").block_on(bridge).expect("a bridge")
+        });
+        TestBridge { http, admin, config, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.config.webhook[0].topic
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.http, self.config.webhook[0].path)
+    }
+
+    pub fn request(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        sender().post(self.url()).bearer_auth(KEY).body(body)
+    }
+
+    pub async fn post(&self, body: impl Into<reqwest::Body>) -> Response {
+        self.request(body).send().await.expect("an answer")
+    }
+
+    pub async fn admin(&self, path: &str) -> (StatusCode, String) {
+        let answer = reqwest::get(format!("http://{}{path}", self.admin)).await.expect("an answer");
+        (answer.status(), answer.text().await.expect("a text"))
+    }
+
+    /// Waits until the bridge is ready.
+    pub async fn ready(&self) {
+        until("ready", async || self.admin("/readyz").await.0.is_success()).await;
+    }
+
+    /// The value of one series, as a scrape gives it.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let scrape = self.admin("/metrics").await.1;
+        let value = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("{series} is not in\n{scrape}"));
+        value.parse().expect("a number")
+    }
+
+    /// How many requests of the webhook ended so.
+    pub async fn outcomes(&self, outcome: &str) -> f64 {
+        let webhook = &self.config.webhook[0].name;
+        self.metric(&format!(
+            "hookbridge_requests_total{{outcome=\"{outcome}\",webhook=\"{webhook}\"}}"
+        ))
+        .await
+    }
+
+    /// The same for requests that had no webhook.
+    pub async fn strangers(&self, outcome: &str) -> f64 {
+        self.metric(&format!("hookbridge_requests_total{{outcome=\"{outcome}\",webhook=\"none\"}}"))
+            .await
+    }
+
+    /// How many records the topic holds.
+    pub fn count(&self) -> i64 {
+        count(&self.config.kafka.brokers, self.topic())
+    }
+
+    /// The topic's records, once there are so many.
+    pub fn records(&self, expected: usize) -> Vec<Seen> {
+        records(&self.config, self.topic(), expected)
+    }
+
+    /// The one record of the topic.
+    pub fn record(&self) -> Seen {
+        let record = self.records(1).remove(0);
+        assert_eq!(self.count(), 1);
+        record
+    }
+
+    /// A connection on which a test says what it likes.
+    pub fn raw(&self) -> Raw {
+        Raw::connect(self.http)
+    }
+
+    /// Begins to stop; `stopped` waits for the end.
+    pub fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    pub fn stopped(mut self) -> Drained {
+        self.begin_stop();
+        self.thread.take().expect("a thread").join().expect("a clean end")
+    }
+}
+
+impl Drop for TestBridge {
+    fn drop(&mut self) {
+        self.begin_stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A sender that makes a new connection each time, so that tests cannot disturb each other.
+pub fn sender() -> reqwest::Client {
+    reqwest::Client::builder().timeout(PATIENCE).build().expect("a client")
+}
+
+/// How many records a topic holds.
+pub fn count(brokers: &str, topic: &str) -> i64 {
+    let consumer = consumer(brokers);
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+    let partitions = metadata.topics()[0].partitions().iter();
+    partitions
+        .map(|partition| {
+            let marks = consumer.fetch_watermarks(topic, partition.id(), PATIENCE);
+            let (low, high) = marks.expect("watermarks");
+            high - low
+        })
+        .sum()
+}
+
+/// A topic's records, once there are so many.
+pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<Seen> {
+    let reader = Reader::open(config, topic, PATIENCE).expect("a reader");
+    let deadline = Instant::now() + PATIENCE;
+    let mut records = Vec::new();
+    while records.len() < expected {
+        records.extend(reader.next(Duration::from_millis(100)).expect("a record"));
+        assert!(Instant::now() < deadline, "{} of {expected} records came", records.len());
+    }
+    records
+}
+
+/// Waits for something that comes true by itself.
+pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !check().await {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A connection at the level of bytes.
+pub struct Raw(TcpStream);
+
+impl Raw {
+    pub fn connect(address: SocketAddr) -> Raw {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        Raw(stream)
+    }
+
+    pub fn send(&mut self, text: impl AsRef<[u8]>) {
+        self.0.write_all(text.as_ref()).expect("written");
+    }
+
+    /// The head of a POST with a key, and then these lines.
+    pub fn send_head(&mut self, path: &str, lines: &str) {
+        self.send(format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {KEY}\r\n{lines}\r\n"
+        ));
+    }
+
+    pub fn stop_writing(&self) {
+        self.0.shutdown(std::net::Shutdown::Write).expect("half closed");
+    }
+
+    /// Everything up to the end of the connection. An abrupt end is an end.
+    pub fn read_all(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Everything until these words have come so many times.
+    pub fn read_until(&mut self, words: &str, times: usize) -> String {
+        let mut text = String::new();
+        let mut buffer = [0; 4096];
+        while text.matches(words).count() < times {
+            let count = self.0.read(&mut buffer).expect("more to read");
+            assert!(count > 0, "the connection ended after {text:?}");
+            text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        text
+    }
+}
+
+impl Raw {
+    /// False when the other side takes no more.
+    pub fn try_send(&mut self, text: &str) -> bool {
+        self.0.write_all(text.as_bytes()).is_ok()
+    }
+}
