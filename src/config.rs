@@ -125,32 +125,39 @@ pub struct NamedKey {
 }
 
 /// Log lines.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Log {
     pub format: LogFormat,
     /// A level, or levels by module: `info,librdkafka=debug`.
-    pub level: LogLevel,
+    pub level: String,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
-    #[default]
     Auto,
     Text,
     Json,
 }
 
-/// What to log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LogLevel(pub String);
+impl TryFrom<String> for LogFormat {
+    type Error = &'static str;
 
-impl Default for LogLevel {
-    fn default() -> LogLevel {
-        LogLevel("info".into())
+    fn try_from(name: String) -> Result<LogFormat, &'static str> {
+        match name.as_str() {
+            "auto" => Ok(LogFormat::Auto),
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("must be auto, text or json"),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: LogFormat::Auto, level: "info".into() }
     }
 }
 

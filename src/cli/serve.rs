@@ -67,7 +67,7 @@ pub fn start_logging(log: &Log) {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let levels: Targets = log.level.0.parse().unwrap_or_default();
+    let levels: Targets = log.level.parse().unwrap_or_default();
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = if is_text {
         lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()

@@ -31,10 +31,11 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     kafka(config, &mut problems);
     keys(config, &mut problems);
     webhooks(config, &mut problems);
-    let level = config.log.level.0.parse::<tracing_subscriber::filter::Targets>();
+    let is_level = |level: &str| level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let levels = config.log.level.split(',').map(|part| part.rsplit('=').next().unwrap_or(part));
     let known =
-        "it is error, warn, info, debug or trace, or levels by module: info,librdkafka=debug";
-    problems.expect(level.is_ok(), "log.level", known);
+        "must be error, warn, info, debug or trace, or levels by module: info,librdkafka=debug";
+    problems.expect(levels.map(str::trim).all(is_level), "log.level", known);
     problems.0
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use config::{Environment, File, FileFormat, Value, ValueKind};
+use config::{ConfigError, Environment, File, FileFormat, Value, ValueKind};
 use serde::Deserialize;
 use serde_path_to_error::{Segment, Track};
 
@@ -101,7 +101,13 @@ fn typed(mut root: Value, problems: &mut Vec<Problem>) -> Config {
             }
             Err(error) => {
                 let path = track.path();
-                problems.push(Problem::new(path.to_string(), error.to_string()));
+                let message = match &error {
+                    ConfigError::NotFound(name) => {
+                        format!("needs `{}`", name.rsplit([']', '.']).next().unwrap_or(name))
+                    }
+                    error => error.to_string(),
+                };
+                problems.push(Problem::new(path.to_string(), message));
                 if !remove(&mut root, &path.iter().collect::<Vec<_>>()) {
                     return Config::default();
                 }
@@ -144,7 +150,21 @@ fn unknown_setting(path: String) -> Problem {
         Some(known) => format!("there is no such setting; known here: {known}"),
         None => "there is no such setting".into(),
     };
-    Problem::new(path, message)
+    Problem::new(bracketed(&path), message)
+}
+
+/// `webhook.0.name` as the other problems write it: `webhook[0].name`.
+fn bracketed(path: &str) -> String {
+    let mut text = String::new();
+    for part in path.split('.') {
+        if part.parse::<usize>().is_ok() {
+            text.push_str(&format!("[{part}]"));
+        } else {
+            text.push_str(if text.is_empty() { "" } else { "." });
+            text.push_str(part);
+        }
+    }
+    text
 }
 
 /// Reads more keys from a file of their own.

@@ -276,8 +276,8 @@ impl ClientContext for Context {
         self.metrics.kafka_queue.set(statistics.queued);
         self.metrics.kafka_brokers_up.set(statistics.brokers_up);
         let mut seen = self.lock();
-        if statistics.responses > seen.responses {
-            seen.responses = statistics.responses;
+        // Fewer than before means that a broker went away.
+        if statistics.responses > std::mem::replace(&mut seen.responses, statistics.responses) {
             self.health.hear();
             if std::mem::take(&mut seen.is_silent) {
                 info!("Kafka brokers are heard from again.");

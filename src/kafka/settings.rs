@@ -103,6 +103,8 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         // Quick to come back after an outage, without burning CPU during one.
         .set("reconnect.backoff.ms", "250")
         .set("reconnect.backoff.max.ms", "2000")
+        // A topic made by accident has the wrong number of partitions and replicas.
+        .set("allow.auto.create.topics", "false")
         .set_log_level(RDKafkaLogLevel::Info);
     for (name, value) in config.kafka.options.iter() {
         client.set(name, value);
@@ -148,8 +150,6 @@ pub(super) fn producer(config: &Config) -> ClientConfig {
         // A word from the brokers at least this often, also without clicks: readiness listens. New
         // partitions and leaders are seen as soon.
         .set("topic.metadata.refresh.interval.ms", "5000")
-        // A topic made by accident has the wrong number of partitions and replicas.
-        .set("allow.auto.create.topics", "false")
         // A missing topic is an answer after this long, instead of a time-out for 30 s.
         .set("topic.metadata.propagation.max.ms", "1000")
         .set("delivery.report.only.error", "false");

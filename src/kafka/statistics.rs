@@ -25,19 +25,20 @@ pub(super) struct Statistics {
     pub queued: i64,
     /// Brokers that the client is connected to.
     pub brokers_up: i64,
-    /// Responses received so far, from all brokers.
+    /// Responses received so far from the brokers that are up: one that refuses our password also
+    /// responds.
     pub responses: u64,
 }
 
 impl Statistics {
     pub fn read(json: &[u8]) -> serde_json::Result<Statistics> {
         let document: Document = serde_json::from_slice(json)?;
-        // Entries without a node id are addresses that brokers were first asked at.
-        let up = |broker: &&Broker| broker.nodeid >= 0 && broker.state == "UP";
+        let up = || document.brokers.values().filter(|broker| broker.state == "UP");
         Ok(Statistics {
             queued: document.msg_cnt,
-            brokers_up: document.brokers.values().filter(up).count() as i64,
-            responses: document.brokers.values().map(|broker| broker.rx).sum(),
+            // Entries without a node id are addresses that brokers were first asked at.
+            brokers_up: up().filter(|broker| broker.nodeid >= 0).count() as i64,
+            responses: up().map(|broker| broker.rx).sum(),
         })
     }
 }
@@ -58,6 +59,6 @@ mod tests {
             "topics": {"clicks": {"partitions": {"0": {"msgq_cnt": 1}}}}
         }"#;
         let statistics = Statistics::read(json).expect("a document");
-        assert_eq!(statistics, Statistics { queued: 17, brokers_up: 1, responses: 543 });
+        assert_eq!(statistics, Statistics { queued: 17, brokers_up: 1, responses: 43 });
     }
 }

@@ -77,12 +77,7 @@ impl Broker {
     }
 }
 
-pub async fn create_topic(
-    addresses: &str,
-    topic: &str,
-    partitions: i32,
-    options: &[(&str, &str)],
-) {
+pub async fn create_topic(addresses: &str, topic: &str, partitions: i32, options: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", addresses).create().expect("a client");
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
@@ -107,9 +102,10 @@ pub async fn create_topic(
 
 pub fn consumer(addresses: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", addresses).set("group.id", "test").set_log_level(
-        rdkafka::config::RDKafkaLogLevel::Emerg,
-    );
+    config
+        .set("bootstrap.servers", addresses)
+        .set("group.id", "test")
+        .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
     config.create().expect("a consumer")
 }
 

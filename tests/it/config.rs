@@ -1,1 +1,222 @@
+use std::collections::HashMap;
+use std::path::PathBuf;
 
+use hookbridge::config::{Config, Loaded, load};
+
+const KEYS: &str = "[auth]\napi_key = \"k\"\n";
+
+fn from(file: &str, variables: &[(&str, &str)]) -> Loaded {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hookbridge.toml");
+    std::fs::write(&path, file).unwrap();
+    load(Some(&path), environment(variables))
+}
+
+fn environment(variables: &[(&str, &str)]) -> HashMap<String, String> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[track_caller]
+fn check_problems(file: &str, variables: &[(&str, &str)], expected: &[(&str, &str)]) {
+    let loaded = from(file, variables);
+    let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (key, words) in expected {
+        let found =
+            problems.iter().any(|p| p.starts_with(&format!("{key}: ")) && p.contains(words));
+        assert!(found, "no problem with {key} that says {words:?} in {problems:#?}");
+    }
+}
+
+/// The shipped file is the defaults, and lacks only a key.
+#[test]
+fn the_shipped_file_is_the_defaults() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/hookbridge.toml");
+    let loaded = load(Some(&path), HashMap::new());
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.problems.len(), 1, "{:?}", loaded.problems);
+    assert!(loaded.problems[0].message.contains("hookbridge key"), "{:?}", loaded.problems);
+}
+
+#[test]
+fn the_environment_goes_before_the_file() {
+    let file = format!("{KEYS}[kafka]\nbrokers = \"file:9092\"\nack_timeout_ms = 1000\n");
+    let variables = [
+        ("HOOKBRIDGE__KAFKA__BROKERS", "one:9092,two:9092"),
+        ("HOOKBRIDGE__HTTP__MAX_BODY_BYTES", "2000"),
+        ("HOOKBRIDGE__KAFKA__OPTIONS__SASL_PASSWORD", "secret"),
+        // What Kubernetes sets for a Service of our name is no setting.
+        ("HOOKBRIDGE_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKBRIDGE_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let config = from(&file, &variables).into_result().unwrap();
+    assert_eq!(config.kafka.brokers, "one:9092,two:9092");
+    assert_eq!(config.kafka.ack_timeout_ms, 1_000);
+    assert_eq!(config.http.max_body_bytes, 2_000);
+    assert_eq!(config.kafka.options.iter().collect::<Vec<_>>(), [("sasl.password", "secret")]);
+}
+
+#[test]
+fn kafka_options_may_be_quoted_or_not() {
+    let file = "[auth]\napi_key = \"k\"\n[kafka.options]\n\"security.protocol\" = \"SASL_SSL\"\n\
+                sasl.mechanism = \"PLAIN\"\nsocket.keepalive.enable = true\nlinger.ms = 3\n";
+    let config = from(file, &[]).into_result().unwrap();
+    let options: Vec<_> = config.kafka.options.iter().collect();
+    assert_eq!(
+        options,
+        [
+            ("linger.ms", "3"),
+            ("sasl.mechanism", "PLAIN"),
+            ("security.protocol", "SASL_SSL"),
+            ("socket.keepalive.enable", "true"),
+        ]
+    );
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    check_problems(
+        "nonsense = 1\n\
+         [http]\nlisten = \"here\"\nmax_body_bytes = \"many\"\nprot = 80\nanswer_timeout_ms = 2000\n\
+         [kafka]\nbrokers = \"\"\n\
+         [log]\nformat = \"xml\"\nlevel = \"loud\"\n",
+        &[("HOOKBRIDGE__HTTP__MAX_HEADERS", "lots"), ("HOOKBRIDGE__KAFKA__BORKERS", "x")],
+        &[
+            ("nonsense", "no such setting; known here: admin, auth, http, kafka, log, webhook"),
+            ("http.listen", "socket address"),
+            ("http.max_body_bytes", "many"),
+            ("http.prot", "known here: answer_timeout_ms, body_timeout_ms"),
+            ("http.answer_timeout_ms", "kafka.ack_timeout_ms + 1250 (= 2750, it is 2000)"),
+            ("kafka.brokers", "host:port"),
+            ("kafka.borkers", "no such setting; known here: ack_timeout_ms, brokers, options"),
+            ("log.format", "must be auto, text or json"),
+            ("log.level", "error, warn, info"),
+            ("http.max_headers", "lots"),
+            ("auth", "hookbridge key"),
+        ],
+    );
+}
+
+#[test]
+fn webhooks_are_checked_each() {
+    let entry = "[[webhook]]\nname = \"a b\"\npath = \"click\"\ntopic = \"x/y\"\nkey = \"campid\"\n\
+                 timestamp = \"\"\nutc_offset = \"EST\"\ncolour = \"red\"\n";
+    let good = "[[webhook]]\nname = \"good\"\npath = \"/good\"\ntopic = \"good\"\n";
+    check_problems(
+        &format!("{KEYS}{entry}{good}{good}"),
+        &[],
+        &[
+            ("webhook[0].colour", "no such setting; known here: answer, "),
+            ("webhook[0].name", "letters, digits and hyphens"),
+            ("webhook[0].path", "start with /"),
+            ("webhook[0].topic", "Kafka topic"),
+            ("webhook[0].key", "JSON pointer"),
+            ("webhook[0].timestamp", "JSON pointer"),
+            ("webhook[0].utc_offset", "-05:00"),
+            ("webhook[2].name", "another webhook"),
+            ("webhook[2].path", "another webhook"),
+        ],
+    );
+    check_problems(
+        &format!("{KEYS}[[webhook]]\nname = \"x\"\npath = \"/x\"\n{good}"),
+        &[],
+        &[("webhook[0]", "needs `topic`")],
+    );
+}
+
+#[test]
+fn time_outs_are_a_chain() {
+    check_problems(
+        &format!("{KEYS}[http]\ndrain_timeout_ms = 10000\nbody_timeout_ms = 0\n"),
+        &[],
+        &[("http.body_timeout_ms", "from 1")],
+    );
+    check_problems(
+        &format!("{KEYS}[http]\ndrain_timeout_ms = 13000\n[kafka]\nack_timeout_ms = 1750\n"),
+        &[],
+        &[
+            ("http.answer_timeout_ms", "(= 3000, it is 3000)"),
+            ("http.drain_timeout_ms", "(= 13000, it is 13000)"),
+        ],
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let loaded = load(Some("/nowhere/hookbridge.toml".as_ref()), environment(&[]));
+    assert!(loaded.problems[0].key.contains("/nowhere/hookbridge.toml"), "{:?}", loaded.problems);
+    let broken = from("[http\n", &[]);
+    assert!(broken.problems[0].key.contains("hookbridge.toml"), "{:?}", broken.problems);
+    let keys = format!("{KEYS}keys_file = \"/nowhere/keys.toml\"\n");
+    check_problems(&keys, &[], &[("auth.keys_file", "/nowhere/keys.toml cannot be read")]);
+}
+
+#[test]
+fn keys_come_from_a_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    let hash = hookbridge::auth::format_hash(&hookbridge::auth::hash_key(b"filed"));
+    std::fs::write(&path, format!("keys = [{{ name = \"filed\", sha256 = \"{hash}\" }}]\n"))
+        .unwrap();
+    let file = format!("[auth]\nkeys_file = {:?}\n", path.display().to_string());
+    let config = from(&file, &[]).into_result().unwrap();
+    assert_eq!(config.auth.keys[0].name, "filed");
+    check_problems(
+        "[auth]\nkeys = [{ name = \"x\", sha256 = \"short\" }, { name = \"\", sha256 = \"\" }]\n",
+        &[],
+        &[
+            ("auth.keys[0]", "64 hexadecimal digits"),
+            ("auth.keys[1]", "64 hexadecimal digits"),
+            ("auth.keys[1]", "needs a name"),
+        ],
+    );
+}
+
+/// What carries the promise cannot be weakened; what librdkafka does not know is named.
+#[test]
+fn kafka_options_are_judged() {
+    for (option, words) in [
+        ("acks = 1", "fixed at all"),
+        ("\"request.required.acks\" = 0", "fixed at all"),
+        ("\"enable.idempotence\" = false", "fixed at true"),
+        ("partitioner = \"random\"", "murmur2_random"),
+        ("\"message.timeout.ms\" = 0", "kafka.ack_timeout_ms"),
+        ("\"bootstrap.servers\" = \"x\"", "kafka.brokers"),
+        ("\"no.such.thing\" = 1", "No such configuration property"),
+        ("\"compression.type\" = \"rar\"", "Invalid value"),
+        ("\"max.in.flight\" = 10", "max.in.flight"),
+        ("retries = 0", "retries"),
+        ("\"ssl.ca.location\" = \"/nowhere\"\n\"security.protocol\" = \"SSL\"", "ssl.ca.location"),
+    ] {
+        let config =
+            from(&format!("{KEYS}[kafka.options]\n{option}\n"), &[]).into_result().unwrap();
+        let problems = hookbridge::kafka::check(&config);
+        assert_eq!(problems.len(), 1, "{option}: {problems:?}");
+        assert!(problems[0].to_string().contains(words), "{option}: {}", problems[0]);
+    }
+    for option in
+        ["\"compression.type\" = \"zstd\"", "\"compression.type\" = \"gzip\"", "\"linger.ms\" = 5"]
+    {
+        let config =
+            from(&format!("{KEYS}[kafka.options]\n{option}\n"), &[]).into_result().unwrap();
+        assert_eq!(hookbridge::kafka::check(&config), [], "{option}");
+    }
+}
+
+/// No secret prints, whichever way the settings are printed.
+#[test]
+fn secrets_do_not_print() {
+    let hash = "0123456789abcdef".repeat(4);
+    let file = format!(
+        "[auth]\napi_key = \"plain-key\"\nkeys = [{{ name = \"x\", sha256 = \"{hash}\" }}]\n\
+         [kafka.options]\n\"sasl.username\" = \"user\"\n\"sasl.password\" = \"pass-word\"\n\
+         \"ssl.key.pem\" = \"pem-text\"\n\"ssl.key.password\" = \"key-word\"\n"
+    );
+    let config = from(&file, &[]).into_result().unwrap();
+    for printed in [format!("{config:?}"), toml::to_string(&config).unwrap()] {
+        for secret in ["plain-key", hash.as_str(), "pass-word", "pem-text", "key-word"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
+        assert!(printed.contains("user"), "{printed}");
+    }
+}

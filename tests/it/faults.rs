@@ -1,1 +1,156 @@
+use std::time::Duration;
 
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
+use reqwest::StatusCode;
+use tokio::time::Instant;
+
+use crate::brokers::{Broker, Kafka, create_topic};
+use crate::on_every_broker;
+use crate::support::{TestBridge, click, config, count, until};
+
+/// No broker: 503 with `Retry-After` in time, alive but not ready, and well again by itself.
+#[tokio::test]
+async fn broker_away_and_back() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let away = || broker.development().cluster().broker_down(-1).unwrap();
+    let back = || broker.development().cluster().broker_up(-1).unwrap();
+    outage(&bridge, away, back).await;
+}
+
+/// The same with a real broker that is killed and started again.
+#[tokio::test]
+async fn kafka_killed_and_started() {
+    let Some(kafka) = Kafka::start() else { return };
+    let bridge = TestBridge::start(&Broker::Kafka(kafka.plaintext())).await;
+    outage(&bridge, || kafka.kill(), || kafka.resume()).await;
+}
+
+async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
+    assert_eq!(bridge.post(click("before")).await.status(), StatusCode::OK);
+    away();
+    let asked = Instant::now();
+    let answer = bridge.post(click("lost")).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert!(asked.elapsed() < Duration::from_secs(4), "answered after {:?}", asked.elapsed());
+    until("not ready", async || bridge.admin("/readyz").await.0 == 503).await;
+    assert_eq!(bridge.admin("/livez").await.0, StatusCode::OK);
+    back();
+    until("accepted", async || bridge.post(click("after")).await.status() == StatusCode::OK).await;
+    bridge.ready().await;
+    assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await);
+}
+
+/// What the broker answers to a record, and what the sender gets.
+#[tokio::test]
+async fn produce_errors() {
+    use Code::*;
+    let refused = (StatusCode::SERVICE_UNAVAILABLE, "kafka_refused");
+    for (errors, (status, outcome)) in [
+        (vec![RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], refused),
+        (vec![RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP], refused),
+        (vec![RD_KAFKA_RESP_ERR_POLICY_VIOLATION], refused),
+        (
+            vec![RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE],
+            (StatusCode::PAYLOAD_TOO_LARGE, "record_too_large"),
+        ),
+        // The client tries again by itself, as long as there is time.
+        (vec![RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 2], (StatusCode::OK, "accepted")),
+        (vec![RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 2], (StatusCode::OK, "accepted")),
+        (vec![RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT], (StatusCode::OK, "accepted")),
+        (vec![RD_KAFKA_RESP_ERR__TRANSPORT; 2], (StatusCode::OK, "accepted")),
+        (
+            vec![RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 200],
+            (StatusCode::SERVICE_UNAVAILABLE, "kafka_timeout"),
+        ),
+    ] {
+        let broker = Broker::embedded();
+        let bridge = TestBridge::start(&broker).await;
+        // The producer has its id, and the errors meet the record.
+        assert_eq!(bridge.post(click("first")).await.status(), StatusCode::OK);
+        let cluster = broker.development().cluster();
+        cluster.request_errors(RDKafkaApiKey::Produce, &errors);
+        let answer = bridge.post(click("7")).await;
+        assert_eq!(answer.status(), status, "{errors:?}");
+        assert_eq!(bridge.outcomes(outcome).await, if status == 200 { 2.0 } else { 1.0 });
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+        until("well again", async || bridge.post(click("8")).await.status() == 200).await;
+        assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await, "{errors:?}");
+    }
+}
+
+/// A fatal error of the idempotent producer is repaired in process, and the click that met it is held.
+#[tokio::test]
+async fn fatal_error() {
+    let broker = Broker::embedded();
+    let fatal = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+    let cluster = broker.development().cluster();
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &fatal);
+    let bridge = TestBridge::start(&broker).await;
+    until("accepted", async || bridge.post(click("7")).await.status() == StatusCode::OK).await;
+    assert_eq!(bridge.metric("hookbridge_kafka_producer_rebuilds_total").await, 1.0);
+    assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await);
+}
+
+on_every_broker! {
+    /// A topic that is missing is not made by accident, and is used as soon as it is there.
+    async fn topic_missing(broker: Broker) {
+        let bridge = TestBridge::launch(config(&broker));
+        bridge.ready().await;
+        let answer = bridge.post(click("7")).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        broker.create_topic(bridge.topic(), 3).await;
+        until("accepted", async || bridge.post(click("7")).await.status() == StatusCode::OK).await;
+        assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await);
+    }
+}
+
+/// A record larger than its topic takes is refused as too large, by the real broker.
+#[tokio::test]
+async fn larger_than_the_topic_takes() {
+    let Some(broker) = Broker::kafka() else { return };
+    let small = config(&broker);
+    let topic = small.webhook[0].topic.clone();
+    create_topic(&broker.addresses(), &topic, 3, &[("max.message.bytes", "2000")]).await;
+    let bridge = TestBridge::launch(small);
+    bridge.ready().await;
+    let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
+    assert_eq!(bridge.post(large).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(bridge.outcomes("record_too_large").await, 1.0);
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    assert_eq!(bridge.count(), 1);
+}
+
+/// A broker that takes too long: the answer comes in time, and says that nothing is confirmed.
+#[tokio::test]
+async fn slow_broker() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    broker.development().cluster().broker_round_trip_time(-1, Duration::from_secs(8)).unwrap();
+    let asked = Instant::now();
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(asked.elapsed() < Duration::from_secs(4), "answered after {:?}", asked.elapsed());
+}
+
+/// A sender that is gone before its answer: its click is held all the same.
+#[tokio::test]
+async fn sender_gone() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    broker.development().cluster().broker_round_trip_time(-1, Duration::from_millis(300)).unwrap();
+    let body = click("7");
+    let mut raw = bridge.raw();
+    let lines = format!("content-length: {}\r\n", body.len());
+    raw.send_head(&bridge.config.webhook[0].path, &lines);
+    raw.send(&body);
+    drop(raw);
+    let (brokers, topic) = (&bridge.config.kafka.brokers, bridge.topic());
+    until("held", async || count(brokers, topic) == 2).await;
+    until("settled", async || {
+        bridge.outcomes("accepted").await + bridge.outcomes("abandoned").await == 2.0
+    })
+    .await;
+}

@@ -24,7 +24,8 @@ async fn slow_head() {
     later.send(&body);
     later.read_until("correctamente", 1);
     later.send("POST /webhooks");
-    for (what, connection) in [("silent", &mut silent), ("half", &mut half), ("later", &mut later)] {
+    for (what, connection) in [("silent", &mut silent), ("half", &mut half), ("later", &mut later)]
+    {
         assert_eq!(connection.read_all(), "", "{what}");
     }
     until("counted", async || bridge.strangers("slow_head").await == 3.0).await;
@@ -107,7 +108,9 @@ async fn large_head() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let path = &bridge.config.webhook[0].path;
-    for (count, bytes, ours) in [(70, 1, true), (1, 20_000, true), (200, 1, false), (1, 60_000, false)] {
+    for (count, bytes, ours) in
+        [(70, 1, true), (1, 20_000, true), (200, 1, false), (1, 60_000, false)]
+    {
         let before = bridge.strangers("head_too_large").await;
         let line = |number| format!("x-{number}: {}\r\n", "a".repeat(bytes));
         let lines: String = (0..count).map(line).collect();
@@ -116,10 +119,7 @@ async fn large_head() {
         let answer = raw.read_all();
         assert!(answer.starts_with("HTTP/1.1 431"), "{count} of {bytes}: {answer:.100}");
         assert_eq!(answer.contains("problem:head_too_large"), ours, "{count} of {bytes}: {answer}");
-        until("counted", async || {
-            bridge.strangers("head_too_large").await == before + 1.0
-        })
-        .await;
+        until("counted", async || bridge.strangers("head_too_large").await == before + 1.0).await;
     }
 }
 
@@ -150,9 +150,7 @@ async fn connection_limits() {
 /// what they held is given back.
 #[tokio::test]
 async fn requests_and_bytes_in_flight() {
-    for (requests, bytes, tag) in
-        [(1, 1 << 20, "too_many_requests"), (100, 1_500, "memory_full")]
-    {
+    for (requests, bytes, tag) in [(1, 1 << 20, "too_many_requests"), (100, 1_500, "memory_full")] {
         let broker = Broker::embedded();
         let bridge = TestBridge::start_with(&broker, |config| {
             config.http.max_requests_in_flight = requests;
@@ -163,10 +161,8 @@ async fn requests_and_bytes_in_flight() {
         let mut holder = bridge.raw();
         holder.send_head(&bridge.config.webhook[0].path, "content-length: 1000\r\n");
         holder.send("{");
-        until("held", async || {
-            bridge.metric("hookbridge_body_bytes_in_flight").await == 1_000.0
-        })
-        .await;
+        until("held", async || bridge.metric("hookbridge_body_bytes_in_flight").await == 1_000.0)
+            .await;
         let answer = bridge.post(format!("{}{{\"campid\":7}}", " ".repeat(900))).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{tag}");
         assert!(answer.headers().contains_key("retry-after"), "{tag}");

@@ -1,1 +1,79 @@
+use hookbridge::config::Config;
+use reqwest::StatusCode;
 
+use crate::brokers::{Broker, Kafka, STRANGER, USER, create_topic, shared};
+use crate::cli::{hookbridge, settings_file};
+use crate::support::{TestBridge, click, config, count, until};
+
+/// Settings for the broker's TLS listener, with a topic made through the plain one.
+async fn secured(kafka: &Kafka, mechanism: &str, (user, password): (&str, &str)) -> Config {
+    let mut config = config(&Broker::Kafka(kafka.sasl_ssl()));
+    let options = &mut config.kafka.options;
+    options.set("security.protocol", "SASL_SSL");
+    options.set("sasl.mechanism", mechanism);
+    options.set("sasl.username", user);
+    options.set("sasl.password", password);
+    options.set("ssl.ca.location", kafka.ca_file().display().to_string());
+    create_topic(&kafka.plaintext(), &config.webhook[0].topic, 12, &[]).await;
+    config
+}
+
+/// The round over TLS, with each mechanism that must work.
+#[tokio::test]
+async fn sasl_ssl() {
+    let Some(kafka) = shared() else { return };
+    for mechanism in ["SCRAM-SHA-512", "PLAIN"] {
+        let bridge = TestBridge::launch(secured(kafka, mechanism, USER).await);
+        bridge.ready().await;
+        assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK, "{mechanism}");
+        assert_eq!(bridge.records(1)[0].value, click("7"), "{mechanism}");
+    }
+}
+
+/// A wrong password: not ready, 503, nothing written.
+#[tokio::test]
+async fn wrong_password() {
+    let Some(kafka) = shared() else { return };
+    let config = secured(kafka, "SCRAM-SHA-512", (USER.0, "wrong")).await;
+    let topic = config.webhook[0].topic.clone();
+    let bridge = TestBridge::launch(config);
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(bridge.admin("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(count(&kafka.plaintext(), &topic), 0);
+}
+
+/// A user without rights: 503, nothing written, and `check --kafka` says why.
+#[tokio::test]
+async fn no_rights() {
+    let Some(kafka) = shared() else { return };
+    let config = secured(kafka, "SCRAM-SHA-512", STRANGER).await;
+    let topic = config.webhook[0].topic.clone();
+    let bridge = TestBridge::launch(config.clone());
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    until("counted", async || bridge.outcomes("accepted").await == 0.0).await;
+    let (code, out) = check(&config);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("grant it WRITE and DESCRIBE"), "{out}");
+    assert_eq!(count(&kafka.plaintext(), &topic), 0);
+}
+
+/// With every right `check --kafka` is content, and has written nothing to find out.
+#[tokio::test]
+async fn check_writes_nothing() {
+    let Some(kafka) = shared() else { return };
+    let config = secured(kafka, "SCRAM-SHA-512", USER).await;
+    let topic = &config.webhook[0].topic;
+    let (code, out) = check(&config);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains(&format!("ok       {topic}: 12 partitions")), "{out}");
+    assert!(out.contains("the right to write (nothing was written)"), "{out}");
+    assert!(out.contains("warning") && out.contains("min.insync.replicas=2"), "{out}");
+    assert_eq!(count(&kafka.plaintext(), topic), 0);
+}
+
+fn check(config: &Config) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = settings_file(folder.path(), config);
+    let output = hookbridge(["check", "--kafka", "--config"]).arg(file).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}

@@ -1,1 +1,163 @@
+use std::collections::HashSet;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use reqwest::StatusCode;
+use tokio::time::Instant;
+
+use crate::brokers::Broker;
+use crate::cli::{Running, hookbridge, settings_file};
+use crate::on_every_broker;
+use crate::support::{KEY, TestBridge, click, config, records, until};
+
+on_every_broker! {
+    /// SIGTERM under load: every 200 is in the topic, nothing else is, and the exit code is 0.
+    async fn sigterm_under_load(broker: Broker) {
+        let mut config = config(&broker);
+        let [http, admin] = [(); 2].map(|()| {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            socket.local_addr().unwrap()
+        });
+        (config.http.listen, config.admin.listen) = (http, admin);
+        config.http.drain_delay_ms = 500;
+        let topic = config.webhook[0].topic.clone();
+        broker.create_topic(&topic, 12).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = settings_file(folder.path(), &config);
+        let mut serve = hookbridge(["serve", "--config"]);
+        let mut serve = Running(serve.arg(&file).stderr(Stdio::piped()).spawn().unwrap());
+        until("ready", async || {
+            let answer = reqwest::get(format!("http://{admin}/readyz")).await;
+            answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+        })
+        .await;
+
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let url = format!("http://{http}{}", config.webhook[0].path);
+        let senders = (0..32).map(|sender| {
+            let (url, accepted) = (url.clone(), accepted.clone());
+            tokio::spawn(async move {
+                let client = reqwest::Client::new();
+                let mut held = Vec::new();
+                // Until the bridge takes no more connections.
+                for number in 0.. {
+                    let id = format!("{sender}-{number}");
+                    let request = client.post(&url).bearer_auth(KEY).body(click(&id));
+                    match request.send().await {
+                        Ok(answer) => {
+                            assert_eq!(answer.status(), StatusCode::OK, "{id}");
+                            accepted.fetch_add(1, Ordering::Relaxed);
+                            held.push(id);
+                        }
+                        Err(error) if error.is_connect() => break,
+                        // A request that met a connection just being closed has no answer.
+                        Err(_) => {}
+                    }
+                }
+                held
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        until("load", async || accepted.load(Ordering::Relaxed) > 500).await;
+        serve.signal("TERM");
+        let mut held = HashSet::new();
+        for sender in senders {
+            held.extend(sender.await.unwrap());
+        }
+        let (code, log) = serve.end();
+        assert_eq!(code, 0, "{log}");
+        assert!(log.contains("Drained: every request was answered"), "{log}");
+        let count = crate::support::count(&config.kafka.brokers, &topic);
+        let records = records(&config, &topic, usize::try_from(count).unwrap());
+        let landed: HashSet<String> =
+            records.into_iter().map(|record| String::from_utf8(record.key.unwrap()).unwrap()).collect();
+        let lost: Vec<_> = held.difference(&landed).collect();
+        assert!(lost.is_empty(), "answered 200 and not in the topic: {lost:?}");
+        assert_eq!(landed.len(), held.len(), "in the topic without a 200");
+    }
+}
+
+/// While the balancer is given time to notice: not ready, alive, still serving, and senders are asked
+/// to connect anew.
+#[tokio::test]
+async fn drain_delay() {
+    let broker = Broker::embedded();
+    let mut bridge =
+        TestBridge::start_with(&broker, |config| config.http.drain_delay_ms = 3_000).await;
+    let mut idle = bridge.raw();
+    let answer = bridge.post(click("7")).await;
+    assert!(!answer.headers().contains_key("connection"));
+    bridge.begin_stop();
+    until("not ready", async || bridge.admin("/readyz").await.0 == 503).await;
+    assert_eq!(bridge.admin("/livez").await.0, StatusCode::OK);
+    let answer = bridge.post(click("7")).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["connection"], "close");
+    assert_eq!(idle.read_all(), "");
+    assert!(bridge.stopped().is_clean());
+}
+
+/// What is in flight is finished and answered.
+#[tokio::test]
+async fn in_flight_is_finished() {
+    let broker = Broker::embedded();
+    let mut bridge = TestBridge::start(&broker).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    broker.development().cluster().broker_round_trip_time(-1, Duration::from_millis(800)).unwrap();
+    let post = tokio::spawn(bridge.request(click("7")).send());
+    until("in flight", async || bridge.metric("hookbridge_requests_in_flight").await == 1.0).await;
+    bridge.begin_stop();
+    assert_eq!(post.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert!(bridge.stopped().is_clean());
+}
+
+/// What is not finished within the budget is cut off, and said to be.
+#[tokio::test]
+async fn the_budget_holds() {
+    let broker = Broker::embedded();
+    let mut bridge = TestBridge::start_with(&broker, |config| {
+        config.http.drain_timeout_ms = 1_500;
+        config.http.answer_timeout_ms = 60_000;
+        config.kafka.ack_timeout_ms = 50_000;
+    })
+    .await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    broker.development().cluster().broker_down(-1).unwrap();
+    let post = tokio::spawn(bridge.request(click("7")).send());
+    until("in flight", async || bridge.metric("hookbridge_requests_in_flight").await == 1.0).await;
+    let asked = Instant::now();
+    bridge.begin_stop();
+    assert!(post.await.unwrap().is_err());
+    let drained = bridge.stopped();
+    assert_eq!((drained.cut_off, drained.unacknowledged), (1, 1));
+    assert!(asked.elapsed() < Duration::from_secs(5), "stopped after {:?}", asked.elapsed());
+}
+
+/// A second signal stops at once.
+#[tokio::test]
+async fn second_signal() {
+    let broker = Broker::embedded();
+    let mut config = config(&broker);
+    config.http.drain_delay_ms = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = settings_file(folder.path(), &config);
+    let mut serve = hookbridge(["serve", "--config"]);
+    let mut serve = Running(serve.arg(&file).stderr(Stdio::piped()).spawn().unwrap());
+    let mut log = std::io::BufReader::new(serve.0.stderr.take().unwrap());
+    let mut wait_for = |words: &str| {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "no {words}");
+        }
+    };
+    wait_for("Serving.");
+    serve.signal("TERM");
+    wait_for("a second signal stops at once");
+    let asked = Instant::now();
+    serve.signal("INT");
+    assert_eq!(serve.end().0, 1);
+    assert!(asked.elapsed() < Duration::from_secs(5));
+}
