@@ -24,12 +24,15 @@ const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"type\":\"urn:hookbridge:problem:too_many_connections\",\"title\":\"Too many connections\",\
     \"status\":503,\"detail\":\"Try again\"}";
 
+/// How many connections each address has open; one that has none is not in it.
+type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// Lets connections in, up to the limits.
 pub struct Gate {
     max: u32,
     permits: Arc<Semaphore>,
     max_per_address: usize,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    addresses: Addresses,
     metrics: ConnectionMetrics,
     last_complaint: Mutex<Option<Instant>>,
 }
@@ -45,7 +48,7 @@ pub struct Socket {
 /// A connection's place within the limits, given back when dropped.
 pub struct Place {
     _permit: OwnedSemaphorePermit,
-    address: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    address: Option<(IpAddr, Addresses)>,
     metrics: ConnectionMetrics,
 }
 

@@ -153,14 +153,16 @@ enum Phase {
 }
 
 impl Activity {
+    fn has_begun_a_head(&self) -> bool {
+        self.unclaimed.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed)
+    }
+
     fn phase(&self) -> Phase {
         if self.stalled.load(Ordering::Relaxed) {
             Phase::Stalled(self.written.load(Ordering::Relaxed))
         } else if self.requests.load(Ordering::Relaxed) > 0 {
             Phase::Busy
-        } else if !self.used.load(Ordering::Relaxed) {
-            Phase::Head
-        } else if self.unclaimed.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed) {
+        } else if !self.used.load(Ordering::Relaxed) || self.has_begun_a_head() {
             Phase::Head
         } else {
             Phase::Idle

@@ -1,1 +1,98 @@
+use std::collections::BTreeSet;
 
+use hookbridge::config::Config;
+use hookbridge::metrics::Metrics;
+use hookbridge::outcome::Outcome;
+
+/// The rows of a table of the README, between its marks.
+fn table(name: &str) -> BTreeSet<String> {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once(&format!("<!-- {name} -->\n")).expect("the table's begin");
+    let (table, _) = rest.split_once(&format!("<!-- /{name} -->")).expect("the table's end");
+    table.lines().skip(2).map(str::to_owned).collect()
+}
+
+/// Shows what to put into the README where it is not true.
+#[track_caller]
+fn check(name: &str, rows: impl IntoIterator<Item = String>) {
+    let rows: Vec<String> = rows.into_iter().collect();
+    let expected: BTreeSet<String> = rows.iter().cloned().collect();
+    assert!(expected.len() > 5);
+    assert!(table(name) == expected, "the table `{name}` should be:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn answers() {
+    check(
+        "answers",
+        Outcome::all().map(|outcome| {
+            let facts = outcome.facts();
+            let status = match facts.tag {
+                "abandoned" | "slow_head" => "none".to_owned(),
+                _ => facts.status.as_u16().to_string(),
+            };
+            format!("| `{}` | {status} | {} |", facts.tag, facts.text)
+        }),
+    );
+}
+
+#[test]
+fn metrics() {
+    let metrics = Metrics::new(&[("webhook", "topic")]).unwrap();
+    let scrape = String::from_utf8(metrics.scrape().unwrap()).unwrap();
+    let rows = scrape.lines().filter_map(|line| {
+        let (name, help) = line.strip_prefix("# HELP ")?.split_once(' ')?;
+        let name = Some(name).filter(|name| name.starts_with("hookbridge_"))?;
+        let r#type = scrape.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+        let series = scrape.lines().find(|line| line.starts_with(name))?;
+        let labels: Vec<_> = series
+            .split(['{', ',', '}'])
+            .filter_map(|part| part.split_once("=\"").map(|(label, _)| label))
+            .filter(|label| *label != "le")
+            .map(|label| format!("`{label}`"))
+            .collect();
+        Some(format!("| `{name}` | {} | {} | {help} |", r#type?, labels.join(", ")))
+    });
+    check("metrics", rows);
+}
+
+/// What the shipped file says of a setting: the comment above it, or above the first of its group.
+fn explanation(name: &str) -> String {
+    let (section, key) = name.rsplit_once(['.', ' ']).unwrap();
+    let header = if section.starts_with("[[") { section.into() } else { format!("[{section}]") };
+    let (mut here, mut comment, mut is_open) = (false, Vec::new(), false);
+    for line in include_str!("../../config/hookbridge.toml").lines() {
+        if line.starts_with('[') {
+            here = line == header;
+        } else if let Some(text) = line.strip_prefix('#') {
+            if !is_open {
+                comment.clear();
+            }
+            is_open = true;
+            // Indented lines are examples.
+            comment.extend(Some(text.trim()).filter(|_| !text.starts_with("   ")));
+        } else if here && line.starts_with(&format!("{key} = ")) {
+            return comment.join(" ");
+        } else {
+            is_open = false;
+        }
+    }
+    panic!("{name} is not in config/hookbridge.toml");
+}
+
+#[test]
+fn settings() {
+    let settings = toml::Value::try_from(Config::default()).unwrap();
+    let mut rows = Vec::new();
+    for (section, entries) in settings.as_table().unwrap() {
+        let (prefix, entries) = match entries.get(0) {
+            Some(first) => (format!("[[{section}]] "), first),
+            None => (format!("{section}."), entries),
+        };
+        for (key, value) in entries.as_table().unwrap().iter().filter(|(_, v)| !v.is_table()) {
+            let name = format!("{prefix}{key}");
+            rows.push(format!("| `{name}` | `{value}` | {} |", explanation(&name)));
+        }
+    }
+    check("settings", rows);
+}

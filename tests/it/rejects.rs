@@ -4,6 +4,9 @@ use serde_json::Value;
 use crate::on_every_broker;
 use crate::support::{KEY, TestBridge, click, sender};
 
+/// Tag, method, path, `Authorization`, body, status.
+type Case<'c> = (&'c str, &'c Method, &'c str, Option<&'c str>, Vec<u8>, u16);
+
 on_every_broker! {
     /// Each request that is refused: its status, its tag, its problem details, and no record.
     async fn refusals(broker: Broker) {
@@ -12,7 +15,7 @@ on_every_broker! {
         let key = format!("Bearer {KEY}");
         let (good, post) = (click("7"), Method::POST);
         let body = |text: &str| text.as_bytes().to_vec();
-        let cases: Vec<(&str, &Method, &str, Option<&str>, Vec<u8>, u16)> = vec![
+        let cases: Vec<Case> = vec![
             ("unknown_path", &post, "/", Some(&key), good.clone(), 404),
             ("unknown_path", &post, "/webhooks/email-marketing/click/", Some(&key), good.clone(), 404),
             ("wrong_method", &Method::GET, &path, Some(&key), vec![], 405),
