@@ -432,7 +432,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first key whose hash cannot be read; none in a config that [`load`] found no fault with.
+    /// The first key whose hash cannot be read; none in a config that [`load()`] found no fault with.
     pub fn callers(&self) -> Result<Keys, Problem> {
         let mut keys = Vec::new();
         for key in &self.auth.keys {
@@ -450,7 +450,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first entry that cannot be read; none in a config that [`load`] found no fault with.
+    /// The first entry that cannot be read; none in a config that [`load()`] found no fault with.
     pub fn webhooks(&self) -> Result<Vec<route::Webhook>, Problem> {
         self.webhook.iter().enumerate().map(|(index, webhook)| webhook.read(index)).collect()
     }

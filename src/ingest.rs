@@ -180,12 +180,12 @@ impl<'r> Account<'r> {
         let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), |()| Outcome::Accepted);
         self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
         if let Err(rejection) = result {
-            self.log(rejection, took.as_millis());
+            self.log(rejection, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         }
     }
 
     /// One line for each failed request; success is quiet.
-    fn log(&self, rejection: &Rejection, took_ms: u128) {
+    fn log(&self, rejection: &Rejection, took_ms: u64) {
         let facts = rejection.refusal.facts();
         let status = facts.status.as_u16();
         let webhook = self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].name);

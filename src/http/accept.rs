@@ -17,6 +17,9 @@ use crate::metrics::ConnectionMetrics;
 /// How long the listener rests when there is no descriptor for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The most connections that Linux holds for a listener by default (net.core.somaxconn).
+const BACKLOG_MAX: usize = 4_096;
+
 /// What a connection over the limit is told before it is closed.
 const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
@@ -88,8 +91,12 @@ impl Gate {
     /// The connections that the kernel has already accepted for a listener about to close.
     pub async fn accept_rest(&self, listener: &TcpListener) -> Vec<Socket> {
         let mut rest = Vec::new();
-        while let Ok(socket) = timeout(Duration::ZERO, self.accept(listener)).await {
-            rest.push(socket);
+        // More than the kernel holds back at once have come after the close was due.
+        while rest.len() < BACKLOG_MAX {
+            match timeout(Duration::ZERO, self.accept(listener)).await {
+                Ok(socket) => rest.push(socket),
+                Err(_nothing_there) => break,
+            }
         }
         rest
     }

@@ -36,6 +36,9 @@ const HEAD_SPARE: usize = 16 << 10;
 /// hyper answers 431 by itself beyond this many headers; `http.max_headers` may not be more.
 const HEADERS_MAX: usize = 100;
 
+/// While draining, how long a connection may take to begin its first request, from its acceptance.
+const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Takes the requests of a connection.
 pub trait Handler: Clone + Send + Sync + 'static {
     fn handle(
@@ -212,7 +215,9 @@ impl<'l> Watch<'l> {
             let _ = self.drain_wake.as_mut().poll(context);
             self.drain_seen = DrainSeen::Watching;
         }
-        if self.drain_seen == DrainSeen::Watching && self.drain.has_begun() {
+        // A connection that has only just been accepted may have a click in its buffers.
+        let is_used = self.activity.used.load(Ordering::Relaxed);
+        if self.drain_seen == DrainSeen::Watching && is_used && self.drain.has_begun() {
             self.drain_seen = DrainSeen::Told;
             return true;
         }
@@ -231,6 +236,7 @@ impl<'l> Watch<'l> {
         }
         let (allowed, refusal) = match phase {
             Phase::Busy => return Poll::Pending,
+            Phase::Head if self.drain.has_begun() => (FIRST_WORD_TIMEOUT, None),
             Phase::Head => (self.limits.header_timeout(), Some(Refusal::SlowHead)),
             Phase::Idle => (self.limits.idle_timeout(), None),
             Phase::Stalled(_) => (self.limits.answer_timeout(), Some(Refusal::SenderGone)),

@@ -148,7 +148,9 @@ impl Inspector {
             find(Severity::Error, text);
         }
         let least = config.min_insync_replicas.unwrap_or(1);
-        let short = partitions.iter().filter(|partition| partition.isr().len() < least).count();
+        // A topic with fewer replicas than that asks for all it has (Kafka 4, KIP-966).
+        let short = partitions.iter().filter(|p| p.isr().len() < least.min(p.replicas().len()));
+        let short = short.count();
         if short > 0 {
             let text = format!(
                 "{short} of {} partitions have fewer in-sync replicas than min.insync.replicas \
@@ -158,9 +160,17 @@ impl Inspector {
             find(Severity::Error, text);
         }
         let replicas = partitions.iter().map(|p| p.replicas().len()).min().unwrap_or(0);
-        if replicas == 1 || least == 1 {
+        if replicas < least {
             let text = format!(
-                "a click acknowledged by {least} of {replicas} replicas is lost with that broker's \
+                "min.insync.replicas ({least}) is more than the topic has replicas ({replicas}); \
+                 brokers before 4.0 refuse every click then"
+            );
+            find(Severity::Warning, text);
+        }
+        if replicas == 1 || least == 1 {
+            let held = least.min(replicas);
+            let text = format!(
+                "a click acknowledged by {held} of {replicas} replicas is lost with that broker's \
                  disk; use a replication factor of 3 and min.insync.replicas=2"
             );
             find(Severity::Warning, text);

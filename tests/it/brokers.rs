@@ -56,15 +56,13 @@ impl Broker {
     }
 
     pub async fn create_topic(&self, topic: &str, partitions: i32) {
-        self.create_topic_with(topic, partitions, &[]).await;
-    }
-
-    pub async fn create_topic_with(&self, topic: &str, partitions: i32, options: &[(&str, &str)]) {
         match self {
             Broker::Embedded(broker) => {
                 broker.create_topic(topic, partitions).expect("a topic");
             }
-            Broker::Kafka(addresses) => create_topic(addresses, topic, partitions, options).await,
+            Broker::Kafka(addresses) => {
+                create_topic(addresses, topic, partitions, 1, &[]).await;
+            }
         }
     }
 
@@ -77,10 +75,16 @@ impl Broker {
     }
 }
 
-pub async fn create_topic(addresses: &str, topic: &str, partitions: i32, options: &[(&str, &str)]) {
+pub async fn create_topic(
+    addresses: &str,
+    topic: &str,
+    partitions: i32,
+    replicas: i32,
+    options: &[(&str, &str)],
+) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", addresses).create().expect("a client");
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
     let new = options.iter().fold(new, |new, (name, value)| new.set(name, value));
     let created = admin.create_topics([&new], &AdminOptions::new()).await.expect("an answer");
     created.into_iter().for_each(|result| drop(result.expect("a topic")));
@@ -148,10 +152,12 @@ macro_rules! on_every_broker {
     };
 }
 
-/// An Apache Kafka of our own: KRaft, one node.
+/// A node of an Apache Kafka of our own, in KRaft mode: the first, which is also the controller, or
+/// one more broker.
 ///
 /// It listens in plain text, and over TLS with SCRAM-SHA-512 or PLAIN for [`USER`] and [`STRANGER`].
 pub struct Kafka {
+    node: u16,
     folder: PathBuf,
     ports: Ports,
     process: Mutex<Option<Process>>,
@@ -171,19 +177,29 @@ struct Process {
 }
 
 impl Kafka {
-    /// A new broker with an empty disk; none where Java or Maven is missing.
+    /// A new cluster of one node; none where Java or Maven is missing.
     pub fn start() -> Option<Kafka> {
         jars()?;
+        let [plaintext, sasl_ssl, controller] = free_ports();
+        Some(Kafka::node(1, Ports { plaintext, sasl_ssl, controller }))
+    }
+
+    /// One more broker for the cluster.
+    pub fn add_broker(&self) -> Kafka {
+        let [plaintext, sasl_ssl, _] = free_ports();
+        let controller = self.ports.controller;
+        Kafka::node(self.node + 1, Ports { plaintext, sasl_ssl, controller })
+    }
+
+    fn node(node: u16, ports: Ports) -> Kafka {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("kafka"));
         fs::create_dir_all(&folder).expect("a folder");
-        let [plaintext, sasl_ssl, controller] = free_ports();
-        let ports = Ports { plaintext, sasl_ssl, controller };
-        let kafka = Kafka { folder, ports, process: Mutex::new(None) };
+        let kafka = Kafka { node, folder, ports, process: Mutex::new(None) };
         kafka.make_certificate();
         fs::write(kafka.settings(), kafka.properties()).expect("settings");
         kafka.format();
         kafka.resume();
-        Some(kafka)
+        kafka
     }
 
     pub fn plaintext(&self) -> String {
@@ -201,6 +217,16 @@ impl Kafka {
 
     /// Kills the broker; its disk stays.
     pub fn kill(&self) {
+        fs::write(self.keep(), "").expect("a mark");
+        self.end();
+    }
+
+    /// The mark that the disk is to stay when the broker ends.
+    fn keep(&self) -> PathBuf {
+        self.folder.join("keep")
+    }
+
+    fn end(&self) {
         let Some(Process { mut shell, _lifeline }) = self.process.lock().unwrap().take() else {
             return;
         };
@@ -212,11 +238,15 @@ impl Kafka {
     pub fn resume(&self) {
         let command = format!(
             "java -Xmx512m -Dlog4j2.level=OFF -cp '{}/*' kafka.Kafka {} > {} 2>&1 & broker=$!; \
-             cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null",
+             cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null; \
+             [ -e {keep} ] || rm -rf {folder}",
             jars().expect("jars").display(),
             self.settings().display(),
             self.folder.join("broker.log").display(),
+            keep = self.keep().display(),
+            folder = self.folder.display(),
         );
+        let _ = fs::remove_file(self.keep());
         let mut shell = Command::new("sh")
             .args(["-c", &command])
             .stdin(Stdio::piped())
@@ -247,13 +277,19 @@ impl Kafka {
         let (stranger, stranger_password) = STRANGER;
         let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
         let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required";
-        let listeners = format!(
-            "PLAINTEXT://127.0.0.1:{plaintext},SASL_SSL://localhost:{sasl_ssl},\
-             CONTROLLER://127.0.0.1:{controller}"
-        );
+        let node = self.node;
+        let mut roles = "broker".to_owned();
+        let mut listeners =
+            format!("PLAINTEXT://127.0.0.1:{plaintext},SASL_SSL://localhost:{sasl_ssl}");
+        if node == 1 {
+            roles.push_str(",controller");
+            listeners.push_str(&format!(",CONTROLLER://127.0.0.1:{controller}"));
+        }
         format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
+            "process.roles={roles}\n\
+             node.id={node}\n\
+             broker.session.timeout.ms=3000\n\
+             replica.lag.time.max.ms=3000\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners={listeners}\n\
              controller.listener.names=CONTROLLER\n\
@@ -310,7 +346,7 @@ impl Kafka {
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        self.kill();
+        self.end();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

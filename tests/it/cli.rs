@@ -1,37 +1,11 @@
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use hookbridge::config::Config;
 use reqwest::StatusCode;
 
 use crate::brokers::Broker;
 use crate::on_every_broker;
-use crate::support::{KEY, PATIENCE, TestBridge, click, config, count, sender};
-
-/// The built program, without the settings of whoever runs the tests.
-pub fn hookbridge<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hookbridge"));
-    command
-        .args(arguments)
-        .current_dir(env!("CARGO_TARGET_TMPDIR"))
-        .env_remove("HOOKBRIDGE_CONFIG");
-    command
-}
-
-/// Settings as a file, with the secrets that they do not print.
-pub fn settings_file(folder: &Path, config: &Config) -> PathBuf {
-    let mut settings: toml::Table = toml::from_str(&toml::to_string(config).unwrap()).unwrap();
-    let api_key = config.auth.api_key.as_ref().map_or("", |key| key.reveal());
-    settings["auth"].as_table_mut().unwrap().insert("api_key".into(), api_key.into());
-    let options = settings["kafka"]["options"].as_table_mut().unwrap();
-    for (name, value) in config.kafka.options.iter() {
-        options.insert(name.into(), value.into());
-    }
-    let file = folder.join("hookbridge.toml");
-    std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
-    file
-}
+use crate::process::{Running, Serve, hookbridge, lines};
+use crate::support::{KEY, PATIENCE, TestBridge, click, config, count, sender, until};
 
 #[track_caller]
 fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, out: &str, err: &str) {
@@ -99,32 +73,18 @@ async fn key() {
 on_every_broker! {
     /// `health` says what the probe says; `serve` runs from a file and logs JSON without secrets.
     async fn serve_and_health(broker: Broker) {
-        let mut config = config(&broker);
-        let [http, admin] = [(); 2].map(|()| {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            socket.local_addr().unwrap()
-        });
-        (config.http.listen, config.admin.listen) = (http, admin);
+        let config = config(&broker);
         let folder = tempfile::tempdir().unwrap();
-        let file = settings_file(folder.path(), &config);
-        let mut serve = hookbridge(["serve", "--config"]);
-        let mut serve = Running(serve.arg(&file).stderr(Stdio::piped()).spawn().unwrap());
-        let healthy = || hookbridge(["health", "--config"]).arg(&file).output().unwrap();
-        crate::support::until("ready", async || healthy().status.success()).await;
-        let post = |body: Vec<u8>| {
-            let url = format!("http://{http}{}", config.webhook[0].path);
-            sender().post(url).bearer_auth(KEY).body(body).send()
-        };
+        let serve = Serve::launch(&config, folder.path(), "true");
+        let healthy = || hookbridge(["health", "--config"]).arg(&serve.file).output().unwrap();
+        until("ready", async || healthy().status.success()).await;
         // The topic is missing: the log says what to do.
-        assert_eq!(post(click("someone@example.com")).await.unwrap().status(), 503);
+        let post = async |body: Vec<u8>| serve.post(body).send().await.unwrap().status();
+        assert_eq!(post(click("someone@example.com")).await, 503);
         broker.create_topic(&config.webhook[0].topic, 3).await;
-        crate::support::until("held", async || {
-            post(click("someone@example.com")).await.unwrap().status() == StatusCode::OK
-        })
-        .await;
-        assert_eq!(post(b"{\"email\":\"someone@example.com\"".to_vec()).await.unwrap().status(), 400);
-        serve.signal("TERM");
-        let (code, log) = serve.end();
+        until("held", async || post(click("someone@example.com")).await == 200).await;
+        assert_eq!(post(b"{\"email\":\"someone@example.com\"".to_vec()).await, 400);
+        let (code, log) = serve.stop();
         assert_eq!(code, 0, "{log}");
         for line in log.lines() {
             serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -143,50 +103,22 @@ on_every_broker! {
 async fn dev() {
     let mut dev = hookbridge(["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     let mut dev = Running(dev.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-    let mut lines = BufReader::new(dev.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let curl = lines.find(|line| line.starts_with("curl ")).unwrap();
-    let kcat = lines.find(|line| line.starts_with("kcat ")).unwrap();
-    lines.find(|line| line.starts_with("Records as they land")).unwrap();
+    let lines = lines(dev.0.stdout.take().unwrap());
+    let find = |start: &str| loop {
+        let line = lines.recv_timeout(PATIENCE).unwrap();
+        if line.starts_with(start) {
+            return line;
+        }
+    };
+    let (curl, kcat) = (find("curl "), find("kcat "));
+    find("Records as they land");
     let output = Command::new("sh").args(["-c", &curl]).output().unwrap();
     let answer = String::from_utf8(output.stdout).unwrap();
     assert!(answer.ends_with("Webhook recibido correctamente"), "{curl}: {answer}");
-    let record = lines.next().unwrap();
+    let record = lines.recv_timeout(PATIENCE).unwrap();
     assert!(record.starts_with("partition  8  offset    0  key 12345  {\"type\""), "{record}");
     let words: Vec<&str> = kcat.split(' ').collect();
     assert_eq!(count(words[2], words[4]), 1);
     dev.signal("INT");
-    assert_eq!(dev.end().0, 0);
-}
-
-/// A program that ends with its test.
-pub struct Running(pub Child);
-
-impl Running {
-    pub fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Its exit code and its log, once it has ended.
-    pub fn end(&mut self) -> (i32, String) {
-        let mut log = String::new();
-        if let Some(mut stderr) = self.0.stderr.take() {
-            std::io::Read::read_to_string(&mut stderr, &mut log).unwrap();
-        }
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < deadline {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return (status.code().unwrap_or(-1), log);
-            }
-            std::thread::yield_now();
-        }
-        panic!("it does not end: {log}");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    assert_eq!(dev.end(), 0);
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::brokers::{Broker, Kafka, create_topic};
 use crate::on_every_broker;
+use crate::process::Serve;
 use crate::support::{TestBridge, click, config, count, until};
 
 /// No broker: 503 with `Retry-After` in time, alive but not ready, and well again by itself.
@@ -112,7 +113,7 @@ async fn larger_than_the_topic_takes() {
     let Some(broker) = Broker::kafka() else { return };
     let small = config(&broker);
     let topic = small.webhook[0].topic.clone();
-    create_topic(&broker.addresses(), &topic, 3, &[("max.message.bytes", "2000")]).await;
+    create_topic(&broker.addresses(), &topic, 3, 1, &[("max.message.bytes", "2000")]).await;
     let bridge = TestBridge::launch(small);
     bridge.ready().await;
     let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
@@ -153,4 +154,28 @@ async fn sender_gone() {
         bridge.outcomes("accepted").await + bridge.outcomes("abandoned").await == 2.0
     })
     .await;
+}
+
+/// Too few in-sync replicas: 503, and the log says what to do; well again when the broker is back.
+#[tokio::test]
+async fn too_few_replicas() {
+    let Some(kafka) = Kafka::start() else { return };
+    let second = kafka.add_broker();
+    let config = config(&Broker::Kafka(kafka.plaintext()));
+    let topic = &config.webhook[0].topic;
+    create_topic(&kafka.plaintext(), topic, 3, 2, &[("min.insync.replicas", "2")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    let post = async |serve: &Serve| serve.post(click("7")).send().await.unwrap().status();
+    assert_eq!(post(&serve).await, StatusCode::OK);
+    second.kill();
+    until("refused and explained", async || {
+        post(&serve).await == StatusCode::SERVICE_UNAVAILABLE
+            && serve.has_logged("fewer in-sync replicas than min.insync.replicas (2)")
+    })
+    .await;
+    second.resume();
+    until("accepted", async || post(&serve).await == StatusCode::OK).await;
+    assert_eq!(serve.stop().0, 0);
 }

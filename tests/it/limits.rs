@@ -4,7 +4,8 @@ use reqwest::StatusCode;
 use tokio::time::Instant;
 
 use crate::brokers::Broker;
-use crate::support::{KEY, TestBridge, click, until};
+use crate::process::Serve;
+use crate::support::{KEY, Raw, TestBridge, click, config, until};
 
 /// A head that does not come in time closes the connection, whether it began or not.
 #[tokio::test]
@@ -209,4 +210,32 @@ async fn answers_that_nobody_reads() {
     until("let go", async || bridge.strangers("abandoned").await == 1.0).await;
     flood.join().unwrap();
     assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
+}
+
+/// Without file descriptors the listener rests, says so at most once a second, and goes on by itself.
+#[tokio::test]
+async fn no_file_descriptors() {
+    let broker = Broker::embedded();
+    let config = config(&broker);
+    broker.create_topic(&config.webhook[0].topic, 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut serve = Serve::launch(&config, folder.path(), "ulimit -n 64");
+    until("ready", async || serve.is_ready().await).await;
+    let began = Instant::now();
+    let held: Vec<Raw> = (0..100).map(|_| Raw::connect(serve.http)).collect();
+    let exhausted = "hookbridge_connections_refused_total{reason=\"file_descriptors\"}";
+    // The admin listener has no descriptor left either: the log is what there is to watch.
+    serve.wait_for_log("No connection can be accepted");
+    drop(held);
+    until("accepted again", async || {
+        let request = serve.post(click("7")).send().await;
+        request.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    })
+    .await;
+    assert!(serve.metric(exhausted).await >= 1.0);
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    let (code, log) = serve.stop();
+    assert_eq!(code, 0, "{log}");
+    let complaints = log.matches("No connection can be accepted").count();
+    assert!(complaints <= seconds + 1, "{complaints} complaints in {seconds} s: {log}");
 }

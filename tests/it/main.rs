@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod brokers;
+mod process;
 mod support;
 
 /// What goes in and what comes out.

@@ -2,7 +2,7 @@ use hookbridge::config::Config;
 use reqwest::StatusCode;
 
 use crate::brokers::{Broker, Kafka, STRANGER, USER, create_topic, shared};
-use crate::cli::{hookbridge, settings_file};
+use crate::process::{hookbridge, settings_file};
 use crate::support::{TestBridge, click, config, count, until};
 
 /// Settings for the broker's TLS listener, with a topic made through the plain one.
@@ -14,7 +14,7 @@ async fn secured(kafka: &Kafka, mechanism: &str, (user, password): (&str, &str))
     options.set("sasl.username", user);
     options.set("sasl.password", password);
     options.set("ssl.ca.location", kafka.ca_file().display().to_string());
-    create_topic(&kafka.plaintext(), &config.webhook[0].topic, 12, &[]).await;
+    create_topic(&kafka.plaintext(), &config.webhook[0].topic, 12, 1, &[]).await;
     config
 }
 

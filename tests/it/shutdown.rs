@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,36 +7,24 @@ use reqwest::StatusCode;
 use tokio::time::Instant;
 
 use crate::brokers::Broker;
-use crate::cli::{Running, hookbridge, settings_file};
 use crate::on_every_broker;
-use crate::support::{KEY, TestBridge, click, config, records, until};
+use crate::process::Serve;
+use crate::support::{KEY, TestBridge, click, config, count, records, until};
 
 on_every_broker! {
     /// SIGTERM under load: every 200 is in the topic, nothing else is, and the exit code is 0.
     async fn sigterm_under_load(broker: Broker) {
         let mut config = config(&broker);
-        let [http, admin] = [(); 2].map(|()| {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            socket.local_addr().unwrap()
-        });
-        (config.http.listen, config.admin.listen) = (http, admin);
         config.http.drain_delay_ms = 500;
         let topic = config.webhook[0].topic.clone();
         broker.create_topic(&topic, 12).await;
         let folder = tempfile::tempdir().unwrap();
-        let file = settings_file(folder.path(), &config);
-        let mut serve = hookbridge(["serve", "--config"]);
-        let mut serve = Running(serve.arg(&file).stderr(Stdio::piped()).spawn().unwrap());
-        until("ready", async || {
-            let answer = reqwest::get(format!("http://{admin}/readyz")).await;
-            answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
-        })
-        .await;
+        let serve = Serve::launch(&config, folder.path(), "true");
+        until("ready", async || serve.is_ready().await).await;
 
         let accepted = Arc::new(AtomicUsize::new(0));
-        let url = format!("http://{http}{}", config.webhook[0].path);
         let senders = (0..32).map(|sender| {
-            let (url, accepted) = (url.clone(), accepted.clone());
+            let (url, accepted) = (serve.url().to_owned(), accepted.clone());
             tokio::spawn(async move {
                 let client = reqwest::Client::new();
                 let mut held = Vec::new();
@@ -69,7 +56,7 @@ on_every_broker! {
         let (code, log) = serve.end();
         assert_eq!(code, 0, "{log}");
         assert!(log.contains("Drained: every request was answered"), "{log}");
-        let count = crate::support::count(&config.kafka.brokers, &topic);
+        let count = count(&config.kafka.brokers, &topic);
         let records = records(&config, &topic, usize::try_from(count).unwrap());
         let landed: HashSet<String> =
             records.into_iter().map(|record| String::from_utf8(record.key.unwrap()).unwrap()).collect();
@@ -142,20 +129,10 @@ async fn second_signal() {
     let mut config = config(&broker);
     config.http.drain_delay_ms = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let file = settings_file(folder.path(), &config);
-    let mut serve = hookbridge(["serve", "--config"]);
-    let mut serve = Running(serve.arg(&file).stderr(Stdio::piped()).spawn().unwrap());
-    let mut log = std::io::BufReader::new(serve.0.stderr.take().unwrap());
-    let mut wait_for = |words: &str| {
-        let mut line = String::new();
-        while !line.contains(words) {
-            line.clear();
-            assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "no {words}");
-        }
-    };
-    wait_for("Serving.");
+    let mut serve = Serve::launch(&config, folder.path(), "true");
+    serve.wait_for_log("Serving.");
     serve.signal("TERM");
-    wait_for("a second signal stops at once");
+    serve.wait_for_log("a second signal stops at once");
     let asked = Instant::now();
     serve.signal("INT");
     assert_eq!(serve.end().0, 1);

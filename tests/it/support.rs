@@ -112,10 +112,7 @@ impl TestBridge {
 
     /// The value of one series, as a scrape gives it.
     pub async fn metric(&self, series: &str) -> f64 {
-        let scrape = self.admin("/metrics").await.1;
-        let value = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        let value = value.unwrap_or_else(|| panic!("{series} is not in\n{scrape}"));
-        value.parse().expect("a number")
+        metric(&self.admin("/metrics").await.1, series)
     }
 
     /// How many requests of the webhook ended so.
@@ -178,6 +175,13 @@ impl Drop for TestBridge {
 /// A sender that makes a new connection each time, so that tests cannot disturb each other.
 pub fn sender() -> reqwest::Client {
     reqwest::Client::builder().timeout(PATIENCE).build().expect("a client")
+}
+
+/// The value of one series in a scrape.
+pub fn metric(scrape: &str, series: &str) -> f64 {
+    let value = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = value.unwrap_or_else(|| panic!("{series} is not in\n{scrape}"));
+    value.parse().expect("a number")
 }
 
 /// How many records a topic holds.

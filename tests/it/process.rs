@@ -1,0 +1,166 @@
+//! The built program as a process, with settings from a file.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use hookbridge::config::Config;
+use reqwest::RequestBuilder;
+use tokio::time::Instant;
+
+use crate::support::{KEY, PATIENCE, metric, sender};
+
+/// The built program, without the settings of whoever runs the tests.
+pub fn hookbridge<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookbridge"));
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .env_remove("HOOKBRIDGE_CONFIG");
+    command
+}
+
+/// Settings as a file, with the secrets that they do not print.
+pub fn settings_file(folder: &Path, config: &Config) -> PathBuf {
+    let mut settings: toml::Table = toml::from_str(&toml::to_string(config).unwrap()).unwrap();
+    let api_key = config.auth.api_key.as_ref().map_or("", |key| key.reveal());
+    settings["auth"].as_table_mut().unwrap().insert("api_key".into(), api_key.into());
+    let options = settings["kafka"]["options"].as_table_mut().unwrap();
+    for (name, value) in config.kafka.options.iter() {
+        options.insert(name.into(), value.into());
+    }
+    let file = folder.join("hookbridge.toml");
+    std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
+    file
+}
+
+/// A program that ends with its test.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn end(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `hookbridge serve` with its log.
+pub struct Serve {
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    pub file: PathBuf,
+    url: String,
+    process: Running,
+    lines: Receiver<String>,
+    log: String,
+}
+
+impl Serve {
+    /// Starts it on free ports, from a settings file in this folder, in a shell that has first run
+    /// this command.
+    pub fn launch(config: &Config, folder: &Path, first: &str) -> Serve {
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [http, admin] = sockets.map(|socket| socket.local_addr().unwrap());
+        let mut config = config.clone();
+        (config.http.listen, config.admin.listen) = (http, admin);
+        let file = settings_file(folder, &config);
+        let program = env!("CARGO_BIN_EXE_hookbridge");
+        let command = format!("{first} && exec {program} serve --config {}", file.display());
+        let mut shell = Command::new("sh");
+        let mut process =
+            Running(shell.args(["-c", &command]).stderr(Stdio::piped()).spawn().unwrap());
+        let lines = lines(process.0.stderr.take().unwrap());
+        let url = format!("http://{http}{}", config.webhook[0].path);
+        Serve { http, admin, file, url, process, lines, log: String::new() }
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        let answer = sender().get(format!("http://{}/readyz", self.admin)).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn post(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        sender().post(&self.url).bearer_auth(KEY).body(body)
+    }
+
+    pub async fn metric(&self, series: &str) -> f64 {
+        let scrape = sender().get(format!("http://{}/metrics", self.admin)).send().await;
+        metric(&scrape.unwrap().text().await.unwrap(), series)
+    }
+
+    /// Waits until the log has these words.
+    pub fn wait_for_log(&mut self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(rest);
+            let line = line.unwrap_or_else(|_| panic!("no {words:?} in the log: {}", self.log));
+            self.log.push_str(&line);
+            self.log.push('\n');
+            if line.contains(words) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the log has these words by now.
+    pub fn has_logged(&mut self, words: &str) -> bool {
+        self.log.extend(self.lines.try_iter().flat_map(|line| [line, "\n".into()]));
+        self.log.contains(words)
+    }
+
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Its exit code and its whole log, once it has ended.
+    pub fn end(mut self) -> (i32, String) {
+        let code = self.process.end();
+        self.log.extend(self.lines.iter().flat_map(|line| [line, "\n".into()]));
+        (code, self.log)
+    }
+
+    pub fn stop(self) -> (i32, String) {
+        self.signal("TERM");
+        self.end()
+    }
+}
+
+/// The lines that a program prints, as they come, for a reader that does not wait for ever.
+pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
+    // More than any test's program prints; beyond that the program would wait.
+    let (sender, receiver) = sync_channel(100_000);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
