@@ -460,7 +460,7 @@ impl Webhook {
     fn read(&self, index: usize) -> Result<route::Webhook, Problem> {
         let wrong = |name: &str| Problem::new(format!("webhook[{index}].{name}"), "cannot be read");
         let or = |text: &String, default: &String| {
-            if text.is_empty() { default.clone() } else { text.clone() }
+            Bytes::from(if text.is_empty() { default.clone() } else { text.clone() })
         };
         Ok(route::Webhook {
             name: self.name.clone(),

@@ -6,6 +6,7 @@
 //! nesting nor a number of any size costs more than the bytes it takes. Where a name occurs twice
 //! the last one counts, as it does for the readers of the topic (Jackson, JavaScript, serde_json).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::civil::DateTime;
@@ -27,6 +28,11 @@ impl Event {
     /// The key as text: `7` and `"7"` are the same.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The key, for its record.
+    pub fn into_key(self) -> String {
+        self.key
     }
 
     /// When it happened, as the sender says; none where that is absent or cannot be read.
@@ -217,15 +223,19 @@ fn descend<'t>(value: &'t RawValue, rest: &[String]) -> Option<&'t RawValue> {
 }
 
 /// The text of a JSON string.
-fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
+fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    let raw = value.get();
+    match raw.strip_prefix('"')?.strip_suffix('"')? {
+        text if !text.contains('\\') => Some(Cow::Borrowed(text)),
+        _escaped => serde_json::from_str(raw).ok().map(Cow::Owned),
+    }
 }
 
 /// A key: a string that is not empty, or an integer as it was written.
 fn key_text(value: &RawValue) -> Option<String> {
     let raw = value.get();
     if raw.starts_with('"') {
-        return string(value).filter(|text| !text.is_empty());
+        return string(value).filter(|text| !text.is_empty()).map(Cow::into_owned);
     }
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| raw.to_owned())
@@ -241,6 +251,7 @@ fn expect_constant(
         return Ok(());
     };
     match string(value) {
+        Some(text) if text.eq_ignore_ascii_case(expected) => Ok(()),
         Some(text) if text.to_lowercase() == expected.to_lowercase() => Ok(()),
         _ => Err(Refusal::Invalid.detailed(detail)),
     }

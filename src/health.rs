@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Without a word from any broker for this long, the replica is no longer ready. Twice the time
-/// within which the Kafka client asks for metadata when nothing else is said.
-pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Without a word from any broker for this long, the replica is no longer ready. Several times
+/// [`SILENCE_ASK`], so that one question that gets lost changes nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// After this long without a word, a broker is to be asked something.
+const SILENCE_ASK: Duration = Duration::from_secs(3);
 
 /// How long brokers must have been heard without such a gap before it is ready again, so that
 /// readiness does not flap with a connection that comes and goes.
-pub const STEADY_MIN: Duration = Duration::from_secs(2);
+const STEADY_MIN: Duration = Duration::from_secs(2);
 
 /// The state behind readiness. Liveness needs none: the process answers or it does not.
 #[derive(Debug, Default)]
@@ -67,6 +70,11 @@ impl Health {
     /// Notes that a broker said something just now.
     pub fn hear(&self) {
         self.lock().hear(Instant::now());
+    }
+
+    /// Whether brokers have been silent for so long that one should be asked.
+    pub fn is_silent(&self) -> bool {
+        self.lock().last.is_none_or(|last| last.elapsed() >= SILENCE_ASK)
     }
 
     /// # Errors

@@ -5,8 +5,11 @@
 //! whether Kafka holds the record.
 //!
 //! - `settings.rs`: every property of librdkafka that is relied on, with its reason.
+//! - `keeper.rs`: starts the producer, replaces a broken one, explains to the operator what is wrong
+//!   with a topic.
 //! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
-//! - `keeper.rs`: replaces a broken producer, and explains to the operator what is wrong with a topic.
+//! - `context.rs`: what the Kafka client calls back.
+//! - `post.rs`: records and reports on their way between a worker and the Kafka client.
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
 //! - `statistics.rs`: what librdkafka tells of itself once a second.
 //! - `inspect.rs`: asks the brokers about topics, for the keeper and for `hookbridge check --kafka`.
@@ -14,9 +17,11 @@
 //! - `broker.rs`: the development broker inside this process.
 
 mod broker;
+mod context;
 mod fault;
 mod inspect;
 mod keeper;
+mod post;
 mod publisher;
 mod reader;
 mod settings;

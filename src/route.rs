@@ -29,22 +29,21 @@ pub struct Webhook {
     /// The text of the 200.
     pub answer: Bytes,
     /// The CloudEvents attribute `source`.
-    pub ce_source: String,
+    pub ce_source: Bytes,
     /// The CloudEvents attribute `type`.
-    pub ce_type: String,
+    pub ce_type: Bytes,
     /// Its place among the configured webhooks.
     pub index: usize,
 }
 
-/// One Kafka record, ready to publish. Only [`record`] makes one.
-#[derive(Debug)]
+/// One Kafka record, ready to publish. Only [`record`] makes one. It has no `Debug`: it holds a body.
 pub struct Record {
     topic: Arc<str>,
     webhook: usize,
     key: String,
     value: Bytes,
     timestamp: Timestamp,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, Bytes)>,
 }
 
 impl Record {
@@ -71,7 +70,7 @@ impl Record {
         self.timestamp.as_millisecond()
     }
 
-    pub fn headers(&self) -> &[(&'static str, String)] {
+    pub fn headers(&self) -> &[(&'static str, Bytes)] {
         &self.headers
     }
 }
@@ -101,24 +100,25 @@ pub fn record(
 ) -> Record {
     let (age, ahead) = (webhook.time_age_max, webhook.time_ahead_max);
     let time = event.time().filter(|time| is_plausible(*time, received, age, ahead));
-    let timestamp = time.unwrap_or(received);
+    let received_text = Bytes::from(received.to_string());
+    let time_text = time.map_or(received_text.clone(), |time| Bytes::from(time.to_string()));
     let mut headers = Vec::with_capacity(8);
     headers.extend([
-        ("ce_specversion", "1.0".to_owned()),
-        ("ce_id", event_id(&webhook.name, &body)),
+        ("ce_specversion", Bytes::from_static(b"1.0")),
+        ("ce_id", Bytes::from(event_id(&webhook.name, &body))),
         ("ce_source", webhook.ce_source.clone()),
         ("ce_type", webhook.ce_type.clone()),
-        ("ce_time", timestamp.to_string()),
-        ("content-type", "application/json".to_owned()),
-        ("hookbridge-received-at", received.to_string()),
+        ("ce_time", time_text),
+        ("content-type", Bytes::from_static(b"application/json")),
+        ("hookbridge-received-at", received_text),
     ]);
-    headers.extend(trace.map(|trace| ("traceparent", trace.to_owned())));
+    headers.extend(trace.map(|trace| ("traceparent", Bytes::copy_from_slice(trace.as_bytes()))));
     Record {
         topic: webhook.topic.clone(),
         webhook: webhook.index,
-        key: event.key().to_owned(),
+        key: event.into_key(),
         value: body,
-        timestamp,
+        timestamp: time.unwrap_or(received),
         headers,
     }
 }
@@ -219,7 +219,8 @@ mod tests {
         let record = record_of(body, "2026-01-10T12:00:00.5Z", Some(trace));
         assert_eq!((record.key(), record.value()), ("7", body.as_bytes()));
         assert_eq!(record.timestamp_ms(), 1_768_046_340_000);
-        let headers: Vec<_> = record.headers().iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let text = |value| std::str::from_utf8(value).expect("text");
+        let headers: Vec<_> = record.headers().iter().map(|(n, v)| (*n, text(v))).collect();
         assert_eq!(
             headers,
             [
@@ -246,7 +247,10 @@ mod tests {
         ] {
             let record = record_of(body, "2026-01-10T12:00:00.5Z", None);
             assert_eq!(record.timestamp_ms(), 1_768_046_400_500, "{body}");
-            assert_eq!(record.headers()[4], ("ce_time", "2026-01-10T12:00:00.5Z".to_owned()));
+            assert_eq!(
+                record.headers()[4],
+                ("ce_time", Bytes::from_static(b"2026-01-10T12:00:00.5Z"))
+            );
         }
     }
 

@@ -13,22 +13,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::context::{Context, Work};
 use super::inspect::{Inspector, Severity};
-use super::publisher::{Context, Producer, Publisher, Shared};
+use super::publisher::{Producer, Publisher, Shared};
 use super::settings;
 use crate::config::{Config, Problem};
 use crate::health::Health;
 use crate::metrics::Metrics;
-
-/// What the keeper is asked to do.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// Replace the producer, if it is still of this generation.
-    Replace(u64),
-    /// Say what is wrong with the topics.
-    Explain,
-    Stop,
-}
 
 /// How long to wait between two attempts to replace a producer.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
@@ -141,6 +132,8 @@ impl Keeper {
             }
             if !self.looked {
                 self.look();
+            } else if self.maker.health.is_silent() {
+                self.listen();
             }
         }
     }
@@ -155,7 +148,7 @@ impl Keeper {
                 self.shared.generation.send_replace(generation);
                 self.maker.metrics.producer_rebuilds.inc();
                 warn!(generation, "The Kafka producer was replaced.");
-                drop(old);
+                let_go(old);
                 self.replace_at = None;
             }
             Err(problem) => {
@@ -185,6 +178,17 @@ impl Keeper {
         }
     }
 
+    /// Without clicks the brokers have no reason to say anything, so they are asked, over the
+    /// producer's own connections.
+    fn listen(&self) {
+        let producer = self.shared.current.load_full();
+        let client = producer.client.client();
+        let topic = self.inspector.topics().first().map(String::as_str);
+        if client.fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
+            self.maker.health.hear();
+        }
+    }
+
     fn explain(&mut self) {
         if self.explained.is_some_and(|last| last.elapsed() < EXPLAIN_INTERVAL) {
             return;
@@ -194,6 +198,15 @@ impl Keeper {
             report(findings);
         }
         self.explained = Some(Instant::now());
+    }
+}
+
+/// Closes a producer that is no longer in use. Whoever lets go last closes it, which blocks: that must
+/// not be a worker that is just handing it a record.
+fn let_go(producer: Arc<Producer>) {
+    let deadline = Instant::now() + REPLACE_INTERVAL;
+    while Arc::strong_count(&producer) > 1 && Instant::now() < deadline {
+        std::thread::yield_now();
     }
 }
 

@@ -36,7 +36,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (
         &["statistics.interval.ms", "topic.metadata.refresh.interval.ms"],
-        "is fixed: readiness and metrics are made from it",
+        "is fixed: readiness, metrics and the sight of new partitions depend on it",
     ),
     (
         &["allow.auto.create.topics"],
@@ -147,8 +147,7 @@ pub(super) fn producer(config: &Config) -> ClientConfig {
         )
         // Queue depth, brokers and readiness are made from these.
         .set("statistics.interval.ms", "1000")
-        // A word from the brokers at least this often, also without clicks: readiness listens. New
-        // partitions and leaders are seen as soon.
+        // New partitions and leaders are seen this soon.
         .set("topic.metadata.refresh.interval.ms", "5000")
         // A missing topic is an answer after this long, instead of a time-out for 30 s.
         .set("topic.metadata.propagation.max.ms", "1000")

@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::on_every_broker;
 use crate::support::{TestBridge, click};
 
@@ -53,4 +57,16 @@ async fn admin_routes() {
     assert_eq!(bridge.admin("/readyz").await, (reqwest::StatusCode::OK, "ready\n".into()));
     assert_eq!(bridge.admin("/nowhere").await.0, 404);
     assert!(bridge.admin("/metrics").await.1.contains("# HELP hookbridge_requests_total "));
+}
+
+on_every_broker! {
+    /// A bridge that nobody posts to stays ready for longer than brokers may be silent.
+    async fn idle_and_ready(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(14) {
+            assert!(bridge.admin("/readyz").await.0.is_success(), "after {:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
