@@ -109,7 +109,13 @@ fn builder(limits: &config::Http) -> Builder<TokioExecutor> {
         .max_headers(HEADERS_MAX)
         .max_buf_size(limits.max_header_bytes + HEAD_SPARE);
     let header_list = u32::try_from(limits.max_header_bytes + HEAD_SPARE).unwrap_or(u32::MAX);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(header_list)
+        // What a stranger can make us hold before its key is looked at.
+        .initial_stream_window_size(64 << 10)
+        .initial_connection_window_size(256 << 10);
     builder
 }
 
