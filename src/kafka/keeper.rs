@@ -193,9 +193,9 @@ impl Keeper {
         if self.explained.is_some_and(|last| last.elapsed() < EXPLAIN_INTERVAL) {
             return;
         }
-        // If Kafka does not answer, that has been said already.
-        if let Ok(findings) = self.inspector.inspect(INSPECT_TIMEOUT) {
-            report(findings);
+        match self.inspector.inspect(INSPECT_TIMEOUT) {
+            Ok(findings) => report(findings),
+            Err(error) => error!(%error, "Kafka does not answer."),
         }
         self.explained = Some(Instant::now());
     }
