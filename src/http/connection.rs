@@ -280,6 +280,9 @@ impl InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
+        // What came meanwhile was its body. Should the next head have begun with it, that head has
+        // the time of an idle connection, which is a limit too.
+        self.0.unclaimed.store(false, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -44,8 +44,10 @@ async fn idle_connection() {
     .await;
     let body = click("7");
     let mut raw = bridge.raw();
-    let lines = format!("content-length: {}\r\n", body.len());
+    // The body comes by itself, after the head: it must not be taken for the next head.
+    let lines = format!("expect: 100-continue\r\ncontent-length: {}\r\n", body.len());
     raw.send_head(&bridge.config.webhook[0].path, &lines);
+    raw.read_until("100 Continue", 1);
     raw.send(&body);
     raw.read_until("correctamente", 1);
     let answered = Instant::now();
