@@ -61,8 +61,8 @@ fn check_kafka(config: &Config) -> Exit {
     for topic in inspector.topics() {
         let mine = || findings.iter().filter(|finding| finding.topic == *topic);
         if !mine().any(|finding| finding.severity == Severity::Error) {
-            match inspector.partitions(topic, TIMEOUT) {
-                Ok(count) => println!("  ok       {topic}: {count} partitions"),
+            match inspector.summary(topic, TIMEOUT) {
+                Ok(summary) => println!("  ok       {topic}: {summary}"),
                 Err(error) => exit = problem(format!("{topic}: {error}")),
             }
             match inspector.may_write(topic, TIMEOUT) {

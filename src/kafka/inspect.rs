@@ -204,14 +204,22 @@ impl Inspector {
         }
     }
 
-    /// How many partitions each topic has, for the reader of `check --kafka`.
+    /// A topic in a few words, for the reader of `check --kafka`.
     ///
     /// # Errors
     ///
     /// No broker answers.
-    pub fn partitions(&self, topic: &str, timeout: Duration) -> Result<usize, NoAnswer> {
+    pub fn summary(&self, topic: &str, timeout: Duration) -> Result<String, NoAnswer> {
         let metadata = self.metadata(topic, timeout)?;
-        Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
+        let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+        let replicas = partitions.iter().map(|partition| partition.replicas().len()).min();
+        let least = self.topic_config(topic, timeout).min_insync_replicas;
+        Ok(format!(
+            "{} partitions, replicas: {}, min.insync.replicas: {}",
+            partitions.len(),
+            replicas.unwrap_or(0),
+            least.map_or("not told".to_owned(), |least| least.to_string()),
+        ))
     }
 
     /// Whether we may write to a topic, without writing: a record larger than the topic takes is

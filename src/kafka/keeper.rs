@@ -50,6 +50,8 @@ struct Keeper {
     explained: Option<Instant>,
     /// Set while the producer must be replaced: not before then.
     replace_at: Option<Instant>,
+    /// When it was last replaced.
+    replaced: Option<Instant>,
 }
 
 /// Makes producers.
@@ -85,6 +87,7 @@ impl Kafka {
             looked: false,
             explained: None,
             replace_at: None,
+            replaced: None,
         };
         let thread = std::thread::Builder::new()
             .name("kafka-keeper".into())
@@ -120,7 +123,10 @@ impl Keeper {
                 Ok(Work::Replace(generation)) => {
                     let is_current = self.shared.current.load().generation == generation;
                     if is_current && self.replace_at.is_none() {
-                        self.replace_at = Some(Instant::now());
+                        // What broke the last one may well break the next.
+                        let now = Instant::now();
+                        let next = self.replaced.map_or(now, |last| last + REPLACE_INTERVAL);
+                        self.replace_at = Some(next.max(now));
                     }
                 }
                 Ok(Work::Explain) => self.explain(),
@@ -150,6 +156,7 @@ impl Keeper {
                 warn!(generation, "The Kafka producer was replaced.");
                 let_go(old);
                 self.replace_at = None;
+                self.replaced = Some(Instant::now());
             }
             Err(problem) => {
                 error!(%problem, "The Kafka producer cannot be replaced; trying again.");

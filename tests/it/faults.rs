@@ -85,12 +85,12 @@ async fn produce_errors() {
 #[tokio::test]
 async fn fatal_error() {
     let broker = Broker::embedded();
-    let fatal = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+    let fatal = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 2];
     let cluster = broker.development().cluster();
     cluster.request_errors(RDKafkaApiKey::InitProducerId, &fatal);
     let bridge = TestBridge::start(&broker).await;
     until("accepted", async || bridge.post(click("7")).await.status() == StatusCode::OK).await;
-    assert_eq!(bridge.metric("hookbridge_kafka_producer_rebuilds_total").await, 1.0);
+    assert_eq!(bridge.metric("hookbridge_kafka_producer_rebuilds_total").await, 2.0);
     assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await);
 }
 

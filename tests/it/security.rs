@@ -65,7 +65,10 @@ async fn check_writes_nothing() {
     let topic = &config.webhook[0].topic;
     let (code, out) = check(&config);
     assert_eq!(code, 0, "{out}");
-    assert!(out.contains(&format!("ok       {topic}: 12 partitions")), "{out}");
+    assert!(
+        out.contains(&format!("ok       {topic}: 12 partitions, replicas: 1, min.insync")),
+        "{out}"
+    );
     assert!(out.contains("the right to write (nothing was written)"), "{out}");
     assert!(out.contains("warning") && out.contains("min.insync.replicas=2"), "{out}");
     assert_eq!(count(&kafka.plaintext(), topic), 0);
