@@ -43,6 +43,8 @@ impl Dev {
         config.admin.listen = self.admin_listen;
         config.kafka.brokers = broker.addresses();
         config.auth.api_key = Some(Secret::new(&api_key));
+        // That one broker in memory keeps one copy is no news here.
+        config.log.level = "info,hookbridge::kafka::keeper=error".into();
         start_logging(&config.log);
         for webhook in &config.webhook {
             let created = broker.create_topic(&webhook.topic, PARTITIONS);

@@ -167,9 +167,10 @@ impl Keeper {
 
     /// The first look at the topics, as soon as a broker answers.
     fn look(&mut self) {
+        // Any answer makes the replica ready; what the topics are like may take longer to find out.
+        self.listen();
         match self.inspector.inspect(INSPECT_TIMEOUT) {
             Ok(findings) => {
-                self.maker.health.hear();
                 self.looked = true;
                 if findings.is_empty() {
                     info!("Kafka answers and the topics are in order.");
