@@ -101,15 +101,17 @@ impl Kafka {
         Publisher::new(self.shared.clone())
     }
 
-    /// Flushes and closes the producer. Blocks, at most until shortly after the deadline. Returns how
-    /// many records got no acknowledgement.
+    /// Flushes and closes the producer. Blocks, at most until the deadline and until the keeper has
+    /// ended, which may be asking the brokers something. Returns how many records got no
+    /// acknowledgement.
     pub fn close(self, deadline: Instant) -> usize {
+        // First, so that the keeper ends while the producer is flushed.
+        let _ = self.work.send(Work::Stop);
         let producer = self.shared.current.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
         // A time-out shows in the number that is left.
         let _ = producer.client.flush(rest);
         let left = producer.in_flight();
-        let _ = self.work.send(Work::Stop);
         let _ = self.thread.join();
         left
     }
