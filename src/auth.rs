@@ -55,6 +55,17 @@ impl Caller {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The same, to keep.
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    /// A caller of this name, for tests of other steps.
+    #[cfg(test)]
+    pub fn named(name: &str) -> Caller {
+        Caller { name: name.into() }
+    }
 }
 
 impl Keys {

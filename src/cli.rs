@@ -5,6 +5,7 @@ mod dev;
 mod health;
 mod key;
 mod serve;
+mod spool;
 
 use std::path::PathBuf;
 
@@ -37,6 +38,9 @@ enum Command {
     Config,
     /// Make a key for a sender and print the line for the settings
     Key(key::Key),
+    /// Look into the spool's folder, or drain it without a bridge
+    #[command(subcommand)]
+    Spool(spool::Command),
     /// Ask the local admin listener whether this replica is ready
     Health,
 }
@@ -69,6 +73,7 @@ impl Cli {
                 Exit::Clean
             }),
             Command::Key(key) => key.run(),
+            Command::Spool(command) => with_config(file, |config| command.run(config)),
             Command::Health => {
                 // Asked every few seconds: only the address matters, whatever else is wrong.
                 let loaded = config::load(file.as_deref(), config::environment());

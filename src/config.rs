@@ -52,6 +52,7 @@ pub struct Config {
     pub http: Http,
     pub admin: Admin,
     pub kafka: Kafka,
+    pub spool: Spool,
     pub auth: Auth,
     pub log: Log,
     pub webhook: Vec<Webhook>,
@@ -98,10 +99,38 @@ pub struct Admin {
 pub struct Kafka {
     /// `host:port`, separated by commas.
     pub brokers: String,
-    /// How long Kafka may take to acknowledge.
+    /// How long Kafka may take to acknowledge, before the click goes to the spool.
     pub ack_timeout_ms: u64,
     /// Any other property of librdkafka.
     pub options: Options,
+}
+
+impl Kafka {
+    pub fn ack_timeout(&self) -> Duration {
+        Duration::from_millis(self.ack_timeout_ms)
+    }
+}
+
+/// The durable queue on disk, for what Kafka cannot take now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spool {
+    /// Its folder, for one process alone; empty: no spool.
+    pub dir: PathBuf,
+    /// Bytes of the events in it; the disk needs about a tenth more.
+    pub max_bytes: u64,
+}
+
+impl Spool {
+    pub fn is_on(&self) -> bool {
+        !self.dir.as_os_str().is_empty()
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Spool {
+        Spool { dir: "./data/spool".into(), max_bytes: 1 << 30 }
+    }
 }
 
 /// Who may call.
@@ -168,6 +197,12 @@ pub struct Webhook {
     pub name: String,
     pub path: String,
     pub topic: String,
+    /// Where bodies go that nobody can understand; empty: the topic with `.dead-letter` behind it.
+    #[serde(default)]
+    pub dead_letter_topic: String,
+    /// What becomes of such a body.
+    #[serde(default)]
+    pub invalid: Invalid,
     /// JSON pointer to the record's key.
     #[serde(default = "defaults::key")]
     pub key: String,
@@ -200,6 +235,29 @@ pub struct Webhook {
     pub ce_type: String,
 }
 
+/// What becomes of a body that is no event of its webhook.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", try_from = "String")]
+pub enum Invalid {
+    /// It is kept as a dead letter and answered 200: no sender can mend it by trying again.
+    #[default]
+    DeadLetter,
+    /// It is answered 400 or 422, and not kept.
+    Reject,
+}
+
+impl TryFrom<String> for Invalid {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Invalid, &'static str> {
+        match name.as_str() {
+            "dead-letter" => Ok(Invalid::DeadLetter),
+            "reject" => Ok(Invalid::Reject),
+            _ => Err("must be dead-letter or reject"),
+        }
+    }
+}
+
 /// What a webhook is that does not say otherwise: Opptima's.
 mod defaults {
     pub fn key() -> String {
@@ -230,12 +288,15 @@ impl Default for Config {
             http: Http::default(),
             admin: Admin::default(),
             kafka: Kafka::default(),
+            spool: Spool::default(),
             auth: Auth::default(),
             log: Log::default(),
             webhook: vec![Webhook {
                 name: "email-marketing-click".into(),
                 path: "/webhooks/email-marketing/click".into(),
                 topic: "opptima.email-marketing.click".into(),
+                dead_letter_topic: String::new(),
+                invalid: Invalid::default(),
                 key: defaults::key(),
                 timestamp: defaults::timestamp(),
                 r#type: "Email marketing".into(),
@@ -446,6 +507,20 @@ impl Config {
         Ok(Keys::new(keys))
     }
 
+    /// Every topic that is written to, once, each with whether it is for events: those first, then
+    /// those for dead letters.
+    pub fn topics(&self) -> Vec<(String, bool)> {
+        let events = self.webhook.iter().map(|webhook| (webhook.topic.clone(), true));
+        let letters = self.webhook.iter().map(|webhook| (webhook.dead_letters(), false));
+        let mut topics: Vec<(String, bool)> = Vec::new();
+        for topic in events.chain(letters) {
+            if !topics.iter().any(|(name, _)| *name == topic.0) {
+                topics.push(topic);
+            }
+        }
+        topics
+    }
+
     /// The webhooks as the pipeline uses them.
     ///
     /// # Errors
@@ -457,15 +532,25 @@ impl Config {
 }
 
 impl Webhook {
+    /// Where bodies go that nobody can understand.
+    pub fn dead_letters(&self) -> String {
+        match self.dead_letter_topic.as_str() {
+            "" => format!("{}.dead-letter", self.topic),
+            topic => topic.to_owned(),
+        }
+    }
+
     fn read(&self, index: usize) -> Result<route::Webhook, Problem> {
         let wrong = |name: &str| Problem::new(format!("webhook[{index}].{name}"), "cannot be read");
         let or = |text: &String, default: &String| {
             Bytes::from(if text.is_empty() { default.clone() } else { text.clone() })
         };
         Ok(route::Webhook {
-            name: self.name.clone(),
+            name: self.name.as_str().into(),
             path: self.path.clone(),
             topic: self.topic.as_str().into(),
+            dead_letter_topic: self.dead_letters().into(),
+            rejects_invalid: self.invalid == Invalid::Reject,
             shape: Shape {
                 key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,
                 time: Pointer::parse(&self.timestamp).ok_or_else(|| wrong("timestamp"))?,

@@ -1,30 +1,77 @@
 //! What "hold" means: a record is held durably, and a [`Receipt`] says so, or it is not.
 //!
-//! Today held means acknowledged by Kafka. The durable queue on disk belongs behind this file:
-//! where [`Delivery::hold`] now gives up, it will take the record.
+//! Kafka first; where Kafka does not acknowledge in time, cannot, or must wait for earlier events of
+//! the same key, the spool. The drain (`delivery/drain.rs`) takes events from the spool to Kafka.
+//!
+//! # Order
+//!
+//! Each key's events reach Kafka in the order in which they arrived here, because
+//!
+//! - the Kafka client keeps the order of what it is given, and with a spool never gives up by itself:
+//!   an event that is late goes to the spool *and* stays with the client, and leaves the spool with
+//!   its late acknowledgement;
+//! - as long as a lane of the spool holds events, later ones of that lane go behind them;
+//! - after a breakdown nothing goes directly before everything that failed is in the spool
+//!   (`breaker.rs`).
+
+mod drain;
+mod late;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::kafka::{Failure, Fault, Publisher};
-use crate::outcome::{Refusal, Rejection};
+use crate::breaker::Breaker;
+use crate::health::Health;
+use crate::kafka::{Failure, Fault, Publisher, Remedy};
+use crate::metrics::{DeadLetterReason, Metrics};
+use crate::outcome::{Held, Refusal, Rejection};
 use crate::route::Record;
+use crate::spool::{NotSpooled, Place, Spool};
 
-/// Proof that a click is held durably. Only [`Delivery::hold`] makes one, and only from one is a
-/// 200 made.
+pub use drain::Drain;
+use late::Late;
+
+/// How long to wait for room in a spool that is full but being drained, before looking again.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
+
+/// Proof that a click is held durably, and where. Only [`Delivery::hold`] makes one, and only from one
+/// is a 200 made.
 #[derive(Debug)]
-pub struct Receipt(());
+pub struct Receipt(Held);
+
+impl Receipt {
+    pub fn held(&self) -> Held {
+        self.0
+    }
+
+    fn new(record: &Record, held: Held) -> Receipt {
+        Receipt(if record.is_dead_letter() { Held::AsDeadLetter } else { held })
+    }
+}
 
 /// Holds records, for one worker thread.
 #[derive(Clone)]
 pub struct Delivery {
     publisher: Publisher,
+    spool: Option<Spool>,
+    shared: Shared,
+}
+
+/// What all ways to deliver share.
+#[derive(Clone)]
+pub struct Shared {
+    pub breaker: Arc<Breaker>,
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+    /// How long Kafka may take, before an event is late.
+    pub ack_timeout: Duration,
 }
 
 impl Delivery {
-    pub fn new(publisher: Publisher) -> Delivery {
-        Delivery { publisher }
+    pub fn new(publisher: Publisher, spool: Option<Spool>, shared: Shared) -> Delivery {
+        Delivery { publisher, spool, shared }
     }
 
     /// Holds a record, or says by the deadline that it does not.
@@ -33,22 +80,140 @@ impl Delivery {
     ///
     /// Why the record is not held. With [`Refusal::Unconfirmed`] nobody knows: it may still land.
     pub async fn hold(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
-        match timeout_at(deadline, self.publisher.publish(Arc::new(record))).await {
-            Ok(Ok(_acknowledged)) => Ok(Receipt(())),
-            Ok(Err(failure)) => Err(refusal(failure).because(failure.explain())),
-            Err(_elapsed) => {
-                let cause = "the Kafka client gave no verdict before the answer was due";
-                Err(Refusal::Unconfirmed.because(cause))
+        let record = Arc::new(record);
+        let Some(spool) = &self.spool else { return self.hold_in_kafka(record, deadline).await };
+        let place = spool.place(&record);
+        let pass = self.shared.breaker.pass();
+        let mut late = None;
+        if pass.is_some() && !spool.holds(place) {
+            let mut sent = self.publisher.send(record.clone(), None);
+            match timeout(self.shared.ack_timeout, sent.verdict()).await {
+                Ok(Ok(_acknowledged)) => {
+                    self.shared.breaker.succeeded();
+                    return Ok(Receipt::new(&record, Held::InKafka));
+                }
+                Ok(Err(failure)) => {
+                    if failure.remedy() == Remedy::Spool {
+                        self.shared.breaker.failed();
+                    }
+                }
+                Err(_elapsed) => {
+                    self.shared.breaker.failed();
+                    late = Some(Late::new(sent, place, spool, &self.shared.breaker));
+                }
             }
+        }
+        let written = spool.put(place, &record);
+        // From here on its lane holds it, and the direct way is free.
+        drop(pass);
+        match self.hold_on_disk(spool, place, &record, written, deadline).await {
+            Ok(()) => {
+                if let Some(late) = late {
+                    tokio::spawn(late.settle());
+                }
+                Ok(Receipt::new(&record, Held::OnDisk))
+            }
+            Err(why) => self.hold_after_all(record, late, why, deadline).await,
+        }
+    }
+
+    /// Waits until the record is on disk; where the spool is full, but being drained, until there is
+    /// room for it.
+    async fn hold_on_disk(
+        &self,
+        spool: &Spool,
+        place: Place,
+        record: &Record,
+        written: impl Future<Output = Result<(), NotSpooled>>,
+        deadline: Instant,
+    ) -> Result<(), Rejection> {
+        let slow = || Refusal::Unconfirmed.because("the disk did not confirm in time");
+        let mut result = timeout_at(deadline, written).await.map_err(|_| slow())?;
+        while matches!(result, Err(NotSpooled::Full))
+            && !self.shared.breaker.is_open()
+            && Instant::now() < deadline
+        {
+            let _ = timeout_at(deadline, timeout(ROOM_WAIT, spool.room())).await;
+            let written = spool.put(place, record);
+            result = timeout_at(deadline, written).await.map_err(|_| slow())?;
+        }
+        result.map_err(|why| match why {
+            NotSpooled::Full => Refusal::SpoolFull.because("spool.max_bytes or the disk is full"),
+            NotSpooled::Failed(reason) => Refusal::SpoolFailed.because(&*reason),
+        })
+    }
+
+    /// The disk did not take the record: Kafka may, after all. Better out of order than refused.
+    async fn hold_after_all(
+        &self,
+        record: Arc<Record>,
+        late: Option<Late>,
+        why: Rejection,
+        deadline: Instant,
+    ) -> Result<Receipt, Rejection> {
+        let mut sent = match late {
+            Some(late) => late.into_sent(),
+            None if why.refusal == Refusal::SpoolFailed && self.shared.health.hears_brokers() => {
+                self.publisher.send(record.clone(), None)
+            }
+            None => return Err(why),
+        };
+        match timeout_at(deadline, sent.verdict()).await {
+            Ok(Ok(_acknowledged)) => {
+                self.shared.breaker.succeeded();
+                Ok(Receipt::new(&record, Held::InKafka))
+            }
+            Ok(Err(_failure)) => Err(why),
+            // The client has it still.
+            Err(_elapsed) => Err(Refusal::Unconfirmed.because(why.cause.unwrap_or_default())),
+        }
+    }
+
+    /// Without a spool, Kafka's word is all there is.
+    async fn hold_in_kafka(
+        &self,
+        record: Arc<Record>,
+        deadline: Instant,
+    ) -> Result<Receipt, Rejection> {
+        let publish = |record: Arc<Record>| async move {
+            timeout_at(deadline, self.publisher.publish(record)).await.map_err(|_elapsed| {
+                Refusal::Unconfirmed
+                    .because("the Kafka client gave no verdict before the answer was due")
+            })
+        };
+        let Err(failure) = publish(record.clone()).await? else {
+            return Ok(Receipt::new(&record, Held::InKafka));
+        };
+        let Some(reason) = dead_letter_reason(&record, failure) else {
+            return Err(refusal(failure).because(failure.explain()));
+        };
+        let letter = Record::clone(&record).into_dead_letter(reason.tag(), &failure.explain());
+        match publish(Arc::new(letter)).await? {
+            Ok(_acknowledged) => {
+                self.shared.metrics.dead_letter(record.webhook(), reason);
+                Ok(Receipt(Held::AsDeadLetter))
+            }
+            Err(_) => Err(refusal(failure).because(failure.explain())),
         }
     }
 }
 
+/// Why a record that Kafka does not take belongs to the dead letters, if it does.
+fn dead_letter_reason(record: &Record, failure: Failure) -> Option<DeadLetterReason> {
+    if record.is_dead_letter() || failure.remedy() != Remedy::DeadLetter {
+        return None;
+    }
+    Some(match failure.fault {
+        Fault::TooLarge => DeadLetterReason::TooLarge,
+        _ => DeadLetterReason::Corrupt,
+    })
+}
+
 fn refusal(failure: Failure) -> Refusal {
     match failure.fault {
-        Fault::QueueFull => Refusal::KafkaQueueFull,
+        Fault::NotTried => Refusal::KafkaQueueFull,
         Fault::TimedOut => Refusal::KafkaTimeout,
         Fault::TooLarge => Refusal::RecordTooLarge,
-        Fault::Refused | Fault::ProducerFailed => Refusal::KafkaRefused,
+        Fault::Corrupt | Fault::Refused | Fault::ProducerFailed => Refusal::KafkaRefused,
     }
 }

@@ -1,4 +1,4 @@
-//! Whether this replica has started, hears from Kafka, or is draining: what `/readyz` answers.
+//! Whether this replica has started, can hold clicks, or is draining: what `/readyz` answers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,8 @@ const STEADY_MIN: Duration = Duration::from_secs(2);
 pub struct Health {
     started: AtomicBool,
     draining: AtomicBool,
+    /// Whether there is a spool that takes clicks.
+    can_spool: AtomicBool,
     brokers: Mutex<Brokers>,
 }
 
@@ -40,8 +42,8 @@ type AfterGap = bool;
 pub enum NotReady {
     Starting,
     Draining,
-    /// No broker has been heard from lately.
-    BrokersSilent,
+    /// No broker has been heard from lately, and there is no spool that takes clicks.
+    CannotHold,
 }
 
 impl NotReady {
@@ -49,7 +51,9 @@ impl NotReady {
         match self {
             NotReady::Starting => "starting",
             NotReady::Draining => "draining",
-            NotReady::BrokersSilent => "no Kafka broker has been heard from lately",
+            NotReady::CannotHold => {
+                "no Kafka broker has been heard from lately, and the spool is off, full or broken"
+            }
         }
     }
 }
@@ -65,6 +69,16 @@ impl Health {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the spool takes clicks.
+    pub fn set_can_spool(&self, can: bool) {
+        self.can_spool.store(can, Ordering::Relaxed);
+    }
+
+    /// Whether a broker has been heard from lately.
+    pub fn hears_brokers(&self) -> bool {
+        self.lock().are_near(Instant::now())
     }
 
     /// Notes that a broker said something just now.
@@ -85,8 +99,8 @@ impl Health {
             Err(NotReady::Draining)
         } else if !self.started.load(Ordering::Relaxed) {
             Err(NotReady::Starting)
-        } else if !self.lock().are_near(Instant::now()) {
-            Err(NotReady::BrokersSilent)
+        } else if !self.hears_brokers() && !self.can_spool.load(Ordering::Relaxed) {
+            Err(NotReady::CannotHold)
         } else {
             Ok(())
         }
@@ -141,7 +155,10 @@ mod tests {
         let health = Health::default();
         assert_eq!(health.ready(), Err(NotReady::Starting));
         health.start();
-        assert_eq!(health.ready(), Err(NotReady::BrokersSilent));
+        assert_eq!(health.ready(), Err(NotReady::CannotHold));
+        health.set_can_spool(true);
+        assert_eq!(health.ready(), Ok(()), "an outage of Kafka is what the spool is for");
+        health.set_can_spool(false);
         health.hear();
         assert_eq!(health.ready(), Ok(()));
         health.drain();

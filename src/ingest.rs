@@ -18,8 +18,8 @@ use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::health::Health;
 use crate::http::{self, Admission, Handler, Response};
-use crate::metrics::{Metrics, NO_WEBHOOK};
-use crate::outcome::{Outcome, Refusal, Rejection};
+use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
+use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
 
 /// What a refused sender is told to wait before it tries again.
@@ -74,13 +74,19 @@ impl Ingest {
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
         let caller = self.rules.keys.authenticate(&head.headers)?;
-        account.caller = Some(caller);
+        account.caller = Some(caller.clone());
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
         let deadline = Instant::now() + self.rules.limits.answer_timeout();
-        let event = webhook.shape.decode(&body)?;
         let trace = route::trace_parent(&head.headers);
-        let record = route::record(webhook, event, body, trace, received);
+        let record = match webhook.shape.decode(&body) {
+            Ok(event) => route::record(webhook, &caller, event, body, trace, received),
+            Err(why) if webhook.rejects_invalid => return Err(why),
+            Err(why) => {
+                account.kept = Some(why.refusal);
+                route::dead_letter(webhook, &caller, &why, body, trace, received)
+            }
+        };
         self.delivery.hold(record, deadline).await
     }
 
@@ -106,7 +112,7 @@ impl Handler for Ingest {
         let version = request.version();
         let mut account = Account::open(&self.rules, peer);
         let result = self.receive(request, &mut account).await;
-        account.close(result.as_ref().map(drop));
+        account.close(result.as_ref().map(Receipt::held));
         let mut response = match result {
             Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, receipt),
             Err(rejection) => refused(&rejection),
@@ -165,31 +171,57 @@ struct Account<'r> {
     started: Instant,
     webhook: Option<usize>,
     caller: Option<Caller>,
+    /// Why the body is kept as a dead letter, if it is.
+    kept: Option<Refusal>,
     is_closed: bool,
 }
 
 impl<'r> Account<'r> {
     fn open(rules: &'r Rules, peer: SocketAddr) -> Account<'r> {
         let started = Instant::now();
-        Account { rules, peer, started, webhook: None, caller: None, is_closed: false }
+        let (webhook, caller, kept) = (None, None, None);
+        Account { rules, peer, started, webhook, caller, kept, is_closed: false }
     }
 
-    fn close(&mut self, result: Result<(), &Rejection>) {
+    fn close(&mut self, result: Result<Held, &Rejection>) {
         self.is_closed = true;
         let took = self.started.elapsed();
-        let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), |()| Outcome::Accepted);
+        let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), Outcome::Held);
         self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
-        if let Err(rejection) = result {
-            self.log(rejection, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        match result {
+            Ok(_) => self.count_dead_letter(),
+            Err(rejection) => {
+                self.log(rejection, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            }
         }
+    }
+
+    fn count_dead_letter(&self) {
+        let Some(why) = self.kept else { return };
+        let reason = match why {
+            Refusal::Malformed => DeadLetterReason::Malformed,
+            _ => DeadLetterReason::Invalid,
+        };
+        self.rules.metrics.dead_letter(self.webhook_name(), reason);
+        let (webhook, caller) = (self.webhook_name(), self.caller_name());
+        tracing::warn!(
+            webhook, caller, peer = %self.peer, reason = reason.tag(), "Body kept as a dead letter."
+        );
+    }
+
+    fn webhook_name(&self) -> &str {
+        self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].name)
+    }
+
+    fn caller_name(&self) -> &str {
+        self.caller.as_ref().map_or("", Caller::name)
     }
 
     /// One line for each failed request; success is quiet.
     fn log(&self, rejection: &Rejection, took_ms: u64) {
         let facts = rejection.refusal.facts();
         let status = facts.status.as_u16();
-        let webhook = self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].name);
-        let caller = self.caller.as_ref().map_or("", Caller::name);
+        let (webhook, caller) = (self.webhook_name(), self.caller_name());
         let cause = rejection.cause.as_deref().unwrap_or(&rejection.detail);
         // A level must be known when the program is compiled.
         macro_rules! line {

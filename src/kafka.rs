@@ -28,9 +28,9 @@ mod settings;
 mod statistics;
 
 pub use broker::DevelopmentBroker;
-pub use fault::{Failure, Fault};
+pub use fault::{Failure, Fault, Remedy};
 pub use inspect::{Finding, Inspector, Severity};
 pub use keeper::Kafka;
-pub use publisher::{Acknowledged, Publisher};
+pub use publisher::{Acknowledged, Publisher, Sent};
 pub use reader::{Reader, Seen};
 pub use settings::{check, client_version};

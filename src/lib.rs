@@ -2,9 +2,13 @@
 //!
 //! > **200 means that the click is held durably. Any other answer means that it is not.**
 //!
-//! Held durably is: acknowledged by Kafka with `acks=all` from an idempotent producer. The one
-//! exception is an acknowledgement that comes after the answer was due: the click was then refused
-//! and is in Kafka all the same. It carries the same event id as its repetition.
+//! Held durably is: acknowledged by Kafka with `acks=all` from an idempotent producer, or written to the
+//! spool on disk and fsynced. What is in the spool goes to Kafka as soon as it can, in its order.
+//!
+//! The exceptions, none of which loses a click: what was on its way when a process was killed may be
+//! in Kafka twice, with the same event id; and where there is no spool, or its disk fails, an
+//! acknowledgement may come after the answer was due: the click was then refused and is in Kafka all
+//! the same.
 //!
 //! # The path of a request
 //!
@@ -17,9 +21,9 @@
 //! route       ├─ method, path ─────► Webhook     else 404, 405
 //! auth        ├─ headers ──────────► Caller      else 401, before a byte of the body is read
 //! http        ├─ bounded read ─────► Bytes       else 413, 408, 503
-//! event       ├─ decode ───────────► Event       else 400, 422
+//! event       ├─ decode ───────────► Event       else a dead letter (or 400, 422)
 //! route       ├─ topic, key, headers ► Record
-//! delivery    ├─ hold ─────────────► Receipt     else 503, 413
+//! delivery    ├─ hold ─────────────► Receipt     Kafka's word, else the spool's, else 503
 //! outcome     └─ answer ◄─ Receipt or Rejection
 //! ```
 //!
@@ -35,10 +39,12 @@
 //! | `admin.rs` | the operator's listener: `/metrics`, `/livez`, `/readyz` |
 //! | `ingest.rs` | the path of a request; the one place that counts, logs and answers |
 //! | `http.rs`, `http/` | HTTP without knowledge of webhooks: accept, limits, timers, bounded read |
-//! | `delivery.rs` | what "hold" means |
+//! | `delivery.rs`, `delivery/` | what "hold" means; the drain from the spool to Kafka |
+//! | `spool.rs`, `spool/` | the durable queue on disk; the only place that names redb |
 //! | `kafka.rs`, `kafka/` | the only place that names rdkafka |
+//! | `breaker.rs` | whether events may try Kafka directly |
 //! | `metrics.rs` | every metric |
-//! | `health.rs` | started, hearing from brokers, draining |
+//! | `health.rs` | started, able to hold clicks, draining |
 //! | `config.rs`, `config/` | the settings: typed, merged, checked |
 //! | `route.rs` | pure: path to webhook, event to record |
 //! | `event.rs` | pure: bytes to event |
@@ -48,24 +54,27 @@
 //! # Threads
 //!
 //! One accepts connections and spreads them over the workers; each worker is a thread with a runtime
-//! of its own and keeps a connection to its end. The Kafka client has threads of its own, `kafka`'s
-//! keeper does what may block, and the operator's listener has its own thread, so that no load can
-//! blind the operator.
+//! of its own and keeps a connection to its end. The Kafka client has threads of its own, and `kafka`'s
+//! keeper does what may block. One thread owns the spool's store, and one drains it. The operator's
+//! listener has its own thread, so that no load can blind the operator.
 //!
 //! # Invariants, most of them absences
 //!
-//! - No 200 without a receipt, and no receipt without an acknowledgement.
+//! - No 200 without a receipt, and no receipt without an acknowledgement or an fsync.
+//! - No event leaves the spool without an acknowledgement.
 //! - No body, e-mail address or key in a log line, a metric or an answer.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
-//! - No file but those of `kafka/` names rdkafka; none but `config/load.rs` reads files or the
-//!   environment; none but `metrics.rs` makes a metric.
+//! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb; none but
+//!   `config/load.rs` and `spool/` works with files, and only the first reads the environment; none
+//!   but `metrics.rs` makes a metric.
 //! - `route`, `event`, `auth` and `outcome` have no async, no clock, no I/O and no logging.
 //!
 //! `tests/it/tidy.rs` holds the source to what can be read off it.
 
 pub mod admin;
 pub mod auth;
+pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -78,3 +87,4 @@ pub mod metrics;
 pub mod outcome;
 pub mod route;
 pub mod serve;
+pub mod spool;

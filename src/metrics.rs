@@ -13,6 +13,9 @@ use crate::outcome::Outcome;
 /// The value of the label `webhook` where a request has none: no such path, or not even HTTP.
 pub const NO_WEBHOOK: &str = "none";
 
+/// The value of the label `topic` for records from the spool whose topic is no longer configured.
+const OTHER_TOPIC: &str = "other";
+
 /// Seconds, for answers and acknowledgements alike: a broker near by takes a few milliseconds, and
 /// the answer is due after 3 s.
 const BUCKETS: [f64; 13] =
@@ -25,14 +28,73 @@ pub struct Metrics {
     requests: Vec<Vec<IntCounter>>,
     /// By webhook; the last is for [`NO_WEBHOOK`].
     request_seconds: Vec<Histogram>,
-    /// By webhook, so that a record finds its topic's without a look-up.
-    topics: Vec<TopicMetrics>,
+    topics: ByName<TopicMetrics>,
+    /// By webhook, and within it by [`DeadLetterReason`].
+    dead_letters: ByName<Vec<IntCounter>>,
     pub requests_in_flight: IntGauge,
     pub bytes_in_flight: IntGauge,
     pub connections: ConnectionMetrics,
     pub kafka_queue: IntGauge,
     pub kafka_brokers_up: IntGauge,
     pub producer_rebuilds: IntCounter,
+    pub spool: SpoolMetrics,
+    pub breaker: BreakerMetrics,
+}
+
+/// What is counted of the spool.
+#[derive(Clone)]
+pub struct SpoolMetrics {
+    pub events: IntGauge,
+    pub bytes: IntGauge,
+    pub max_bytes: IntGauge,
+    pub oldest_age_seconds: IntGauge,
+    pub working: IntGauge,
+    pub set_aside: IntGauge,
+    pub written: IntCounter,
+    pub drained: IntCounter,
+    pub refused_full: IntCounter,
+    pub refused_failed: IntCounter,
+    pub damages: IntCounter,
+}
+
+/// What is counted of the breaker.
+#[derive(Clone)]
+pub struct BreakerMetrics {
+    pub is_open: IntGauge,
+    pub opened: IntCounter,
+    pub closed: IntCounter,
+}
+
+/// Why a body became a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadLetterReason {
+    /// It is not JSON.
+    Malformed,
+    /// It is not an event of its webhook.
+    Invalid,
+    /// Its topic takes no record of this size.
+    TooLarge,
+    /// Kafka does not take it as it is.
+    Corrupt,
+}
+
+impl DeadLetterReason {
+    pub const ALL: [DeadLetterReason; 4] = [
+        DeadLetterReason::Malformed,
+        DeadLetterReason::Invalid,
+        DeadLetterReason::TooLarge,
+        DeadLetterReason::Corrupt,
+    ];
+
+    /// The value of the label `reason`, and of the record's header.
+    pub fn tag(self) -> &'static str {
+        match self {
+            DeadLetterReason::Malformed => "malformed",
+            DeadLetterReason::Invalid => "invalid",
+            DeadLetterReason::TooLarge => "too_large",
+            DeadLetterReason::Corrupt => "corrupt",
+        }
+    }
 }
 
 /// What is counted of one topic.
@@ -50,17 +112,19 @@ pub enum RecordResult {
     QueueFull,
     TimedOut,
     TooLarge,
+    Corrupt,
     Refused,
     /// The producer broke down and was replaced.
     ProducerFailed,
 }
 
 impl RecordResult {
-    pub const ALL: [RecordResult; 6] = [
+    pub const ALL: [RecordResult; 7] = [
         RecordResult::Acknowledged,
         RecordResult::QueueFull,
         RecordResult::TimedOut,
         RecordResult::TooLarge,
+        RecordResult::Corrupt,
         RecordResult::Refused,
         RecordResult::ProducerFailed,
     ];
@@ -72,6 +136,7 @@ impl RecordResult {
             RecordResult::QueueFull => "queue_full",
             RecordResult::TimedOut => "timed_out",
             RecordResult::TooLarge => "too_large",
+            RecordResult::Corrupt => "corrupt",
             RecordResult::Refused => "refused",
             RecordResult::ProducerFailed => "producer_failed",
         }
@@ -94,14 +159,14 @@ impl TopicMetrics {
 }
 
 impl Metrics {
-    /// Registers everything for webhooks of these names and topics.
+    /// Registers everything for webhooks and topics of these names.
     ///
     /// # Errors
     ///
     /// A name that Prometheus does not take, or that is taken twice.
-    pub fn new(webhooks: &[(&str, &str)]) -> prometheus::Result<Metrics> {
+    pub fn new(webhooks: &[&str], topics: &[&str]) -> prometheus::Result<Metrics> {
         let registry = Registry::new();
-        let names = || webhooks.iter().map(|(name, _)| *name).chain([NO_WEBHOOK]);
+        let names = || webhooks.iter().copied().chain([NO_WEBHOOK]);
         let requests = counters(
             &registry,
             "hookbridge_requests_total",
@@ -126,8 +191,12 @@ impl Metrics {
             "Records handed to the Kafka client, by topic and by what became of them",
             &["topic", "result"],
         )?;
-        gauge(&registry, "hookbridge_spool_events", "Events that wait on disk for Kafka")?;
-        gauge(&registry, "hookbridge_spool_bytes", "Bytes of the events that wait on disk")?;
+        let dead_letters = counters(
+            &registry,
+            "hookbridge_dead_letters_total",
+            "Bodies kept as dead letters, by webhook and reason",
+            &["webhook", "reason"],
+        )?;
         let build = IntGaugeVec::new(
             Opts::new("hookbridge_build_info", "Always 1; the version is in the label"),
             &["version"],
@@ -143,15 +212,16 @@ impl Metrics {
                 })
                 .collect(),
             request_seconds: names().map(|n| request_seconds.with_label_values(&[n])).collect(),
-            topics: webhooks
-                .iter()
-                .map(|(_, topic)| TopicMetrics {
-                    ack_seconds: ack_seconds.with_label_values(&[topic]),
-                    records: RecordResult::ALL
-                        .map(|result| records.with_label_values(&[*topic, result.tag()]))
-                        .into(),
-                })
-                .collect(),
+            topics: ByName::new(topics, OTHER_TOPIC, |topic| {
+                let counter = |result: RecordResult| [topic, result.tag()];
+                let count = RecordResult::ALL.map(|r| records.with_label_values(&counter(r)));
+                let ack_seconds = ack_seconds.with_label_values(&[topic]);
+                TopicMetrics { ack_seconds, records: count.into() }
+            }),
+            dead_letters: ByName::new(webhooks, NO_WEBHOOK, |webhook| {
+                let counter = |reason: DeadLetterReason| [webhook, reason.tag()];
+                DeadLetterReason::ALL.map(|r| dead_letters.with_label_values(&counter(r))).into()
+            }),
             requests_in_flight: gauge(
                 &registry,
                 "hookbridge_requests_in_flight",
@@ -178,20 +248,27 @@ impl Metrics {
                 "hookbridge_kafka_producer_rebuilds_total",
                 "Producers replaced after a fatal error",
             )?,
+            spool: SpoolMetrics::new(&registry)?,
+            breaker: BreakerMetrics::new(&registry)?,
             registry,
         })
     }
 
     /// Counts a request's end, once. `webhook` is the index of its webhook, if it has one.
     pub fn request(&self, webhook: Option<usize>, outcome: Outcome, seconds: f64) {
-        let row = webhook.unwrap_or(self.topics.len());
+        let row = webhook.unwrap_or(self.requests.len() - 1);
         self.requests[row][outcome.index()].inc();
         self.request_seconds[row].observe(seconds);
     }
 
-    /// What is counted of the topic of this webhook.
-    pub fn topic(&self, webhook: usize) -> &TopicMetrics {
-        &self.topics[webhook]
+    /// What is counted of this topic; one that is no longer configured counts as `other`.
+    pub fn topic(&self, name: &str) -> &TopicMetrics {
+        self.topics.get(name)
+    }
+
+    /// Counts a dead letter. A webhook that is no longer configured counts as [`NO_WEBHOOK`].
+    pub fn dead_letter(&self, webhook: &str, reason: DeadLetterReason) {
+        self.dead_letters.get(webhook)[reason as usize].inc();
     }
 
     /// Everything in Prometheus' text form.
@@ -203,6 +280,103 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// Something for each of a few names, and for all others together.
+struct ByName<T> {
+    named: Vec<(String, T)>,
+    others: T,
+}
+
+impl<T> ByName<T> {
+    fn new(names: &[&str], others: &str, make: impl Fn(&str) -> T) -> ByName<T> {
+        let named = names.iter().map(|name| ((*name).to_owned(), make(name))).collect();
+        ByName { named, others: make(others) }
+    }
+
+    fn get(&self, name: &str) -> &T {
+        self.named.iter().find(|row| row.0 == name).map_or(&self.others, |(_, row)| row)
+    }
+}
+
+impl SpoolMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<SpoolMetrics> {
+        let refused = counters(
+            registry,
+            "hookbridge_spool_refused_total",
+            "Events that the spool could not take, by reason",
+            &["reason"],
+        )?;
+        Ok(SpoolMetrics {
+            events: gauge(
+                registry,
+                "hookbridge_spool_events",
+                "Events that wait on disk for Kafka",
+            )?,
+            bytes: gauge(
+                registry,
+                "hookbridge_spool_bytes",
+                "Bytes of the events that wait on disk",
+            )?,
+            max_bytes: gauge(
+                registry,
+                "hookbridge_spool_max_bytes",
+                "How many bytes may wait on disk; 0 without a spool",
+            )?,
+            oldest_age_seconds: gauge(
+                registry,
+                "hookbridge_spool_oldest_age_seconds",
+                "How long the oldest event has waited on disk",
+            )?,
+            working: gauge(
+                registry,
+                "hookbridge_spool_working",
+                "Whether the spool takes events: 1, or 0 while it is off, full or broken",
+            )?,
+            set_aside: gauge(
+                registry,
+                "hookbridge_spool_set_aside_events",
+                "Events kept on disk that neither the topic nor its dead letters take",
+            )?,
+            written: counter(
+                registry,
+                "hookbridge_spool_written_total",
+                "Events written to the spool",
+            )?,
+            drained: counter(
+                registry,
+                "hookbridge_spool_drained_total",
+                "Events that left the spool for Kafka",
+            )?,
+            refused_full: refused.with_label_values(&["full"]),
+            refused_failed: refused.with_label_values(&["failed"]),
+            damages: counter(
+                registry,
+                "hookbridge_spool_damages_total",
+                "Damaged files and events that were set aside",
+            )?,
+        })
+    }
+}
+
+impl BreakerMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<BreakerMetrics> {
+        let changes = counters(
+            registry,
+            "hookbridge_breaker_changes_total",
+            "How often the direct way to Kafka was left (open) and resumed (closed)",
+            &["to"],
+        )?;
+        Ok(BreakerMetrics {
+            is_open: gauge(
+                registry,
+                "hookbridge_breaker_open",
+                "Whether events go to the spool without trying Kafka first",
+            )?,
+            opened: changes.with_label_values(&["open"]),
+            closed: changes.with_label_values(&["closed"]),
+        })
     }
 }
 

@@ -12,9 +12,20 @@ use tracing::Level;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The click is held durably: 200. Only a [`Receipt`](crate::delivery::Receipt) leads here.
-    Accepted,
+    Held(Held),
     /// The click was not answered 200.
     Refused(Refusal),
+}
+
+/// Where a click is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// By every in-sync replica.
+    InKafka,
+    /// On this replica's disk, until Kafka has it.
+    OnDisk,
+    /// In Kafka or on disk, as a dead letter: nobody could understand it.
+    AsDeadLetter,
 }
 
 /// Why a request was not answered 200.
@@ -38,7 +49,7 @@ pub enum Refusal {
     SlowBody,
     /// The body is over the limit.
     BodyTooLarge,
-    /// Kafka does not take a record of this size.
+    /// Neither the topic nor its dead letters take a record of this size.
     RecordTooLarge,
     /// The body is JSON, but not an event of this webhook.
     Invalid,
@@ -54,6 +65,10 @@ pub enum Refusal {
     KafkaTimeout,
     /// Kafka answered, but did not take the record.
     KafkaRefused,
+    /// Kafka cannot take it now, and the spool is full.
+    SpoolFull,
+    /// Kafka cannot take it now, and the disk fails.
+    SpoolFailed,
     /// Nobody knows: no verdict came before our answer was due, and the record may still land.
     Unconfirmed,
 }
@@ -74,36 +89,50 @@ pub struct Facts {
 impl Outcome {
     /// The whole list, in the order of the metric's labels.
     pub fn all() -> impl Iterator<Item = Outcome> {
-        [Outcome::Accepted].into_iter().chain(Refusal::ALL.into_iter().map(Outcome::Refused))
+        let held = Held::ALL.into_iter().map(Outcome::Held);
+        held.chain(Refusal::ALL.into_iter().map(Outcome::Refused))
     }
 
     /// How many outcomes there are.
-    pub const COUNT: usize = Refusal::ALL.len() + 1;
+    pub const COUNT: usize = Held::ALL.len() + Refusal::ALL.len();
 
     /// The place of this outcome in [`Outcome::all`].
     pub fn index(self) -> usize {
         match self {
-            Outcome::Accepted => 0,
-            Outcome::Refused(refusal) => refusal as usize + 1,
+            Outcome::Held(held) => held as usize,
+            Outcome::Refused(refusal) => Held::ALL.len() + refusal as usize,
         }
     }
 
     pub fn facts(self) -> Facts {
         match self {
-            Outcome::Accepted => Facts {
-                tag: "accepted",
-                status: StatusCode::OK,
-                level: None,
-                text: "The click is held durably",
-            },
+            Outcome::Held(held) => held.facts(),
             Outcome::Refused(refusal) => refusal.facts(),
         }
     }
 }
 
+impl Held {
+    /// The whole list, in the order of the declaration.
+    pub const ALL: [Held; 3] = [Held::InKafka, Held::OnDisk, Held::AsDeadLetter];
+
+    pub fn facts(self) -> Facts {
+        let (tag, text) = match self {
+            Held::InKafka => ("accepted", "Every in-sync replica of Kafka has the click"),
+            Held::OnDisk => {
+                ("spooled", "The click is on disk, and goes to Kafka as soon as it can")
+            }
+            Held::AsDeadLetter => {
+                ("dead_lettered", "Nobody can understand the body; it is kept as a dead letter")
+            }
+        };
+        Facts { tag, status: StatusCode::OK, level: None, text }
+    }
+}
+
 impl Refusal {
     /// The whole list, in the order of the declaration.
-    pub const ALL: [Refusal; 18] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::SenderGone,
         Refusal::NotHttp,
         Refusal::Malformed,
@@ -121,6 +150,8 @@ impl Refusal {
         Refusal::KafkaQueueFull,
         Refusal::KafkaTimeout,
         Refusal::KafkaRefused,
+        Refusal::SpoolFull,
+        Refusal::SpoolFailed,
         Refusal::Unconfirmed,
     ];
 
@@ -221,6 +252,18 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 Level::ERROR,
                 "The event store did not take the event",
+            ),
+            Refusal::SpoolFull => (
+                "spool_full",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "There is no more room to hold the event",
+            ),
+            Refusal::SpoolFailed => (
+                "spool_failed",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "The event could not be stored",
             ),
             Refusal::Unconfirmed => (
                 "unconfirmed",

@@ -1,13 +1,17 @@
-//! Which webhook a path is, and what its events become: an [`Event`] goes in, a [`Record`] comes out.
+//! Which webhook a path is, and what its bodies become: an [`Event`] goes in, a [`Record`] comes out;
+//! a body that is no event becomes a record for the dead letters.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::Method;
 use hyper::http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::auth::Caller;
 use crate::event::{Event, Shape, is_plausible};
 use crate::outcome::{Refusal, Rejection};
 
@@ -15,11 +19,15 @@ use crate::outcome::{Refusal, Rejection};
 #[derive(Debug)]
 pub struct Webhook {
     /// Its name: the metric label, and part of the event id.
-    pub name: String,
+    pub name: Arc<str>,
     /// The path that it is posted to.
     pub path: String,
     /// Where its records go.
     pub topic: Arc<str>,
+    /// Where those go that nobody can understand.
+    pub dead_letter_topic: Arc<str>,
+    /// Whether a body that is no event is refused, instead of kept as a dead letter.
+    pub rejects_invalid: bool,
     /// Where its events carry what the bridge needs.
     pub shape: Shape,
     /// An older event time is not believed.
@@ -36,14 +44,27 @@ pub struct Webhook {
     pub index: usize,
 }
 
-/// One Kafka record, ready to publish. Only [`record`] makes one. It has no `Debug`: it holds a body.
+/// One Kafka record, ready to publish. Only [`record`] and [`dead_letter`] make one, or the spool gives
+/// one back. It has no `Debug`: it holds a body.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Record {
     topic: Arc<str>,
-    webhook: usize,
-    key: String,
+    key: Option<String>,
     value: Bytes,
-    timestamp: Timestamp,
-    headers: Vec<(&'static str, Bytes)>,
+    timestamp_ms: i64,
+    headers: Vec<Header>,
+    origin: Origin,
+}
+
+/// A record's header: its name and its value.
+type Header = (Cow<'static, str>, Bytes);
+
+/// Where a record comes from, should it become a dead letter.
+#[derive(Clone, Serialize, Deserialize)]
+struct Origin {
+    webhook: Arc<str>,
+    caller: Arc<str>,
+    dead_letter_topic: Arc<str>,
 }
 
 impl Record {
@@ -51,13 +72,9 @@ impl Record {
         &self.topic
     }
 
-    /// The place of its webhook among the configured ones.
-    pub fn webhook(&self) -> usize {
-        self.webhook
-    }
-
-    pub fn key(&self) -> &str {
-        &self.key
+    /// The key; a dead letter has none.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The body's bytes, exactly as received.
@@ -67,12 +84,41 @@ impl Record {
 
     /// Milliseconds since the Unix epoch, as Kafka counts.
     pub fn timestamp_ms(&self) -> i64 {
-        self.timestamp.as_millisecond()
+        self.timestamp_ms
     }
 
-    pub fn headers(&self) -> &[(&'static str, Bytes)] {
+    pub fn headers(&self) -> &[Header] {
         &self.headers
     }
+
+    /// The name of its webhook.
+    pub fn webhook(&self) -> &str {
+        &self.origin.webhook
+    }
+
+    pub fn is_dead_letter(&self) -> bool {
+        self.topic == self.origin.dead_letter_topic
+    }
+
+    /// The same for the dead letters, with the reason: Kafka does not take it as it is.
+    pub fn into_dead_letter(mut self, reason: &str, detail: &str) -> Record {
+        let topic = std::mem::replace(&mut self.topic, self.origin.dead_letter_topic.clone());
+        self.headers.extend(reasons(&self.origin, &topic, reason, detail));
+        self.key = None;
+        self
+    }
+}
+
+/// What a dead letter says of itself.
+fn reasons(origin: &Origin, topic: &str, reason: &str, detail: &str) -> [Header; 5] {
+    [
+        ("hookbridge-reason", reason),
+        ("hookbridge-detail", detail),
+        ("hookbridge-webhook", &*origin.webhook),
+        ("hookbridge-caller", &*origin.caller),
+        ("hookbridge-topic", topic),
+    ]
+    .map(|(name, value)| (Cow::Borrowed(name), Bytes::copy_from_slice(value.as_bytes())))
 }
 
 /// Finds the webhook of a request.
@@ -93,6 +139,7 @@ pub fn find<'w>(
 /// Makes the record of an event.
 pub fn record(
     webhook: &Webhook,
+    caller: &Caller,
     event: Event,
     body: Bytes,
     trace: Option<&str>,
@@ -100,26 +147,74 @@ pub fn record(
 ) -> Record {
     let (age, ahead) = (webhook.time_age_max, webhook.time_ahead_max);
     let time = event.time().filter(|time| is_plausible(*time, received, age, ahead));
+    Record {
+        topic: webhook.topic.clone(),
+        headers: attributes(webhook, &body, time, "application/json", trace, received),
+        key: Some(event.into_key()),
+        value: body,
+        timestamp_ms: time.unwrap_or(received).as_millisecond(),
+        origin: webhook.origin(caller),
+    }
+}
+
+/// Makes the record of a body that is no event of its webhook: the bytes as they came, and why.
+pub fn dead_letter(
+    webhook: &Webhook,
+    caller: &Caller,
+    why: &Rejection,
+    body: Bytes,
+    trace: Option<&str>,
+    received: Timestamp,
+) -> Record {
+    let origin = webhook.origin(caller);
+    let mut headers = attributes(webhook, &body, None, "application/octet-stream", trace, received);
+    headers.extend(reasons(&origin, &webhook.topic, why.refusal.facts().tag, &why.detail));
+    Record {
+        topic: webhook.dead_letter_topic.clone(),
+        headers,
+        key: None,
+        value: body,
+        timestamp_ms: received.as_millisecond(),
+        origin,
+    }
+}
+
+/// The headers of every record: CloudEvents attributes in binary mode, and ours.
+fn attributes(
+    webhook: &Webhook,
+    body: &[u8],
+    time: Option<Timestamp>,
+    content_type: &'static str,
+    trace: Option<&str>,
+    received: Timestamp,
+) -> Vec<Header> {
     let received_text = Bytes::from(received.to_string());
     let time_text = time.map_or(received_text.clone(), |time| Bytes::from(time.to_string()));
     let mut headers = Vec::with_capacity(8);
-    headers.extend([
-        ("ce_specversion", Bytes::from_static(b"1.0")),
-        ("ce_id", Bytes::from(event_id(&webhook.name, &body))),
-        ("ce_source", webhook.ce_source.clone()),
-        ("ce_type", webhook.ce_type.clone()),
-        ("ce_time", time_text),
-        ("content-type", Bytes::from_static(b"application/json")),
-        ("hookbridge-received-at", received_text),
-    ]);
-    headers.extend(trace.map(|trace| ("traceparent", Bytes::copy_from_slice(trace.as_bytes()))));
-    Record {
-        topic: webhook.topic.clone(),
-        webhook: webhook.index,
-        key: event.into_key(),
-        value: body,
-        timestamp: time.unwrap_or(received),
-        headers,
+    headers.extend(
+        [
+            ("ce_specversion", Bytes::from_static(b"1.0")),
+            ("ce_id", Bytes::from(event_id(&webhook.name, body))),
+            ("ce_source", webhook.ce_source.clone()),
+            ("ce_type", webhook.ce_type.clone()),
+            ("ce_time", time_text),
+            ("content-type", Bytes::from_static(content_type.as_bytes())),
+            ("hookbridge-received-at", received_text),
+        ]
+        .map(|(name, value)| (Cow::Borrowed(name), value)),
+    );
+    let trace = trace.map(|trace| Bytes::copy_from_slice(trace.as_bytes()));
+    headers.extend(trace.map(|trace| (Cow::Borrowed("traceparent"), trace)));
+    headers
+}
+
+impl Webhook {
+    fn origin(&self, caller: &Caller) -> Origin {
+        Origin {
+            webhook: self.name.clone(),
+            caller: caller.shared_name(),
+            dead_letter_topic: self.dead_letter_topic.clone(),
+        }
     }
 }
 
@@ -168,7 +263,7 @@ pub fn trace_parent(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::event::{Pointer, parse_offset};
 
@@ -177,6 +272,8 @@ mod tests {
             name: "click".into(),
             path: "/click".into(),
             topic: "clicks".into(),
+            dead_letter_topic: "clicks.dead-letter".into(),
+            rejects_invalid: false,
             shape: Shape {
                 key: Pointer::parse("/campid").expect("a pointer"),
                 time: Pointer::parse("/timestamp").expect("a pointer"),
@@ -193,11 +290,17 @@ mod tests {
         }
     }
 
-    fn record_of(body: &'static str, received: &str, trace: Option<&str>) -> Record {
+    pub(crate) fn record_of(body: &'static str, received: &str, trace: Option<&str>) -> Record {
         let webhook = click();
         let body = Bytes::from_static(body.as_bytes());
         let event = webhook.shape.decode(&body).expect("an event");
-        record(&webhook, event, body, trace, received.parse().expect("a time"))
+        let received = received.parse().expect("a time");
+        record(&webhook, &Caller::named("opptima"), event, body, trace, received)
+    }
+
+    fn text<'r>(headers: &'r [Header]) -> Vec<(&'r str, &'r str)> {
+        let text = |value: &'r Bytes| std::str::from_utf8(value).expect("text");
+        headers.iter().map(|(name, value)| (&**name, text(value))).collect()
     }
 
     #[test]
@@ -217,12 +320,10 @@ mod tests {
         let body = r#"{"campid":7,"timestamp":"2026-01-10 06:59:00"}"#;
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let record = record_of(body, "2026-01-10T12:00:00.5Z", Some(trace));
-        assert_eq!((record.key(), record.value()), ("7", body.as_bytes()));
+        assert_eq!((record.key(), record.value()), (Some("7"), body.as_bytes()));
         assert_eq!(record.timestamp_ms(), 1_768_046_340_000);
-        let text = |value| std::str::from_utf8(value).expect("text");
-        let headers: Vec<_> = record.headers().iter().map(|(n, v)| (*n, text(v))).collect();
         assert_eq!(
-            headers,
+            text(record.headers()),
             [
                 ("ce_specversion", "1.0"),
                 // printf 'click\0%s' "$body" | sha256sum, with version 8 and the variant set.
@@ -247,11 +348,45 @@ mod tests {
         ] {
             let record = record_of(body, "2026-01-10T12:00:00.5Z", None);
             assert_eq!(record.timestamp_ms(), 1_768_046_400_500, "{body}");
-            assert_eq!(
-                record.headers()[4],
-                ("ce_time", Bytes::from_static(b"2026-01-10T12:00:00.5Z"))
-            );
+            assert_eq!(text(record.headers())[4], ("ce_time", "2026-01-10T12:00:00.5Z"));
         }
+    }
+
+    #[test]
+    fn a_dead_letter_says_why_and_whence() {
+        let webhook = click();
+        let body = Bytes::from_static(b"{");
+        let why = webhook.shape.decode(&body).expect_err("not JSON");
+        let received = "2026-01-10T12:00:00.5Z".parse().expect("a time");
+        let caller = Caller::named("opptima");
+        let letter = dead_letter(&webhook, &caller, &why, body, None, received);
+        assert!(letter.is_dead_letter());
+        assert_eq!((&**letter.topic(), letter.key()), ("clicks.dead-letter", None));
+        assert_eq!(letter.value(), b"{");
+        assert_eq!(
+            text(letter.headers())[5..],
+            [
+                ("content-type", "application/octet-stream"),
+                ("hookbridge-received-at", "2026-01-10T12:00:00.5Z"),
+                ("hookbridge-reason", "malformed"),
+                ("hookbridge-detail", "The body is not JSON: see line 1, column 1"),
+                ("hookbridge-webhook", "click"),
+                ("hookbridge-caller", "opptima"),
+                ("hookbridge-topic", "clicks"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_that_kafka_does_not_take_keeps_its_id_and_bytes() {
+        let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
+        assert!(!record.is_dead_letter());
+        let letter = record.clone().into_dead_letter("too_large", "at most 1000 bytes");
+        assert!(letter.is_dead_letter());
+        assert_eq!(letter.value(), record.value());
+        assert_eq!(letter.headers()[..7], record.headers()[..7]);
+        assert_eq!(text(letter.headers())[7], ("hookbridge-reason", "too_large"));
+        assert_eq!(text(letter.headers())[11], ("hookbridge-topic", "clicks"));
     }
 
     #[test]

@@ -12,13 +12,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
+use crate::breaker::Breaker;
 use crate::config::{Config, Problem};
-use crate::delivery::Delivery;
+use crate::delivery::{self, Delivery};
 use crate::health::Health;
 use crate::http::{self, Admission, Drain, Gate, Socket};
 use crate::ingest::{Ingest, Rules};
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
+use crate::spool::{self, Spool};
 
 /// Of the drain's budget, what is kept for flushing the producer after the last request.
 const FLUSH_RESERVE: Duration = Duration::from_secs(1);
@@ -93,8 +95,10 @@ impl From<Problem> for StartError {
 pub struct Drained {
     /// Requests that were still being served when time was up.
     pub cut_off: usize,
-    /// Records that the Kafka client still had.
+    /// Records that the Kafka client still had, and that are nowhere else.
     pub unacknowledged: usize,
+    /// Events that wait on disk for the next start.
+    pub spooled: u64,
 }
 
 impl Drained {
@@ -113,15 +117,19 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, StartError> {
-    let webhooks: Vec<_> = config.webhook.iter().map(|w| (&*w.name, &*w.topic)).collect();
-    let metrics = Arc::new(Metrics::new(&webhooks)?);
+    let metrics = Arc::new(metrics(&config)?);
     let health = Arc::new(Health::default());
+    let breaker = Breaker::new(metrics.breaker.clone(), config.spool.is_on());
     let rules = Arc::new(Rules::new(&config, health.clone(), metrics.clone())?);
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
     let admin = Admin::start(listeners.admin, &config.http, metrics.clone(), health.clone())?;
-    let kafka = Kafka::start(&config, metrics.clone(), health.clone())?;
+    let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
+    let ack_timeout = config.kafka.ack_timeout();
+    let shared =
+        delivery::Shared { breaker, health: health.clone(), metrics: metrics.clone(), ack_timeout };
+    let store = Store::open(&config, &kafka, &shared)?;
     let gate = Gate::new(&config.http, metrics.connections.clone());
-    let workers = Workers::start(&config, &rules, &kafka)?;
+    let workers = Workers::start(&config, &rules, &kafka, store.as_ref(), &shared)?;
     let listener = tokio::net::TcpListener::from_std(listeners.http)?;
     health.start();
     info!(%http_address, %admin_address, workers = workers.all.len(), "Serving.");
@@ -143,17 +151,75 @@ pub async fn run(
     let emptied = timeout_at(requests_deadline, gate.empty()).await;
     let in_flight = usize::try_from(metrics.requests_in_flight.get()).unwrap_or(0);
     let cut_off = if emptied.is_ok() { 0 } else { in_flight };
-    workers.stop();
-    let closed = tokio::task::spawn_blocking(move || kafka.close(deadline)).await;
-    let drained = Drained { cut_off, unacknowledged: closed.unwrap_or(0) };
-    if drained.is_clean() {
-        info!("Drained: every request was answered and every record acknowledged.");
+    let drained = match store {
+        Some(store) => {
+            // What the Kafka client still has is in the spool, too, and nothing is to be flushed. The
+            // workers stay until then: they hear of late acknowledgements.
+            let left = store.drain.finish(requests_deadline).await;
+            workers.stop();
+            close(kafka, Instant::now()).await;
+            store.keeper.close();
+            Drained { cut_off, unacknowledged: 0, spooled: left }
+        }
+        None => {
+            workers.stop();
+            Drained { cut_off, unacknowledged: close(kafka, deadline).await, spooled: 0 }
+        }
+    };
+    let Drained { cut_off, unacknowledged, spooled } = drained;
+    if !drained.is_clean() {
+        warn!(cut_off, unacknowledged, spooled, "The drain's time was up.");
+    } else if spooled > 0 {
+        warn!(
+            spooled,
+            "Drained: every request was answered; the next start delivers what is on disk."
+        );
     } else {
-        let Drained { cut_off, unacknowledged } = drained;
-        warn!(cut_off, unacknowledged, "The drain's time was up.");
+        info!("Drained: every request was answered and every record acknowledged.");
     }
     admin.stop();
     Ok(drained)
+}
+
+/// The metrics of a bridge with these settings.
+pub fn metrics(config: &Config) -> prometheus::Result<Metrics> {
+    let webhooks: Vec<_> = config.webhook.iter().map(|webhook| webhook.name.as_str()).collect();
+    let topics = config.topics();
+    let topics: Vec<_> = topics.iter().map(|(name, _)| name.as_str()).collect();
+    Metrics::new(&webhooks, &topics)
+}
+
+async fn close(kafka: Kafka, deadline: Instant) -> usize {
+    tokio::task::spawn_blocking(move || kafka.close(deadline)).await.unwrap_or(0)
+}
+
+/// The spool, and what works on it.
+pub struct Store {
+    pub spool: Spool,
+    pub keeper: spool::Keeper,
+    pub drain: delivery::Drain,
+}
+
+impl Store {
+    /// Opens the spool, if there is to be one, and begins to drain it.
+    ///
+    /// # Errors
+    ///
+    /// Another process has it, or there is no thread to be had.
+    pub fn open(
+        config: &Config,
+        kafka: &Kafka,
+        shared: &delivery::Shared,
+    ) -> Result<Option<Store>, StartError> {
+        if !config.spool.is_on() {
+            return Ok(None);
+        }
+        let (metrics, health) = (shared.metrics.spool.clone(), shared.health.clone());
+        let body_max = config.http.max_body_bytes;
+        let (spool, keeper) = Spool::open(&config.spool, body_max, metrics, health)?;
+        let drain = delivery::Drain::start(kafka.publisher(), spool.clone(), shared.clone())?;
+        Ok(Some(Store { spool, keeper, drain }))
+    }
 }
 
 /// Accepts connections and spreads them over the workers.
@@ -190,14 +256,22 @@ struct Worker {
 }
 
 impl Workers {
-    fn start(config: &Config, rules: &Arc<Rules>, kafka: &Kafka) -> Result<Workers, StartError> {
+    fn start(
+        config: &Config,
+        rules: &Arc<Rules>,
+        kafka: &Kafka,
+        store: Option<&Store>,
+        shared: &delivery::Shared,
+    ) -> Result<Workers, StartError> {
         let metrics = &rules.metrics;
         let (requests, bytes) = (&metrics.requests_in_flight, &metrics.bytes_in_flight);
         let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
         let workers = (0..worker_count(config.http.workers)).map(|number| {
             let publisher = kafka.publisher();
             let postman = publisher.postman();
-            let ingest = Ingest::new(rules.clone(), admission.clone(), Delivery::new(publisher));
+            let spool = store.map(|store| store.spool.clone());
+            let delivery = Delivery::new(publisher, spool, shared.clone());
+            let ingest = Ingest::new(rules.clone(), admission.clone(), delivery);
             Worker::start(number, ingest, rules.clone(), postman)
         });
         Ok(Workers { all: workers.collect::<io::Result<_>>()?, turn: AtomicUsize::new(0) })

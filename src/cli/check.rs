@@ -59,8 +59,8 @@ fn check_kafka(config: &Config) -> Exit {
     };
     let mut exit = Exit::Clean;
     for topic in inspector.topics() {
-        let mine = || findings.iter().filter(|finding| finding.topic == *topic);
-        if !mine().any(|finding| finding.severity == Severity::Error) {
+        let mine = || findings.iter().filter(|finding| finding.topic == topic);
+        if !mine().any(|finding| finding.severity != Severity::Warning) {
             match inspector.summary(topic, TIMEOUT) {
                 Ok(summary) => println!("  ok       {topic}: {summary}"),
                 Err(error) => exit = problem(format!("{topic}: {error}")),
@@ -79,7 +79,9 @@ fn check_kafka(config: &Config) -> Exit {
         for finding in mine() {
             match finding.severity {
                 Severity::Error => exit = problem(format!("{topic}: {}", finding.text)),
-                Severity::Warning => println!("  warning  {topic}: {}", finding.text),
+                Severity::Warning | Severity::Missing => {
+                    println!("  warning  {topic}: {}", finding.text)
+                }
             }
         }
     }

@@ -42,12 +42,14 @@ impl Dev {
         config.http.drain_delay_ms = 0;
         config.admin.listen = self.admin_listen;
         config.kafka.brokers = broker.addresses();
+        // What the development broker forgets, the next one should not get.
+        config.spool.dir.clear();
         config.auth.api_key = Some(Secret::new(&api_key));
         // That one broker in memory keeps one copy is no news here.
         config.log.level = "info,hookbridge::kafka::keeper=error".into();
         start_logging(&config.log);
-        for webhook in &config.webhook {
-            let created = broker.create_topic(&webhook.topic, PARTITIONS);
+        for (topic, _) in config.topics() {
+            let created = broker.create_topic(&topic, PARTITIONS);
             created.map_err(|error| error.to_string())?;
         }
         let listeners = Listeners::bind(&config).map_err(|error| {

@@ -31,10 +31,7 @@ pub fn run_until_signal(config: Config, listeners: Listeners) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return fail(StartError::System(error)),
     };
-    let drained = runtime.block_on(async {
-        let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        run(config, listeners, first_of(signals)).await
-    });
+    let drained = runtime.block_on(async { run(config, listeners, first_of(signals()?)).await });
     match drained {
         Ok(drained) if drained.is_clean() => Exit::Clean,
         Ok(_) => Exit::Failed,
@@ -43,20 +40,35 @@ pub fn run_until_signal(config: Config, listeners: Listeners) -> Exit {
     }
 }
 
-async fn first_of(mut signals: (Signal, Signal)) {
-    either(&mut signals).await;
+async fn first_of(mut signals: Signals) {
+    signals.next().await;
     info!("Told to stop; a second signal stops at once.");
     tokio::spawn(async move {
-        either(&mut signals).await;
+        signals.next().await;
         warn!("Told to stop at once.");
         std::process::exit(Exit::Failed as i32);
     });
 }
 
-async fn either((terminate, interrupt): &mut (Signal, Signal)) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT.
+pub struct Signals(Signal, Signal);
+
+/// Listens for the signals that end a program.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn signals() -> std::io::Result<Signals> {
+    Ok(Signals(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+impl Signals {
+    /// Waits for the next.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
     }
 }
 

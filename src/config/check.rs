@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     limits(config, &mut problems);
     time_chain(config, &mut problems);
     kafka(config, &mut problems);
+    spool(config, &mut problems);
     keys(config, &mut problems);
     webhooks(config, &mut problems);
     let is_level = |level: &str| level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
@@ -97,6 +98,15 @@ fn time_chain(config: &Config, problems: &mut Problems) {
     );
 }
 
+fn spool(config: &Config, problems: &mut Problems) {
+    let least = config.http.max_body_bytes as u64;
+    problems.expect(
+        !config.spool.is_on() || config.spool.max_bytes > least,
+        "spool.max_bytes",
+        format!("must be more than http.max_body_bytes (= {least}), or an event may never fit"),
+    );
+}
+
 fn kafka(config: &Config, problems: &mut Problems) {
     let brokers: Vec<&str> = config.kafka.brokers.split(',').map(str::trim).collect();
     let named = brokers.iter().all(|broker| !broker.is_empty());
@@ -157,6 +167,15 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             plain(&webhook.topic, "._") && webhook.topic.len() <= 249,
             &key("topic"),
             "must be a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens",
+        );
+        let letters = webhook.dead_letters();
+        let is_made_of_topic = webhook.dead_letter_topic.is_empty() && webhook.topic.len() <= 249;
+        problems.expect(
+            (plain(&letters, "._") || is_made_of_topic)
+                && letters.len() <= 249
+                && letters != webhook.topic,
+            &key("dead_letter_topic"),
+            "must be a Kafka topic, at most 249 characters, and not the topic itself",
         );
         for (name, pointer) in [("key", &webhook.key), ("timestamp", &webhook.timestamp)] {
             let message = "must be a JSON pointer such as /campid";

@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use super::fault::{self, Failure, Fault};
 use super::post::{Report, Ticket};
 use super::statistics::Statistics;
+use crate::breaker::Breaker;
 use crate::health::Health;
 use crate::metrics::{Metrics, RecordResult};
 
@@ -38,6 +39,7 @@ pub(super) struct Context {
     pub generation: u64,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub breaker: Arc<Breaker>,
     pub work: SyncSender<Work>,
     pub seen: Mutex<SoFar>,
 }
@@ -54,17 +56,24 @@ pub(super) struct SoFar {
 impl Context {
     /// Counts a record's end, asks the keeper for what it can do about it, and reports.
     pub fn settle(&self, ticket: Ticket, result: Result<(), Failure>) {
-        let topic = self.metrics.topic(ticket.webhook);
+        let topic = self.metrics.topic(&ticket.topic);
         match result {
             Ok(()) => topic.ack_seconds.observe(ticket.sent.elapsed().as_secs_f64()),
             Err(failure) => match failure.fault {
-                Fault::ProducerFailed => self.ask(Work::Replace(self.generation)),
+                Fault::ProducerFailed => self.replace(),
                 Fault::TimedOut | Fault::Refused => self.ask(Work::Explain),
-                Fault::QueueFull | Fault::TooLarge => {}
+                Fault::NotTried | Fault::TooLarge | Fault::Corrupt => {}
             },
         }
         topic.count(result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged));
         ticket.post.receive(ticket.reply, Report { generation: self.generation, result });
+    }
+
+    /// Has the producer replaced. The breaker opens first: what this producer still has must be in the
+    /// spool before anything goes directly to the next one.
+    fn replace(&self) {
+        self.breaker.open("the Kafka producer broke down");
+        self.ask(Work::Replace(self.generation));
     }
 
     fn ask(&self, work: Work) {
@@ -120,8 +129,9 @@ impl ClientContext for Context {
         let what_to_do = fault::advice(code);
         if code == RDKafkaErrorCode::Fatal {
             error!(reason, "The Kafka producer failed for good and is being replaced.");
-            self.ask(Work::Replace(self.generation));
+            self.replace();
         } else if code == RDKafkaErrorCode::AllBrokersDown {
+            self.breaker.open("no Kafka broker is up");
             if !std::mem::replace(&mut self.lock().is_silent, true) {
                 error!(reason, what_to_do, "No Kafka broker is up.");
             }

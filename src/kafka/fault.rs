@@ -1,5 +1,5 @@
 //! The one table of what Kafka's error codes mean for us: the kind of fault, and what an operator
-//! should do about it.
+//! should do about it; and what the bridge does about each kind.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -15,24 +15,50 @@ pub struct Failure {
 /// What kind of fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The client's queue is full; the record was never in it.
-    QueueFull,
+    /// The client's queue is full, or another record of the batch was refused: nothing is known
+    /// against this one.
+    NotTried,
     /// No acknowledgement in time.
     TimedOut,
     /// Kafka takes no record of this size.
     TooLarge,
-    /// Kafka answered, and did not take it.
+    /// Kafka takes no such record.
+    Corrupt,
+    /// Kafka answered, and does not take it as things are.
     Refused,
     /// The producer is broken and must be replaced.
     ProducerFailed,
 }
 
+/// What the bridge does about a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Send it again, alone.
+    TryAgain,
+    /// Keep it until Kafka takes it.
+    Spool,
+    /// Send it to the dead letters, if it is refused alone, too: a batch is refused as one.
+    DeadLetter,
+    /// Keep it until there is a new producer.
+    Rebuild,
+}
+
 impl Fault {
+    pub fn remedy(self) -> Remedy {
+        match self {
+            Fault::NotTried => Remedy::TryAgain,
+            Fault::TimedOut | Fault::Refused => Remedy::Spool,
+            Fault::TooLarge | Fault::Corrupt => Remedy::DeadLetter,
+            Fault::ProducerFailed => Remedy::Rebuild,
+        }
+    }
+
     pub fn result(self) -> RecordResult {
         match self {
-            Fault::QueueFull => RecordResult::QueueFull,
+            Fault::NotTried => RecordResult::QueueFull,
             Fault::TimedOut => RecordResult::TimedOut,
             Fault::TooLarge => RecordResult::TooLarge,
+            Fault::Corrupt => RecordResult::Corrupt,
             Fault::Refused => RecordResult::Refused,
             Fault::ProducerFailed => RecordResult::ProducerFailed,
         }
@@ -42,6 +68,10 @@ impl Fault {
 impl Failure {
     pub(super) fn new(code: Code) -> Failure {
         Failure { fault: classify(code).0, code }
+    }
+
+    pub fn remedy(&self) -> Remedy {
+        self.fault.remedy()
     }
 
     /// For the log: what happened and what to do.
@@ -60,7 +90,7 @@ pub(super) fn advice(code: Code) -> &'static str {
 fn classify(code: Code) -> (Fault, &'static str) {
     match code {
         Code::QueueFull => (
-            Fault::QueueFull,
+            Fault::NotTried,
             "Kafka takes records more slowly than they come; look at the brokers, or add replicas",
         ),
         Code::MessageTimedOut
@@ -74,7 +104,26 @@ fn classify(code: Code) -> (Fault, &'static str) {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             (Fault::TooLarge, "raise max.message.bytes of the topic, or lower http.max_body_bytes")
         }
-        Code::Fatal | Code::PurgeQueue | Code::PurgeInflight | Code::State => (
+        Code::InvalidDifferentRecord => {
+            (Fault::NotTried, "another record of its batch was refused")
+        }
+        Code::InvalidMessage | Code::InvalidRecord | Code::BadMessage => (
+            Fault::Corrupt,
+            "Kafka cannot read the record as it arrived, or the topic's policies forbid it (a \
+             compacted topic needs keys)",
+        ),
+        Code::Fatal
+        | Code::PurgeQueue
+        | Code::PurgeInflight
+        | Code::State
+        | Code::Fenced
+        | Code::GaplessGuarantee
+        | Code::OutOfOrderSequenceNumber
+        | Code::DuplicateSequenceNumber
+        | Code::InvalidProducerEpoch
+        | Code::InvalidProducerIdMapping
+        | Code::UnknownProducerId
+        | Code::ProducerFenced => (
             Fault::ProducerFailed,
             "the producer is being replaced; nothing to do unless this repeats",
         ),
@@ -112,7 +161,7 @@ fn classify(code: Code) -> (Fault, &'static str) {
              reachable under the names they advertise",
         ),
         Code::InvalidTimestamp => (
-            Fault::Refused,
+            Fault::Corrupt,
             "the topic does not take this timestamp; widen its message.timestamp.before.max.ms and \
              message.timestamp.after.max.ms, or narrow the webhook's timestamp_max settings",
         ),
@@ -133,18 +182,71 @@ mod tests {
 
     #[test]
     fn codes_are_told_apart() {
-        for (code, fault) in [
-            (Code::QueueFull, Fault::QueueFull),
-            (Code::MessageTimedOut, Fault::TimedOut),
-            (Code::MessageSizeTooLarge, Fault::TooLarge),
-            (Code::Fatal, Fault::ProducerFailed),
-            (Code::PurgeQueue, Fault::ProducerFailed),
-            (Code::UnknownTopic, Fault::Refused),
-            (Code::NotEnoughReplicas, Fault::Refused),
-            (Code::TopicAuthorizationFailed, Fault::Refused),
-            (Code::OutOfOrderSequenceNumber, Fault::Refused),
+        for (remedy, codes) in [
+            (Remedy::TryAgain, &[Code::QueueFull, Code::InvalidDifferentRecord][..]),
+            (
+                Remedy::Spool,
+                &[
+                    Code::MessageTimedOut,
+                    Code::OperationTimedOut,
+                    Code::RequestTimedOut,
+                    Code::TimedOutQueue,
+                    Code::BrokerTransportFailure,
+                    Code::AllBrokersDown,
+                    Code::Resolve,
+                    Code::UnknownTopic,
+                    Code::UnknownTopicOrPartition,
+                    Code::UnknownPartition,
+                    Code::NotEnoughReplicas,
+                    Code::NotEnoughReplicasAfterAppend,
+                    Code::NotLeaderForPartition,
+                    Code::LeaderNotAvailable,
+                    Code::TopicAuthorizationFailed,
+                    Code::Authentication,
+                    Code::SaslAuthenticationFailed,
+                    Code::SSL,
+                    Code::PolicyViolation,
+                    Code::ThrottlingQuotaExceeded,
+                    Code::KafkaStorageError,
+                    // Whatever is not in the table is held.
+                    Code::Unknown,
+                    Code::Fail,
+                ],
+            ),
+            (
+                Remedy::DeadLetter,
+                &[
+                    Code::MessageSizeTooLarge,
+                    Code::InvalidMessageSize,
+                    Code::InvalidMessage,
+                    Code::InvalidRecord,
+                    Code::BadMessage,
+                    Code::InvalidTimestamp,
+                ],
+            ),
+            (
+                Remedy::Rebuild,
+                &[
+                    Code::Fatal,
+                    Code::PurgeQueue,
+                    Code::PurgeInflight,
+                    Code::State,
+                    Code::Fenced,
+                    Code::GaplessGuarantee,
+                    Code::OutOfOrderSequenceNumber,
+                    Code::DuplicateSequenceNumber,
+                    Code::InvalidProducerEpoch,
+                    Code::InvalidProducerIdMapping,
+                    Code::UnknownProducerId,
+                    Code::ProducerFenced,
+                    Code::ClusterAuthorizationFailed,
+                    Code::TransactionalIdAuthorizationFailed,
+                ],
+            ),
         ] {
-            assert_eq!(Failure::new(code).fault, fault, "{code:?}");
+            for code in codes {
+                assert_eq!(Failure::new(*code).remedy(), remedy, "{code:?}");
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Severity {
     Error,
     /// They can, but not as well as they should.
     Warning,
+    /// There is no topic for dead letters: they wait in the spool.
+    Missing,
 }
 
 /// Why nothing could be asked.
@@ -51,7 +53,8 @@ impl From<KafkaError> for NoAnswer {
 pub struct Inspector {
     client: AdminClient<Quiet>,
     producer: ClientConfig,
-    topics: Vec<String>,
+    /// Each with whether it is for events, or for dead letters.
+    topics: Vec<(String, bool)>,
     max_body_bytes: usize,
 }
 
@@ -77,19 +80,16 @@ impl Inspector {
     pub fn new(config: &Config) -> Result<Inspector, Problem> {
         let client = settings::client(config).create_with_context(Quiet);
         let client = client.map_err(|error| Problem::new("kafka.options", error.to_string()))?;
-        let mut topics: Vec<String> = config.webhook.iter().map(|w| w.topic.clone()).collect();
-        topics.sort();
-        topics.dedup();
         Ok(Inspector {
             client,
             producer: settings::producer(config),
-            topics,
+            topics: config.topics(),
             max_body_bytes: config.http.max_body_bytes,
         })
     }
 
-    pub fn topics(&self) -> &[String] {
-        &self.topics
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(|(name, _)| name.as_str())
     }
 
     /// Looks at every topic. Blocks for at most about the time-out for each.
@@ -99,7 +99,7 @@ impl Inspector {
     /// No broker answers.
     pub fn inspect(&self, timeout: Duration) -> Result<Vec<Finding>, NoAnswer> {
         let mut findings = Vec::new();
-        for name in &self.topics {
+        for (name, is_for_events) in &self.topics {
             let mut find = |severity, text: String| {
                 findings.push(Finding { severity, topic: name.clone(), text });
             };
@@ -110,7 +110,7 @@ impl Inspector {
             };
             match topic.error().map(RDKafkaErrorCode::from) {
                 Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => find(
-                    Severity::Error,
+                    if *is_for_events { Severity::Error } else { Severity::Missing },
                     format!(
                         "the topic does not exist; create it: kafka-topics.sh --bootstrap-server \
                          BROKER --create --topic {name} --partitions 12 --replication-factor 3 \

@@ -17,6 +17,7 @@ use super::context::{Context, Work};
 use super::inspect::{Inspector, Severity};
 use super::publisher::{Producer, Publisher, Shared};
 use super::settings;
+use crate::breaker::Breaker;
 use crate::config::{Config, Problem};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -59,6 +60,7 @@ struct Maker {
     config: ClientConfig,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    breaker: Arc<Breaker>,
     work: SyncSender<Work>,
 }
 
@@ -72,10 +74,18 @@ impl Kafka {
         config: &Config,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        breaker: Arc<Breaker>,
     ) -> Result<Kafka, Problem> {
         let (work, orders) = sync_channel(WORK_MAX);
-        let maker =
-            Maker { config: settings::producer(config), metrics, health, work: work.clone() };
+        let orders_from_clients = work.clone();
+        let config_of_clients = settings::producer(config);
+        let maker = Maker {
+            config: config_of_clients,
+            metrics,
+            health,
+            breaker,
+            work: orders_from_clients,
+        };
         let shared = Arc::new(Shared {
             current: ArcSwap::from_pointee(maker.make(0)?),
             generation: watch::Sender::new(0),
@@ -193,7 +203,7 @@ impl Keeper {
     fn listen(&self) {
         let producer = self.shared.current.load_full();
         let client = producer.client.client();
-        let topic = self.inspector.topics().first().map(String::as_str);
+        let topic = self.inspector.topics().next();
         if client.fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
             self.maker.health.hear();
         }
@@ -225,7 +235,7 @@ fn report(findings: Vec<super::Finding>) {
         let topic = finding.topic.as_str();
         match finding.severity {
             Severity::Error => error!(topic, "{}", finding.text),
-            Severity::Warning => warn!(topic, "{}", finding.text),
+            Severity::Warning | Severity::Missing => warn!(topic, "{}", finding.text),
         }
     }
 }
@@ -236,6 +246,7 @@ impl Maker {
             generation,
             metrics: self.metrics.clone(),
             health: self.health.clone(),
+            breaker: self.breaker.clone(),
             work: self.work.clone(),
             seen: Default::default(),
         };

@@ -26,14 +26,22 @@ pub type Reply = oneshot::Sender<Report>;
 /// Records on their way out and reports on their way back, for one worker thread.
 #[derive(Default)]
 pub struct PostOffice {
-    pub outbox: Letters<(Arc<Record>, Reply)>,
+    pub outbox: Letters<Letter>,
     pub inbox: Letters<(Reply, Report)>,
     pub bell: Notify,
 }
 
+/// A record on its way out.
+pub struct Letter {
+    pub record: Arc<Record>,
+    /// The one producer that may have it; none for whichever is in use.
+    pub generation: Option<u64>,
+    pub reply: Reply,
+}
+
 impl PostOffice {
-    pub fn send(&self, record: Arc<Record>, reply: Reply) {
-        if self.outbox.put((record, reply)) {
+    pub fn send(&self, letter: Letter) {
+        if self.outbox.put(letter) {
             self.bell.notify_one();
         }
     }
@@ -45,7 +53,8 @@ impl PostOffice {
     }
 }
 
-/// Letters in one direction. At most as many as there are requests in flight.
+/// Letters in one direction. At most as many as there are requests in flight, or as the drain sends at
+/// once.
 pub struct Letters<T>(Mutex<Vec<T>>);
 
 impl<T> Default for Letters<T> {
@@ -71,7 +80,6 @@ impl<T> Letters<T> {
 pub struct Ticket {
     pub reply: Reply,
     pub post: Arc<PostOffice>,
-    /// The place of the record's webhook.
-    pub webhook: usize,
+    pub topic: Arc<str>,
     pub sent: Instant,
 }

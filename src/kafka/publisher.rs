@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use super::context::{Context, code};
 use super::fault::Failure;
-use super::post::{PostOffice, Reply, Report, Ticket};
+use super::post::{Letter, PostOffice, Reply, Report, Ticket};
 use crate::route::Record;
 
-/// Proof that every in-sync replica has a record. Only [`Publisher::publish`] makes one.
+/// Proof that every in-sync replica has a record. Only a [`Sent`] record makes one.
 #[derive(Debug)]
 pub struct Acknowledged(());
 
@@ -62,14 +62,34 @@ impl Publisher {
                     let _ = reply.send(report);
                 }
                 let producer = shared.current.load();
-                for (record, reply) in post.outbox.take() {
-                    producer.send(&record, reply, &post);
+                for Letter { record, generation, reply } in post.outbox.take() {
+                    if generation.is_none_or(|wanted| wanted == producer.generation) {
+                        producer.send(&record, reply, &post);
+                    } else {
+                        let gone = Err(Failure::new(RDKafkaErrorCode::PurgeQueue));
+                        let report = Report { generation: producer.generation, result: gone };
+                        let _ = reply.send(report);
+                    }
                 }
             }
         }
     }
 
-    /// Publishes a record and waits for Kafka's verdict, which comes within
+    /// The generation of the producer in use.
+    pub fn generation(&self) -> u64 {
+        self.shared.current.load().generation
+    }
+
+    /// Hands a record to the Kafka client, of this generation if one is given. What becomes of it is
+    /// to be awaited from the result, with a deadline: with a spool, the client does not give up by
+    /// itself.
+    pub fn send(&self, record: Arc<Record>, generation: Option<u64>) -> Sent {
+        let (reply, report) = oneshot::channel();
+        self.post.send(Letter { record, generation, reply });
+        Sent(report)
+    }
+
+    /// Publishes a record and waits for Kafka's verdict, which without a spool comes within
     /// `kafka.ack_timeout_ms` and about another second; the caller holds the deadline. When the
     /// producer breaks down meanwhile, the record goes once more to its replacement: it may then be
     /// in the topic twice, with the same id.
@@ -78,37 +98,49 @@ impl Publisher {
     ///
     /// Why the record is not acknowledged.
     pub async fn publish(&self, record: Arc<Record>) -> Result<Acknowledged, Failure> {
-        let mut report = self.attempt(record.clone()).await;
+        let mut report = self.send(record.clone(), None).report().await;
         if report.is_broken() {
             let mut generations = self.shared.generation.subscribe();
             let _ = generations.wait_for(|current| *current > report.generation).await;
-            report = self.attempt(record).await;
+            report = self.send(record, None).report().await;
         }
         report.result.map(Acknowledged)
     }
+}
 
-    async fn attempt(&self, record: Arc<Record>) -> Report {
-        let (reply, report) = oneshot::channel();
-        self.post.send(record, reply);
+/// A record that the Kafka client has.
+pub struct Sent(oneshot::Receiver<Report>);
+
+impl Sent {
+    /// Waits for Kafka's verdict. May be given up and called again.
+    ///
+    /// # Errors
+    ///
+    /// Why the record is not acknowledged.
+    pub async fn verdict(&mut self) -> Result<Acknowledged, Failure> {
+        self.report().await.result.map(Acknowledged)
+    }
+
+    async fn report(&mut self) -> Report {
         // Every record gets a report, also when its producer is dropped.
         let lost = Err(Failure::new(RDKafkaErrorCode::PurgeInflight));
-        report.await.unwrap_or(Report { generation: 0, result: lost })
+        (&mut self.0).await.unwrap_or(Report { generation: 0, result: lost })
     }
 }
 
 impl Producer {
     fn send(&self, record: &Record, reply: Reply, post: &Arc<PostOffice>) {
         let post = post.clone();
-        let ticket = Ticket { reply, post, webhook: record.webhook(), sent: Instant::now() };
+        let ticket = Ticket { reply, post, topic: record.topic().clone(), sent: Instant::now() };
         let headers = OwnedHeaders::new_with_capacity(record.headers().len());
         let headers = record.headers().iter().fold(headers, |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value.as_ref()) })
         });
         let message = BaseRecord::with_opaque_to(record.topic(), Box::new(ticket))
-            .key(record.key())
             .payload(record.value())
             .timestamp(record.timestamp_ms())
             .headers(headers);
+        let message = BaseRecord { key: record.key(), ..message };
         if let Err((error, message)) = self.client.send(message) {
             let failure = Failure::new(code(&error));
             self.client.context().settle(*message.delivery_opaque, Err(failure));

@@ -52,6 +52,9 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Some hundred clicks: larger batches bring nothing.
+const BATCH_BYTES: usize = 128 << 10;
+
 /// What the properties set here need on top of the largest body: key, headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -116,6 +119,15 @@ pub(super) fn client(config: &Config) -> ClientConfig {
 pub(super) fn producer(config: &Config) -> ClientConfig {
     let ack_timeout = config.kafka.ack_timeout_ms.to_string();
     let mut client = self::client(config);
+    // A broker that hangs must not keep a partition whose leader has moved from it for librdkafka's
+    // 60 s. Longer than the broker's own time-out, so that it can answer with the reason.
+    if client.get("socket.timeout.ms").is_none() {
+        client.set("socket.timeout.ms", (2 * config.kafka.ack_timeout_ms).max(5_000).to_string());
+    }
+    // A batch is refused as one: it should be smaller than any topic's limit.
+    if client.get("batch.size").is_none() {
+        client.set("batch.size", BATCH_BYTES.to_string());
+    }
     // Waiting for company costs each click that time at low load, and at high load batches form by
     // themselves while the previous ones are on their way (measured: 20 against 25 µs of CPU per
     // click with 64 connections, no difference with 256). The one default here that may be changed.
@@ -129,8 +141,9 @@ pub(super) fn producer(config: &Config) -> ClientConfig {
         // Where Java's default partitioner puts a key. librdkafka's own default does not.
         .set("partitioner", "murmur2_random")
         // When the client gives a record up; it looks about once a second, so the verdict may be
-        // more than a second late.
-        .set("message.timeout.ms", &ack_timeout)
+        // more than a second late. Never, where there is a spool: what is late goes there, too, and
+        // the client still sends it in its turn, so that time-outs change no order.
+        .set("message.timeout.ms", if config.spool.is_on() { "0" } else { &ack_timeout })
         // When the broker gives up waiting for its replicas: no later than we do, so that it answers
         // with the reason and the connection need not be cut.
         .set("request.timeout.ms", &ack_timeout)
@@ -139,7 +152,8 @@ pub(super) fn producer(config: &Config) -> ClientConfig {
             "message.max.bytes",
             (config.http.max_body_bytes + RECORD_OVERHEAD_BYTES).max(1_000_000).to_string(),
         )
-        // Room for every admitted request, and as much again for records whose senders are gone.
+        // Room for every admitted request, and as much again for records whose senders are gone and
+        // those from the spool.
         .set("queue.buffering.max.messages", (2 * config.http.max_requests_in_flight).to_string())
         .set(
             "queue.buffering.max.kbytes",

@@ -104,6 +104,13 @@ pub async fn create_topic(
     }
 }
 
+pub async fn delete_topic(addresses: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", addresses).create().expect("a client");
+    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+    deleted.into_iter().for_each(|result| drop(result.expect("deleted")));
+}
+
 pub fn consumer(addresses: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config
@@ -167,6 +174,19 @@ struct Ports {
     plaintext: u16,
     sasl_ssl: u16,
     controller: u16,
+    /// A plain-text listener that gives `proxy` as its address.
+    proxied: u16,
+    proxy: u16,
+}
+
+impl Ports {
+    /// Ports that were free a moment ago.
+    fn free() -> Ports {
+        let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let ports = sockets.map(|socket| socket.local_addr().expect("an address").port());
+        let [plaintext, sasl_ssl, controller, proxied, proxy] = ports;
+        Ports { plaintext, sasl_ssl, controller, proxied, proxy }
+    }
 }
 
 /// The broker's guard: a shell that kills it when its standard input closes, which it does also when
@@ -180,15 +200,28 @@ impl Kafka {
     /// A new cluster of one node; none where Java or Maven is missing.
     pub fn start() -> Option<Kafka> {
         jars()?;
-        let [plaintext, sasl_ssl, controller] = free_ports();
-        Some(Kafka::node(1, Ports { plaintext, sasl_ssl, controller }))
+        Some(Kafka::node(1, Ports::free()))
     }
 
     /// One more broker for the cluster.
     pub fn add_broker(&self) -> Kafka {
-        let [plaintext, sasl_ssl, _] = free_ports();
-        let controller = self.ports.controller;
-        Kafka::node(self.node + 1, Ports { plaintext, sasl_ssl, controller })
+        self.add_node(self.node + 1)
+    }
+
+    fn add_node(&self, node: u16) -> Kafka {
+        Kafka::node(node, Ports { controller: self.ports.controller, ..Ports::free() })
+    }
+
+    /// A new cluster of three nodes; none where Java or Maven is missing.
+    pub fn start_three() -> Option<[Kafka; 3]> {
+        let first = Kafka::start()?;
+        let (second, third) = (first.add_node(2), first.add_node(3));
+        Some([first, second, third])
+    }
+
+    /// The port that clients find it at, and the one where it is, for a proxy between the two.
+    pub fn proxy_ports(&self) -> (u16, u16) {
+        (self.ports.proxy, self.ports.proxied)
     }
 
     fn node(node: u16, ports: Ports) -> Kafka {
@@ -226,6 +259,13 @@ impl Kafka {
         self.folder.join("keep")
     }
 
+    /// Sends the broker a signal, such as STOP.
+    pub fn signal(&self, name: &str) {
+        let pid = fs::read_to_string(self.folder.join("pid")).expect("a process");
+        let kill = format!("kill -s {name} {pid}");
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    }
+
     fn end(&self) {
         let Some(Process { mut shell, _lifeline }) = self.process.lock().unwrap().take() else {
             return;
@@ -238,7 +278,7 @@ impl Kafka {
     pub fn resume(&self) {
         let command = format!(
             "java -Xmx512m -Dlog4j2.level=OFF -cp '{}/*' kafka.Kafka {} > {} 2>&1 & broker=$!; \
-             cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null; \
+             echo $broker > {folder}/pid; cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null; \
              [ -e {keep} ] || rm -rf {folder}",
             jars().expect("jars").display(),
             self.settings().display(),
@@ -271,7 +311,7 @@ impl Kafka {
     }
 
     fn properties(&self) -> String {
-        let Ports { plaintext, sasl_ssl, controller } = self.ports;
+        let Ports { plaintext, sasl_ssl, controller, proxied, proxy } = self.ports;
         let folder = self.folder.display();
         let (user, password) = USER;
         let (stranger, stranger_password) = STRANGER;
@@ -281,6 +321,8 @@ impl Kafka {
         let mut roles = "broker".to_owned();
         let mut listeners =
             format!("PLAINTEXT://127.0.0.1:{plaintext},SASL_SSL://localhost:{sasl_ssl}");
+        let advertised = format!("{listeners},PROXIED://127.0.0.1:{proxy}");
+        listeners.push_str(&format!(",PROXIED://127.0.0.1:{proxied}"));
         if node == 1 {
             roles.push_str(",controller");
             listeners.push_str(&format!(",CONTROLLER://127.0.0.1:{controller}"));
@@ -292,9 +334,11 @@ impl Kafka {
              replica.lag.time.max.ms=3000\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners={listeners}\n\
+             advertised.listeners={advertised}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
-             SASL_SSL:SASL_SSL\n\
+             SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT\n\
+             inter.broker.listener.name=PLAINTEXT\n\
              sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN\n\
              listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}\n\
              listener.name.sasl_ssl.plain.sasl.jaas.config={plain} \
@@ -391,12 +435,6 @@ fn fetch_jars() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// Ports that were free a moment ago.
-fn free_ports() -> [u16; 3] {
-    let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    sockets.map(|socket| socket.local_addr().expect("an address").port())
-}
-
 pub fn run(command: &mut Command) -> String {
     let output = command.output().expect("a program");
     let (out, err) =
@@ -406,6 +444,6 @@ pub fn run(command: &mut Command) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests are told where the broker is")]
-fn variable(name: &str) -> Option<String> {
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

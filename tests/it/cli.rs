@@ -1,5 +1,6 @@
 use std::process::{Command, Stdio};
 
+use hookbridge::config::Invalid;
 use reqwest::StatusCode;
 
 use crate::brokers::Broker;
@@ -73,7 +74,8 @@ async fn key() {
 on_every_broker! {
     /// `health` says what the probe says; `serve` runs from a file and logs JSON without secrets.
     async fn serve_and_health(broker: Broker) {
-        let config = config(&broker);
+        let mut config = config(&broker);
+        config.webhook[0].invalid = Invalid::Reject;
         let folder = tempfile::tempdir().unwrap();
         let serve = Serve::launch(&config, folder.path(), "true");
         let healthy = || hookbridge(["health", "--config"]).arg(&serve.file).output().unwrap();

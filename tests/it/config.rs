@@ -82,7 +82,10 @@ fn every_problem_is_reported_at_once() {
          [log]\nformat = \"xml\"\nlevel = \"loud\"\n",
         &[("HOOKBRIDGE__HTTP__MAX_HEADERS", "lots"), ("HOOKBRIDGE__KAFKA__BORKERS", "x")],
         &[
-            ("nonsense", "no such setting; known here: admin, auth, http, kafka, log, webhook"),
+            (
+                "nonsense",
+                "no such setting; known here: admin, auth, http, kafka, log, spool, webhook",
+            ),
             ("http.listen", "socket address"),
             ("http.max_body_bytes", "many"),
             ("http.prot", "known here: answer_timeout_ms, body_timeout_ms"),
@@ -219,4 +222,21 @@ fn secrets_do_not_print() {
         }
         assert!(printed.contains("user"), "{printed}");
     }
+}
+
+#[test]
+fn what_cannot_be_held_is_checked() {
+    check_problems(
+        &format!(
+            "{KEYS}[spool]\nmax_bytes = 1000\n\
+             [[webhook]]\nname = \"a\"\npath = \"/a\"\ntopic = \"a\"\ndead_letter_topic = \"a\"\n\
+             [[webhook]]\nname = \"b\"\npath = \"/b\"\ntopic = \"b\"\ninvalid = \"ignore\"\n"
+        ),
+        &[],
+        &[
+            ("spool.max_bytes", "more than http.max_body_bytes"),
+            ("webhook[0].dead_letter_topic", "not the topic itself"),
+            ("webhook[1].invalid", "dead-letter or reject"),
+        ],
+    );
 }

@@ -48,12 +48,14 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
 async fn produce_errors() {
     use Code::*;
     let refused = (StatusCode::SERVICE_UNAVAILABLE, "kafka_refused");
+    let kept = (StatusCode::OK, "dead_lettered");
     for (errors, (status, outcome)) in [
         (vec![RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED], refused),
-        (vec![RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP], refused),
+        (vec![RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP], kept),
         (vec![RD_KAFKA_RESP_ERR_POLICY_VIOLATION], refused),
+        (vec![RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE], kept),
         (
-            vec![RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE],
+            vec![RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 2],
             (StatusCode::PAYLOAD_TOO_LARGE, "record_too_large"),
         ),
         // The client tries again by itself, as long as there is time.
@@ -74,7 +76,7 @@ async fn produce_errors() {
         cluster.request_errors(RDKafkaApiKey::Produce, &errors);
         let answer = bridge.post(click("7")).await;
         assert_eq!(answer.status(), status, "{errors:?}");
-        assert_eq!(bridge.outcomes(outcome).await, if status == 200 { 2.0 } else { 1.0 });
+        assert_eq!(bridge.outcomes(outcome).await, if outcome == "accepted" { 2.0 } else { 1.0 });
         cluster.clear_request_errors(RDKafkaApiKey::Produce);
         until("well again", async || bridge.post(click("8")).await.status() == 200).await;
         assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await, "{errors:?}");

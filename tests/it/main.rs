@@ -13,21 +13,29 @@ mod accepts;
 mod cli;
 /// Files, variables, problems.
 mod config;
+/// A disk that fails, fills up, or comes back damaged.
+mod disk;
 /// The tables of the README against the code.
 mod docs;
-/// Kafka slow, away, unwilling or broken.
+/// Kafka slow, away, unwilling or broken, for a bridge without a spool.
 mod faults;
+/// Bodies that nobody can understand, and records that Kafka does not take.
+mod letters;
 /// Slow, large and many.
 mod limits;
 /// Names, labels, and that all are there from the start.
 mod metrics;
 /// The same key lands where a Java producer would put it.
 mod partitions;
+/// The promise, against everything that fails at once.
+mod proof;
 /// A table of requests, with status, tag and nothing published.
 mod rejects;
 /// TLS, passwords and rights.
 mod security;
 /// SIGTERM and the drain.
 mod shutdown;
+/// What Kafka cannot take now: held on disk, delivered later, in order.
+mod spool;
 /// The architecture's rules, read off the source.
 mod tidy;

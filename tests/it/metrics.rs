@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use hookbridge::config::{Config, Invalid};
 use tokio::time::Instant;
 
 use crate::on_every_broker;
@@ -8,7 +9,8 @@ use crate::support::{TestBridge, click};
 on_every_broker! {
     /// Every series exists before the first request, and counts what happens.
     async fn throughput_and_failures(broker: Broker) {
-        let bridge = TestBridge::start(&broker).await;
+        let reject = |config: &mut Config| config.webhook[0].invalid = Invalid::Reject;
+        let bridge = TestBridge::start_with(&broker, reject).await;
         let topic = bridge.topic().to_owned();
         let acknowledged =
             format!("hookbridge_kafka_records_total{{result=\"acknowledged\",topic=\"{topic}\"}}");
@@ -21,7 +23,19 @@ on_every_broker! {
             let series = format!("hookbridge_kafka_records_total{{result=\"{result}\",topic=\"{topic}\"}}");
             assert_eq!(bridge.metric(&series).await, 0.0);
         }
-        for series in ["hookbridge_spool_events", "hookbridge_spool_bytes"] {
+        for reason in hookbridge::metrics::DeadLetterReason::ALL {
+            let webhook = &bridge.config.webhook[0].name;
+            let reason = reason.tag();
+            let series =
+                format!("hookbridge_dead_letters_total{{reason=\"{reason}\",webhook=\"{webhook}\"}}");
+            assert_eq!(bridge.metric(&series).await, 0.0);
+        }
+        for series in [
+            "hookbridge_spool_events",
+            "hookbridge_spool_bytes",
+            "hookbridge_spool_refused_total{reason=\"full\"}",
+            "hookbridge_breaker_open",
+        ] {
             assert_eq!(bridge.metric(series).await, 0.0);
         }
         let version = env!("CARGO_PKG_VERSION");

@@ -81,6 +81,11 @@ impl Serve {
     /// Starts it on free ports, from a settings file in this folder, in a shell that has first run
     /// this command.
     pub fn launch(config: &Config, folder: &Path, first: &str) -> Serve {
+        Serve::launch_in(&["sh"], config, folder, first)
+    }
+
+    /// The same in another shell.
+    pub fn launch_in(shell: &[&str], config: &Config, folder: &Path, first: &str) -> Serve {
         let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [http, admin] = sockets.map(|socket| socket.local_addr().unwrap());
         let mut config = config.clone();
@@ -88,9 +93,9 @@ impl Serve {
         let file = settings_file(folder, &config);
         let program = env!("CARGO_BIN_EXE_hookbridge");
         let command = format!("{first} && exec {program} serve --config {}", file.display());
-        let mut shell = Command::new("sh");
-        let mut process =
-            Running(shell.args(["-c", &command]).stderr(Stdio::piped()).spawn().unwrap());
+        let mut run = Command::new(shell[0]);
+        run.args(&shell[1..]).args(["-c", &command]).stderr(Stdio::piped());
+        let mut process = Running(run.spawn().unwrap());
         let lines = lines(process.0.stderr.take().unwrap());
         let url = format!("http://{http}{}", config.webhook[0].path);
         Serve { http, admin, file, url, process, lines, log: String::new() }

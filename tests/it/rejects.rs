@@ -1,3 +1,4 @@
+use hookbridge::config::{Config, Invalid};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ type Case<'c> = (&'c str, &'c Method, &'c str, Option<&'c str>, Vec<u8>, u16);
 on_every_broker! {
     /// Each request that is refused: its status, its tag, its problem details, and no record.
     async fn refusals(broker: Broker) {
-        let bridge = TestBridge::start(&broker).await;
+        let reject = |config: &mut Config| config.webhook[0].invalid = Invalid::Reject;
+        let bridge = TestBridge::start_with(&broker, reject).await;
         let path = bridge.config.webhook[0].path.clone();
         let key = format!("Bearer {KEY}");
         let (good, post) = (click("7"), Method::POST);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use hookbridge::kafka::{Reader, Seen};
 use hookbridge::serve::{Drained, Listeners, run};
 use rdkafka::consumer::Consumer;
 use reqwest::{RequestBuilder, Response, StatusCode};
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -26,6 +28,11 @@ pub fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(path).expect("a fixture")
 }
 
+/// A click that can be told from others of its campaign.
+pub fn numbered(campid: &str, number: usize) -> Vec<u8> {
+    format!(r#"{{"campid":"{campid}","relid":"{number}"}}"#).into_bytes()
+}
+
 pub fn click(campid: &str) -> Vec<u8> {
     format!(r#"{{"type":"Email marketing","event":"click","campid":"{campid}"}}"#).into_bytes()
 }
@@ -37,9 +44,11 @@ pub struct TestBridge {
     pub config: Config,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Drained>>,
+    /// The spool's, if it has one of its own.
+    _folder: Option<TempDir>,
 }
 
-/// Settings for a test on this broker: any port, no delay, one key, a topic of its own.
+/// Settings for a test on this broker: any port, no delay, one key, a topic of its own, no spool.
 pub fn config(broker: &Broker) -> Config {
     let mut config = Config::default();
     config.http.listen = ([127, 0, 0, 1], 0).into();
@@ -47,6 +56,7 @@ pub fn config(broker: &Broker) -> Config {
     config.http.drain_delay_ms = 0;
     config.admin.listen = ([127, 0, 0, 1], 0).into();
     config.kafka.brokers = broker.addresses();
+    config.spool.dir = PathBuf::new();
     config.auth.api_key = Some(Secret::new(KEY));
     config.webhook[0].topic = unique("clicks");
     config
@@ -63,8 +73,22 @@ impl TestBridge {
         let mut config = config(broker);
         change(&mut config);
         broker.create_topic(&config.webhook[0].topic, 12).await;
+        broker.create_topic(&config.webhook[0].dead_letters(), 2).await;
         let bridge = TestBridge::launch(config);
         bridge.ready().await;
+        bridge
+    }
+
+    /// A bridge with its topic made and a spool of its own, ready to take clicks.
+    pub async fn start_spooling(broker: &Broker, change: impl FnOnce(&mut Config)) -> TestBridge {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("spool");
+        let change = |config: &mut Config| {
+            config.spool.dir = path;
+            change(config);
+        };
+        let mut bridge = TestBridge::start_with(broker, change).await;
+        bridge._folder = Some(folder);
         bridge
     }
 
@@ -81,7 +105,8 @@ impl TestBridge {
             let bridge = run(for_thread, listeners, stopped);
             runtime.expect("a runtime").block_on(bridge).expect("a bridge")
         });
-        TestBridge { http, admin, config, stop: Some(stop), thread: Some(thread) }
+        let (stop, thread) = (Some(stop), Some(thread));
+        TestBridge { http, admin, config, stop, thread, _folder: None }
     }
 
     pub fn topic(&self) -> &str {
@@ -128,6 +153,14 @@ impl TestBridge {
     pub async fn strangers(&self, outcome: &str) -> f64 {
         self.metric(&format!("hookbridge_requests_total{{outcome=\"{outcome}\",webhook=\"none\"}}"))
             .await
+    }
+
+    /// The one dead letter, with its headers.
+    pub fn dead_letter(&self) -> Seen {
+        let topic = self.config.webhook[0].dead_letters();
+        let letter = records(&self.config, &topic, 1).remove(0);
+        assert_eq!(count(&self.config.kafka.brokers, &topic), 1);
+        letter
     }
 
     /// How many records the topic holds.

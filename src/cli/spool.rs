@@ -1,0 +1,152 @@
+//! `hookbridge spool`: what waits in a spool's folder, and its way to Kafka without a bridge: for a
+//! volume that a replica left behind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::{Timestamp, Unit};
+use tokio::time::Instant;
+
+use super::serve::{signals, start_logging};
+use super::{Exit, fail, report};
+use crate::breaker::Breaker;
+use crate::config::Config;
+use crate::delivery;
+use crate::health::Health;
+use crate::kafka::Kafka;
+use crate::serve::{self, StartError, Store};
+use crate::spool::{self, Contents};
+
+/// How often the progress bar moves.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long events that are on their way when it is stopped may take.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what waits: events, bytes and age, for each topic
+    Status,
+    /// Send everything to Kafka; what is stopped midway goes on where it was
+    Drain,
+}
+
+impl Command {
+    pub fn run(self, config: Config) -> Exit {
+        if !config.spool.is_on() {
+            return fail("there is no spool: spool.dir is empty");
+        }
+        match self {
+            Command::Status => status(&config),
+            Command::Drain => drain(config),
+        }
+    }
+}
+
+fn status(config: &Config) -> Exit {
+    let folder = config.spool.dir.display();
+    let contents = match spool::contents(&config.spool.dir) {
+        Ok(contents) => contents,
+        Err(spool::StoreError::InUse) => {
+            return fail(format!(
+                "{folder}: another process uses it, such as a running bridge; see \
+                 hookbridge_spool_events and its neighbours at its /metrics"
+            ));
+        }
+        Err(error) => return fail(format!("{folder}: {error}")),
+    };
+    println!("{folder}");
+    print(&contents);
+    Exit::Clean
+}
+
+fn print(contents: &Contents) {
+    let mut total = spool::Waitings::default();
+    let rows: BTreeMap<_, _> = contents.topics.iter().collect();
+    let width = rows.keys().map(|topic| topic.len()).max().unwrap_or(0).max("total".len());
+    let line = |name: &str, waiting: &spool::Waitings| {
+        let oldest = waiting.oldest_ms.map_or(String::new(), age);
+        println!(
+            "  {name:<width$}  {:>10} events  {:>14} bytes{oldest}",
+            waiting.events, waiting.bytes
+        );
+    };
+    for (topic, waiting) in rows {
+        line(topic, waiting);
+        total.add(waiting);
+    }
+    line("total", &total);
+    if contents.set_aside > 0 {
+        println!("  {} events are set aside: no topic takes them", contents.set_aside);
+    }
+    if contents.damaged > 0 {
+        println!("  {} events are damaged and cannot be delivered", contents.damaged);
+    }
+}
+
+/// How long ago something was, in words.
+fn age(then_ms: i64) -> String {
+    let Ok(then) = Timestamp::from_millisecond(then_ms) else { return String::new() };
+    let age = Timestamp::now().duration_since(then).round(Unit::Second);
+    age.map_or(String::new(), |age| format!("  oldest from {then} ({age:#} ago)"))
+}
+
+fn drain(config: Config) -> Exit {
+    start_logging(&config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let drained = match runtime {
+        Ok(runtime) => runtime.block_on(drain_until_empty(&config)),
+        Err(error) => return fail(error),
+    };
+    match drained {
+        Ok(0) => Exit::Clean,
+        Ok(left) => fail(format!("{left} events are left; run it again to go on")),
+        Err(StartError::Config(problem)) => report(&[problem]),
+        Err(error) => fail(error),
+    }
+}
+
+/// Drains until the spool is empty or a signal comes. Returns how many events are left.
+async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
+    let mut signals = signals()?;
+    let metrics = Arc::new(serve::metrics(config)?);
+    let health = Arc::new(Health::default());
+    let breaker = Breaker::new(metrics.breaker.clone(), true);
+    let kafka = Kafka::start(config, metrics.clone(), health.clone(), breaker.clone())?;
+    let ack_timeout = config.kafka.ack_timeout();
+    let shared = delivery::Shared { breaker, health, metrics: metrics.clone(), ack_timeout };
+    let Some(store) = Store::open(config, &kafka, &shared)? else { return Ok(0) };
+    let total = store.spool.events();
+    let bar = ProgressBar::new(total).with_style(style());
+    let set_aside = || metrics.spool.set_aside.get();
+    while store.spool.events() > 0 {
+        bar.set_position(total.saturating_sub(store.spool.events()));
+        bar.set_message(if store.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
+        tokio::select! {
+            () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+            () = signals.next() => break,
+        }
+    }
+    let left = store.drain.finish(Instant::now() + FINISH_TIMEOUT).await;
+    bar.set_position(total.saturating_sub(left));
+    bar.abandon_with_message("");
+    println!(
+        "{} events delivered, {left} left, {} set aside",
+        total - left.min(total),
+        set_aside()
+    );
+    let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
+    drop(closed);
+    store.keeper.close();
+    Ok(left)
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template(
+        "{bar:30} {human_pos} of {human_len} events  {per_sec}  {eta} left  {msg}",
+    );
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+}

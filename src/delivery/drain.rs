@@ -1,0 +1,329 @@
+//! Takes events from the spool to Kafka: oldest first, each lane in its order, on a thread of its own.
+//!
+//! It works in passes, from the oldest event to the newest. A lane or a topic that does not get through
+//! is left out for the rest of the pass, so that a partition without a leader or a topic that is not
+//! there does not hold up the others. An event leaves the spool only after its acknowledgement.
+//!
+//! While the breaker is open a pass is a probe: a few of the oldest events, and when one of them is
+//! acknowledged the breaker closes.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{error, info, warn};
+
+use super::{Late, Shared, dead_letter_reason};
+use crate::kafka::{Failure, Publisher, Remedy, Sent};
+use crate::metrics::DeadLetterReason;
+use crate::route::Record;
+use crate::spool::{Place, Spool, State, Waiting};
+
+/// Events that are on their way at once: enough for batches, and few enough that a live event waits
+/// behind them for some milliseconds only.
+const CHUNK: usize = 2_048;
+
+/// Events that are risked to find out whether Kafka is back.
+const PROBE: usize = 32;
+
+/// How long to rest after a pass that moved nothing; doubled each time.
+const REST_MIN: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// A fruitless pass through a large spool is followed by a rest so many times as long.
+const REST_FACTOR: u32 = 4;
+
+/// How often to look whether the spool is empty.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The running drain.
+pub struct Drain {
+    spool: Spool,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread works with.
+struct Worker {
+    publisher: Publisher,
+    spool: Spool,
+    shared: Shared,
+}
+
+/// An event on its way.
+struct Flight {
+    place: Place,
+    record: Arc<Record>,
+    sent: Sent,
+}
+
+/// What does not get through in this pass.
+#[derive(Default)]
+struct Blocked {
+    lanes: HashSet<usize>,
+    topics: HashSet<Arc<str>>,
+}
+
+/// What came of a chunk.
+#[derive(Default)]
+struct Progress {
+    sent: usize,
+    moved: usize,
+}
+
+impl Drain {
+    /// Starts draining.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn start(publisher: Publisher, spool: Spool, shared: Shared) -> io::Result<Drain> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let postman = publisher.postman();
+        let worker = Worker { publisher, spool: spool.clone(), shared };
+        let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    never = postman => match never {},
+                    never = worker.run() => match never {},
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Drain { spool, stop, thread })
+    }
+
+    /// Waits until the spool is empty, at most until the deadline, and stops. Returns how many events
+    /// are left on disk.
+    pub async fn finish(self, deadline: Instant) -> u64 {
+        while self.spool.events() > 0 && Instant::now() < deadline {
+            sleep(LOOK_INTERVAL).await;
+        }
+        drop(self.stop);
+        let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
+        self.spool.events()
+    }
+}
+
+impl Worker {
+    async fn run(self) -> std::convert::Infallible {
+        let mut rest = REST_MIN;
+        loop {
+            self.shared.breaker.close_if_well();
+            let (began, waiting) = (Instant::now(), self.spool.events());
+            if waiting > 0 && self.pass().await > 0 {
+                rest = REST_MIN;
+                if self.spool.events() == 0 {
+                    info!("The spool is empty.");
+                }
+                continue;
+            }
+            rest = rest.max(began.elapsed() * REST_FACTOR);
+            tokio::select! {
+                () = sleep(rest) => rest = (rest * 2).min(REST_MAX),
+                () = self.spool.work() => rest = REST_MIN,
+                () = self.shared.breaker.rung() => rest = REST_MIN,
+            }
+        }
+    }
+
+    /// From the oldest event to the newest. Returns how many left the spool.
+    async fn pass(&self) -> usize {
+        // Nothing of this pass goes to a later producer: what the present one fails comes first there.
+        let generation = self.publisher.generation();
+        let mut blocked = Blocked::default();
+        let (mut from, mut moved) = (0, 0);
+        loop {
+            let is_probe = self.shared.breaker.is_open();
+            if is_probe && !self.may_probe() {
+                return moved;
+            }
+            let count = if is_probe { PROBE } else { CHUNK };
+            let Some(chunk) = self.spool.read(from, count).await else { return moved };
+            let Some(last) = chunk.last() else { return moved };
+            from = last.place.sequence + 1;
+            let progress = self.deliver(chunk, generation, &mut blocked).await;
+            moved += progress.moved;
+            let is_stuck = is_probe && progress.sent > 0 && !self.shared.breaker.close_if_well();
+            if is_stuck || self.publisher.generation() != generation {
+                return moved;
+            }
+        }
+    }
+
+    /// Whether there is anything to find out that the events with the client do not tell, and nothing
+    /// on the direct way that should go before.
+    fn may_probe(&self) -> bool {
+        let tells = self.spool.claimed() > 0 && !self.shared.health.hears_brokers();
+        self.shared.breaker.is_quiet() && !tells
+    }
+
+    async fn deliver(
+        &self,
+        chunk: Vec<Waiting>,
+        generation: u64,
+        blocked: &mut Blocked,
+    ) -> Progress {
+        let mut flights = Vec::with_capacity(chunk.len());
+        let mut progress = Progress::default();
+        for Waiting { place, state } in chunk {
+            match state {
+                State::Claimed => {
+                    blocked.lanes.insert(place.lane());
+                }
+                State::Damaged(damage) => {
+                    error!(%damage, "An event in the spool is damaged; it is set aside.");
+                    self.shared.metrics.spool.damages.inc();
+                    self.spool.set_aside(place);
+                }
+                State::Ready(record) if blocked.has(place, &record) => {}
+                State::Ready(record) => {
+                    flights.push(self.send(place, Arc::new(record), generation));
+                }
+            }
+        }
+        progress.sent = flights.len();
+        let deadline = Instant::now() + self.shared.ack_timeout;
+        let mut alone = Vec::new();
+        for mut flight in flights {
+            match timeout_at(deadline, flight.sent.verdict()).await {
+                Ok(Ok(_acknowledged)) => {
+                    self.delivered(flight.place);
+                    progress.moved += 1;
+                }
+                Ok(Err(failure)) => match failure.remedy() {
+                    Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
+                    Remedy::Spool | Remedy::Rebuild => self.keep(flight, failure, blocked),
+                },
+                Err(_elapsed) => self.overdue(flight, blocked),
+            }
+        }
+        for flight in alone {
+            if !blocked.has(flight.place, &flight.record) {
+                progress.moved +=
+                    usize::from(self.deliver_alone(flight, generation, blocked).await);
+            } else {
+                self.spool.release(flight.place);
+            }
+        }
+        progress
+    }
+
+    fn send(&self, place: Place, record: Arc<Record>, generation: u64) -> Flight {
+        self.spool.claim(place);
+        let sent = self.publisher.send(record.clone(), Some(generation));
+        Flight { place, record, sent }
+    }
+
+    fn delivered(&self, place: Place) {
+        self.shared.breaker.succeeded();
+        self.spool.remove(place);
+    }
+
+    /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
+    fn keep(&self, flight: Flight, failure: Failure, blocked: &mut Blocked) {
+        if failure.remedy() == Remedy::Spool {
+            self.shared.breaker.failed();
+        }
+        blocked.topics.insert(flight.record.topic().clone());
+        self.spool.release(flight.place);
+    }
+
+    /// The client has not given up; but its lane waits.
+    fn overdue(&self, flight: Flight, blocked: &mut Blocked) {
+        self.shared.breaker.failed();
+        blocked.lanes.insert(flight.place.lane());
+        let late = Late::new(flight.sent, flight.place, &self.spool, &self.shared.breaker);
+        tokio::spawn(late.settle());
+    }
+
+    /// Sends an event by itself: a batch is refused as one, so that nothing is known against most of
+    /// the events in it. What is refused alone belongs to the dead letters.
+    async fn deliver_alone(&self, flight: Flight, generation: u64, blocked: &mut Blocked) -> bool {
+        let deadline = Instant::now() + self.shared.ack_timeout;
+        let mut flight = self.send(flight.place, flight.record, generation);
+        match timeout_at(deadline, flight.sent.verdict()).await {
+            Ok(Ok(_acknowledged)) => {
+                self.delivered(flight.place);
+                true
+            }
+            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {
+                match dead_letter_reason(&flight.record, failure) {
+                    Some(reason) => self.bury(flight, failure, reason, generation, blocked).await,
+                    None => {
+                        self.set_aside(&flight, failure);
+                        true
+                    }
+                }
+            }
+            Ok(Err(failure)) => {
+                self.keep(flight, failure, blocked);
+                false
+            }
+            Err(_elapsed) => {
+                self.overdue(flight, blocked);
+                false
+            }
+        }
+    }
+
+    /// Sends an event to the dead letters.
+    async fn bury(
+        &self,
+        flight: Flight,
+        why: Failure,
+        reason: DeadLetterReason,
+        generation: u64,
+        blocked: &mut Blocked,
+    ) -> bool {
+        let topic = flight.record.topic().clone();
+        let letter = Record::clone(&flight.record).into_dead_letter(reason.tag(), &why.explain());
+        let deadline = Instant::now() + self.shared.ack_timeout;
+        let mut flight = self.send(flight.place, Arc::new(letter), generation);
+        match timeout_at(deadline, flight.sent.verdict()).await {
+            Ok(Ok(_acknowledged)) => {
+                self.shared.metrics.dead_letter(flight.record.webhook(), reason);
+                warn!(
+                    topic = &*topic,
+                    reason = why.explain(),
+                    "An event went to the dead letters."
+                );
+                self.delivered(flight.place);
+                true
+            }
+            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {
+                self.set_aside(&flight, failure);
+                true
+            }
+            Ok(Err(failure)) => {
+                self.keep(flight, failure, blocked);
+                false
+            }
+            Err(_elapsed) => {
+                self.overdue(flight, blocked);
+                false
+            }
+        }
+    }
+
+    /// Neither the topic nor its dead letters take it: it is kept for the operator.
+    fn set_aside(&self, flight: &Flight, failure: Failure) {
+        error!(
+            topic = &**flight.record.topic(),
+            reason = failure.explain(),
+            "An event is set aside: its dead letters do not take it either."
+        );
+        self.spool.set_aside(flight.place);
+    }
+}
+
+impl Blocked {
+    fn has(&self, place: Place, record: &Record) -> bool {
+        self.lanes.contains(&place.lane()) || self.topics.contains(record.topic())
+    }
+}

@@ -1,0 +1,213 @@
+use hookbridge::kafka::Seen;
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+use rdkafka::types::RDKafkaApiKey;
+use reqwest::StatusCode;
+
+use crate::brokers::{Broker, create_topic};
+use crate::on_every_broker;
+use crate::support::{TestBridge, click, config, count, records, until};
+
+fn header<'s>(seen: &'s Seen, name: &str) -> &'s str {
+    let found = seen.headers.iter().find(|(found, _)| found == name);
+    &found.unwrap_or_else(|| panic!("no {name} in {:?}", seen.headers)).1
+}
+
+on_every_broker! {
+    /// Bodies that cannot be understood: answered 200 and kept, bytes unchanged, with what an operator
+    /// needs to know; nothing of them in the topic.
+    async fn kept_with_their_reason(broker: Broker) {
+        let bodies: [(&[u8], &str, &str); 8] = [
+            (b"", "malformed", "The body is not JSON: see line 1, column 0"),
+            (b"{\"campid\":7", "malformed", "The body is not JSON: see line 1, column 11"),
+            (b"{\"campid\":\"\xff\"}", "malformed", "The body is not JSON: it is not UTF-8"),
+            (b"[{\"campid\":7}]", "invalid", "The body is not a JSON object"),
+            (b"{}", "invalid", "The event has no usable key"),
+            (b"{\"campid\":1.5}", "invalid", "The event has no usable key"),
+            (b"{\"campid\":7,\"type\":\"SMS\"}", "invalid", "The event's type is not this webhook's"),
+            (b"{\"campid\":7,\"event\":\"open\"}", "invalid", "The event's name is not this webhook's"),
+        ];
+        let bridge = TestBridge::start(&broker).await;
+        for (body, ..) in bodies {
+            assert_eq!(bridge.post(body).await.status(), StatusCode::OK);
+        }
+        let webhook = &bridge.config.webhook[0];
+        let letters = records(&bridge.config, &webhook.dead_letters(), bodies.len());
+        for (body, reason, detail) in bodies {
+            let letter = letters.iter().find(|letter| letter.value == body);
+            let letter = letter.unwrap_or_else(|| panic!("{body:?} is not there"));
+            assert_eq!(letter.key, None);
+            assert_eq!(header(letter, "hookbridge-reason"), reason);
+            assert_eq!(header(letter, "hookbridge-detail"), detail);
+            assert_eq!(header(letter, "hookbridge-webhook"), webhook.name);
+            assert_eq!(header(letter, "hookbridge-caller"), "api_key");
+            assert_eq!(header(letter, "hookbridge-topic"), webhook.topic);
+            let received = header(letter, "hookbridge-received-at").parse::<jiff::Timestamp>();
+            assert_eq!(letter.timestamp_ms, Some(received.unwrap().as_millisecond()));
+            assert_eq!(header(letter, "ce_id").len(), 36);
+        }
+        assert_eq!(bridge.outcomes("dead_lettered").await, 8.0);
+        for (reason, times) in [("malformed", 3.0), ("invalid", 5.0)] {
+            let name = &webhook.name;
+            let series =
+                format!("hookbridge_dead_letters_total{{reason=\"{reason}\",webhook=\"{name}\"}}");
+            assert_eq!(bridge.metric(&series).await, times);
+        }
+        assert_eq!(bridge.count(), 0);
+    }
+}
+
+/// Without a topic for them, dead letters wait on disk, and hold up nobody; as soon as there is one,
+/// they go there.
+#[tokio::test]
+async fn wait_for_their_topic() {
+    let Some(broker) = Broker::kafka() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&broker);
+    config.spool.dir = folder.path().into();
+    broker.create_topic(&config.webhook[0].topic, 3).await;
+    let bridge = TestBridge::launch(config);
+    bridge.ready().await;
+    assert_eq!(bridge.post("{").await.status(), StatusCode::OK);
+    assert_eq!(bridge.metric("hookbridge_spool_events").await, 1.0);
+    for _ in 0..3 {
+        assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    }
+    assert_eq!(bridge.outcomes("accepted").await, 3.0);
+    let letters = bridge.config.webhook[0].dead_letters();
+    broker.create_topic(&letters, 1).await;
+    until("delivered", async || bridge.metric("hookbridge_spool_events").await == 0.0).await;
+    assert_eq!(bridge.dead_letter().value, b"{");
+    assert_eq!(bridge.count(), 3);
+}
+
+/// A record larger than its topic takes goes to the dead letters, with its key's order kept around
+/// it; with and without a spool.
+#[tokio::test]
+async fn larger_than_the_topic_takes() {
+    let Some(broker) = Broker::kafka() else { return };
+    for has_spool in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&broker);
+        if has_spool {
+            config.spool.dir = folder.path().into();
+        }
+        let webhook = config.webhook[0].clone();
+        let small = [("max.message.bytes", "2000")];
+        create_topic(&broker.addresses(), &webhook.topic, 3, 1, &small).await;
+        broker.create_topic(&webhook.dead_letters(), 1).await;
+        let bridge = TestBridge::launch(config);
+        bridge.ready().await;
+        let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
+        assert_eq!(bridge.post(large.clone()).await.status(), StatusCode::OK);
+        assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+        until("one letter", async || {
+            count(&broker.addresses(), &webhook.dead_letters()) == 1 && bridge.count() == 1
+        })
+        .await;
+        let letter = bridge.dead_letter();
+        assert_eq!(letter.value, large.as_bytes());
+        assert_eq!(header(&letter, "hookbridge-reason"), "too_large");
+        assert_eq!(header(&letter, "hookbridge-topic"), webhook.topic);
+        assert_eq!(header(&letter, "content-type"), "application/json");
+        let series = format!(
+            "hookbridge_dead_letters_total{{reason=\"too_large\",webhook=\"{}\"}}",
+            webhook.name
+        );
+        assert_eq!(bridge.metric(&series).await, 1.0);
+        // And when all else fails it is kept on disk, out of everybody's way.
+        if has_spool {
+            assert_eq!(bridge.metric("hookbridge_spool_set_aside_events").await, 0.0);
+        }
+    }
+}
+
+/// What not even the dead letters take is set aside on disk.
+#[tokio::test]
+async fn larger_than_the_dead_letters_take() {
+    let Some(broker) = Broker::kafka() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&broker);
+    config.spool.dir = folder.path().into();
+    let webhook = config.webhook[0].clone();
+    let small = [("max.message.bytes", "2000")];
+    create_topic(&broker.addresses(), &webhook.topic, 3, 1, &small).await;
+    create_topic(&broker.addresses(), &webhook.dead_letters(), 1, 1, &small).await;
+    let bridge = TestBridge::launch(config);
+    bridge.ready().await;
+    let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
+    assert_eq!(bridge.post(large).await.status(), StatusCode::OK);
+    assert_eq!(bridge.post(" ".repeat(3_000)).await.status(), StatusCode::OK);
+    until("set aside", async || {
+        bridge.metric("hookbridge_spool_set_aside_events").await == 2.0
+            && bridge.metric("hookbridge_spool_events").await == 0.0
+    })
+    .await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    assert_eq!(bridge.outcomes("accepted").await, 1.0);
+}
+
+/// Every error code that a broker may answer with, row by row: whether the record ends in the topic or
+/// with the dead letters, that it is answered 200 either way, and that the next one goes directly.
+#[tokio::test]
+async fn every_produce_error() {
+    use Code::*;
+    let delivered = [
+        RD_KAFKA_RESP_ERR_UNKNOWN,
+        RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+        // Damaged on the wire: the client sends it again.
+        RD_KAFKA_RESP_ERR_INVALID_MSG,
+        RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION,
+        RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+        RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
+        RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION,
+        RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+        RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+        RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING,
+        RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
+        RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
+        RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED,
+        RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+        RD_KAFKA_RESP_ERR__TRANSPORT,
+    ];
+    let buried = [
+        RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE,
+        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
+        RD_KAFKA_RESP_ERR_INVALID_RECORD,
+    ];
+    let broker = Broker::embedded();
+    let cluster = broker.development().cluster();
+    for (codes, is_buried) in [(&delivered[..], false), (&buried[..], true)] {
+        for code in codes {
+            let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
+            assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK, "{code:?}");
+            // Once for the direct way, once for the drain's first try, once for its second.
+            let times = if is_buried { 3 } else { 1 };
+            cluster.request_errors(RDKafkaApiKey::Produce, &vec![*code; times]);
+            assert_eq!(bridge.post(click("8")).await.status(), StatusCode::OK, "{code:?}");
+            until("delivered", async || bridge.metric("hookbridge_spool_events").await == 0.0)
+                .await;
+            cluster.clear_request_errors(RDKafkaApiKey::Produce);
+            let letters = count(&broker.addresses(), &bridge.config.webhook[0].dead_letters());
+            let there = (bridge.count(), letters);
+            assert_eq!(there, if is_buried { (1, 1) } else { (2, 0) }, "{code:?}");
+            until("direct again", async || {
+                let before = bridge.outcomes("accepted").await;
+                assert_eq!(bridge.post(click("9")).await.status(), StatusCode::OK, "{code:?}");
+                bridge.outcomes("accepted").await > before
+            })
+            .await;
+        }
+    }
+}

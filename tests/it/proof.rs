@@ -1,0 +1,364 @@
+//! The proof of the promise: a steady load while everything fails that can, and at the end the clicks
+//! that were answered 200 against those in Kafka.
+//!
+//! In a short form it is a part of the tests. The long form, with a million clicks and more:
+//!
+//! ```text
+//! HOOKBRIDGE_PROOF=long cargo test --release --test it -- --nocapture --test-threads 1 proof
+//! ```
+
+mod load;
+mod proxy;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookbridge::config::Config;
+use hookbridge::kafka::Reader;
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+use rdkafka::types::RDKafkaApiKey;
+use tokio::time::{Instant, sleep};
+
+use crate::brokers::{Broker, Kafka, create_topic, delete_topic, variable};
+use crate::process::Serve;
+use crate::support::{PATIENCE, TestBridge, config, until};
+use load::{Book, Load, read_mark};
+use proxy::{Mode, Proxy};
+
+/// How much of everything.
+struct Form {
+    clicks_per_second: usize,
+    rounds: usize,
+    kills: usize,
+    /// How long a fault lasts.
+    fault: Duration,
+    /// How many clicks the Kafka part is to send at least.
+    clicks_min: usize,
+}
+
+impl Form {
+    fn asked_for() -> Form {
+        match variable("HOOKBRIDGE_PROOF").as_deref() {
+            Some("long") => Form {
+                clicks_per_second: 2_500,
+                rounds: 3,
+                kills: 50,
+                fault: Duration::from_secs(12),
+                clicks_min: 1_000_000,
+            },
+            None | Some("short") => Form {
+                clicks_per_second: 400,
+                rounds: 1,
+                kills: 4,
+                fault: Duration::from_secs(4),
+                clicks_min: 5_000,
+            },
+            Some(other) => panic!("HOOKBRIDGE_PROOF is {other}; it may be short or long"),
+        }
+    }
+}
+
+/// A cluster of three with a proxy before each, and its topics.
+struct Cluster {
+    nodes: [Kafka; 3],
+    proxies: Vec<Proxy>,
+    /// For those who look into the topics, past the proxies.
+    direct: Config,
+}
+
+impl Cluster {
+    async fn start() -> Option<(Cluster, Config)> {
+        let nodes = Kafka::start_three()?;
+        let mut proxies = Vec::new();
+        for node in &nodes {
+            proxies.push(Proxy::start(node.proxy_ports()).await);
+        }
+        let addresses =
+            |of: &dyn Fn(&Kafka) -> String| nodes.iter().map(of).collect::<Vec<_>>().join(",");
+        let direct = config(&Broker::Kafka(addresses(&Kafka::plaintext)));
+        let mut proxied = direct.clone();
+        proxied.kafka.brokers = addresses(&|node| format!("127.0.0.1:{}", node.proxy_ports().0));
+        let cluster = Cluster { nodes, proxies, direct };
+        cluster.create_topic().await;
+        let letters = cluster.direct.webhook[0].dead_letters();
+        create_topic(&cluster.direct.kafka.brokers, &letters, 2, 3, &SAFE).await;
+        Some((cluster, proxied))
+    }
+
+    async fn create_topic(&self) {
+        let topic = &self.direct.webhook[0].topic;
+        create_topic(&self.direct.kafka.brokers, topic, 12, 3, &SAFE).await;
+    }
+
+    fn set_proxies(&self, mode: Mode) {
+        self.proxies.iter().for_each(|proxy| proxy.set(mode));
+    }
+}
+
+const SAFE: [(&str, &str); 1] = [("min.insync.replicas", "2")];
+
+/// Everything of one click that is in Kafka.
+#[derive(Default)]
+struct Seen {
+    ids: Vec<String>,
+}
+
+/// What is in Kafka.
+#[derive(Default)]
+struct Found {
+    clicks: HashMap<(Arc<str>, u32), Seen>,
+    records: usize,
+    /// Clicks of a campaign that came after a later one, first appearances alone.
+    out_of_order: usize,
+}
+
+impl Found {
+    /// Reads the topic and its dead letters: the clicks of campaigns whose names begin so.
+    fn in_kafka(config: &Config, name: &str) -> Found {
+        let mut found = Found::default();
+        found.read(config, &config.webhook[0].topic, name);
+        found.read(config, &config.webhook[0].dead_letters(), name);
+        found
+    }
+
+    /// Reads a topic to its present end.
+    fn read(&mut self, config: &Config, topic: &str, name: &str) {
+        let expected = crate::support::count(&config.kafka.brokers, topic);
+        let reader = Reader::open(config, topic, PATIENCE).unwrap();
+        let mut highest: HashMap<Arc<str>, u32> = HashMap::new();
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut left = expected;
+        while left > 0 {
+            let Some(record) = reader.next(Duration::from_millis(100)).unwrap() else {
+                assert!(Instant::now() < deadline, "{left} of {expected} records do not come");
+                continue;
+            };
+            deadline = Instant::now() + PATIENCE;
+            left -= 1;
+            let (campaign, number) = read_mark(&record.value).expect("a click of ours");
+            if !campaign.starts_with(name) {
+                continue;
+            }
+            self.records += 1;
+            let id = record.headers.into_iter().find(|(name, _)| name == "ce_id").unwrap().1;
+            let seen = self.clicks.entry((campaign.clone(), number)).or_default();
+            seen.ids.push(id);
+            if record.key.is_some() && seen.ids.len() == 1 {
+                let highest = highest.entry(campaign).or_insert(number);
+                self.out_of_order += usize::from(number < *highest);
+                *highest = number.max(*highest);
+            }
+        }
+    }
+
+    /// Holds what was answered against what is there. Says it all before it judges.
+    fn judge(&self, name: &str, book: &Book, bridge_crashed: bool) {
+        let lost = book.held.iter().filter(|click| !self.clicks.contains_key(*click)).count();
+        let duplicates = self.records - self.clicks.len();
+        let other_ids =
+            self.clicks.values().filter(|seen| seen.ids.iter().any(|id| *id != seen.ids[0]));
+        let other_ids = other_ids.count();
+        let refused: usize = book.refused.values().sum();
+        println!(
+            "\n{name}: {} sent, {} answered 200, {} in Kafka, {lost} lost, {duplicates} duplicates \
+             ({:.4} %), {other_ids} of them with another ce_id, {refused} refused {:?}, {} without \
+             an answer, {} out of order",
+            book.sent,
+            book.held.len(),
+            self.clicks.len(),
+            100.0 * duplicates as f64 / self.records.max(1) as f64,
+            book.refused,
+            book.unanswered,
+            self.out_of_order,
+        );
+        assert_eq!((lost, other_ids, refused), (0, 0, 0), "lost, other ids, refused");
+        if !bridge_crashed {
+            assert_eq!((book.unanswered, self.out_of_order), (0, 0), "unanswered, out of order");
+        }
+    }
+}
+
+/// Waits until the load has brought so many more clicks home.
+async fn more(load: &Load, clicks: usize) {
+    let before = load.held();
+    until("more clicks", async || load.held() >= before + clicks).await;
+}
+
+async fn delivered(serve: &Serve) {
+    until("everything is delivered", async || serve.metric("hookbridge_spool_events").await == 0.0)
+        .await;
+}
+
+/// Brokers that die, hang, restart and change leaders; a network that delays, cuts and swallows; a
+/// topic that goes and comes: no click is refused, lost or out of order.
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_kafka() {
+    let form = Form::asked_for();
+    let Some((cluster, mut config)) = Cluster::start().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    config.spool.dir = folder.path().join("spool");
+    let mut serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    let load = Load::start(serve.url(), form.clicks_per_second, "steady");
+    let mut memory_max = 0.0_f64;
+    let mut round = 0;
+    while round < form.rounds || load.held() < form.clicks_min {
+        round += 1;
+        for fault in [
+            "one killed",
+            "one hangs",
+            "all killed",
+            "all hang",
+            "rolling",
+            "late",
+            "cut",
+            "swallowed",
+        ] {
+            let [first, second, third] = &cluster.nodes;
+            match fault {
+                "one killed" => {
+                    second.kill();
+                    sleep(form.fault).await;
+                    second.resume();
+                }
+                "one hangs" => {
+                    third.signal("STOP");
+                    sleep(2 * form.fault).await;
+                    third.signal("CONT");
+                }
+                "all killed" => {
+                    cluster.nodes.iter().for_each(Kafka::kill);
+                    sleep(form.fault).await;
+                    resume_all(&cluster.nodes);
+                }
+                "all hang" => {
+                    cluster.nodes.iter().for_each(|node| node.signal("STOP"));
+                    sleep(3 * form.fault).await;
+                    cluster.nodes.iter().for_each(|node| node.signal("CONT"));
+                }
+                "rolling" => {
+                    for node in [third, second, first] {
+                        node.kill();
+                        node.resume();
+                        more(&load, form.clicks_per_second).await;
+                    }
+                }
+                "late" => cluster.set_proxies(Mode::Delay(Duration::from_millis(900))),
+                "cut" => cluster.set_proxies(Mode::Cut),
+                _ => cluster.set_proxies(Mode::Swallow),
+            }
+            if matches!(fault, "late" | "cut" | "swallowed") {
+                sleep(form.fault).await;
+                cluster.set_proxies(Mode::Pass);
+            }
+            more(&load, 2 * form.clicks_per_second).await;
+            memory_max = memory_max.max(serve.metric("process_resident_memory_bytes").await);
+            println!(
+                "{fault}: {} held, spool {}",
+                load.held(),
+                serve.metric("hookbridge_spool_events").await
+            );
+        }
+    }
+    let book = load.stop().await;
+    delivered(&serve).await;
+    let webhook = &cluster.direct.webhook[0];
+    let found = Found::in_kafka(&cluster.direct, "steady");
+    println!("memory of the bridge: at most {:.0} MB", memory_max / 1e6);
+    found.judge("Kafka fails", &book, false);
+    assert!(memory_max < 200e6, "{memory_max} bytes");
+
+    // What was in the topic is gone with it; what comes while there is none is not.
+    delete_topic(&cluster.direct.kafka.brokers, &webhook.topic).await;
+    let load = Load::start(serve.url(), form.clicks_per_second, "deleted");
+    more(&load, 3 * form.clicks_per_second).await;
+    assert!(serve.metric("hookbridge_spool_events").await > 0.0);
+    cluster.create_topic().await;
+    more(&load, 3 * form.clicks_per_second).await;
+    let book = load.stop().await;
+    delivered(&serve).await;
+    let found = Found::in_kafka(&cluster.direct, "deleted");
+    found.judge("topic deleted and made again", &book, false);
+    assert!(!serve.has_logged("panicked"));
+    assert_eq!(serve.stop().0, 0);
+}
+
+fn resume_all(nodes: &[Kafka; 3]) {
+    // At once: the first alone cannot serve topics with three replicas.
+    std::thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(|| node.resume()))));
+}
+
+/// A producer that breaks down again and again, and is replaced, under load: every click is there once
+/// or twice with the same id, and in its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_the_producer() {
+    let form = Form::asked_for();
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
+    let load = Load::start(&bridge.url(), form.clicks_per_second, "broken");
+    let cluster = broker.development().cluster();
+    let rebuilds = "hookbridge_kafka_producer_rebuilds_total";
+    for rebuild in 1..=8 * form.rounds {
+        more(&load, form.clicks_per_second / 2).await;
+        let code = [
+            Code::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+            Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING,
+        ][rebuild % 2];
+        let before = bridge.metric(rebuilds).await;
+        until("replaced", async || {
+            cluster.request_errors(RDKafkaApiKey::Produce, &[code]);
+            bridge.metric(rebuilds).await > before
+        })
+        .await;
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    }
+    more(&load, form.clicks_per_second).await;
+    let book = load.stop().await;
+    until("everything is delivered", async || {
+        bridge.metric("hookbridge_spool_events").await == 0.0
+    })
+    .await;
+    Found::in_kafka(&bridge.config, "broken").judge("producer replaced", &book, false);
+}
+
+/// The bridge killed or told to stop at any moment, with Kafka and without: nothing that was answered
+/// 200 is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_the_bridge() {
+    let form = Form::asked_for();
+    let Some((cluster, mut config)) = Cluster::start().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    config.spool.dir = folder.path().join("spool");
+    config.http.drain_timeout_ms = 10_000;
+    let mut serve = launch(&config, folder.path()).await;
+    let load = Load::start(serve.url(), form.clicks_per_second, "crash");
+    for kill in 0..2 * form.kills {
+        let is_away = kill % 4 >= 2;
+        if is_away {
+            cluster.set_proxies(Mode::Swallow);
+        }
+        // Any moment: a different number of clicks after the start each time.
+        more(&load, form.clicks_per_second / 4 + (kill * 7_919) % form.clicks_per_second).await;
+        serve.signal(if kill % 2 == 0 { "KILL" } else { "TERM" });
+        let (code, log) = serve.end();
+        assert!(!log.contains("panicked"), "{log}");
+        assert_eq!(code, if kill % 2 == 0 { -1 } else { 0 }, "{log}");
+        cluster.set_proxies(Mode::Pass);
+        serve = launch(&config, folder.path()).await;
+        *load.aim.url.lock().unwrap() = serve.url().to_owned();
+    }
+    more(&load, form.clicks_per_second).await;
+    let book = load.stop().await;
+    delivered(&serve).await;
+    let found = Found::in_kafka(&cluster.direct, "crash");
+    found.judge(&format!("bridge ended {} times", 2 * form.kills), &book, true);
+    assert_eq!(serve.stop().0, 0);
+}
+
+async fn launch(config: &Config, folder: &Path) -> Serve {
+    let serve = Serve::launch(config, folder, "true");
+    until("ready", async || serve.is_ready().await).await;
+    serve
+}

@@ -1,0 +1,134 @@
+//! A steady load of clicks that can be told apart, and the book of what came of each.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::support::{KEY, PATIENCE};
+
+/// Senders, each with campaigns of its own: it waits for each answer, so that its clicks arrive in
+/// the order of their numbers.
+const SENDERS: usize = 32;
+const CAMPAIGNS: usize = 8;
+
+/// How long a sender waits after its connection broke.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// One of so many bodies is broken.
+const BROKEN: u32 = 20;
+
+/// What came of the clicks.
+#[derive(Debug, Default)]
+pub struct Book {
+    pub sent: usize,
+    /// Answered 200: campaign and number.
+    pub held: Vec<(Arc<str>, u32)>,
+    /// Answered otherwise, by status.
+    pub refused: HashMap<StatusCode, usize>,
+    /// Not answered: the connection broke.
+    pub unanswered: usize,
+}
+
+/// Where the bridge is, and whether to go on.
+pub struct Aim {
+    pub url: Mutex<String>,
+    stopped: AtomicBool,
+    answered: AtomicUsize,
+}
+
+pub struct Load {
+    pub aim: Arc<Aim>,
+    senders: Vec<JoinHandle<Book>>,
+}
+
+impl Load {
+    /// Starts so many clicks a second, of campaigns whose names begin so.
+    pub fn start(url: &str, rate: usize, name: &'static str) -> Load {
+        let url = Mutex::new(url.to_owned());
+        let (stopped, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let aim = Arc::new(Aim { url, stopped, answered });
+        let pause = Duration::from_secs(1) * SENDERS as u32 / rate as u32;
+        let senders =
+            (0..SENDERS).map(|sender| tokio::spawn(send(name, sender, pause, aim.clone())));
+        Load { senders: senders.collect(), aim }
+    }
+
+    /// How many clicks have been answered 200 so far.
+    pub fn held(&self) -> usize {
+        self.aim.answered.load(Ordering::Relaxed)
+    }
+
+    pub async fn stop(self) -> Book {
+        self.aim.stopped.store(true, Ordering::Relaxed);
+        let mut book = Book::default();
+        for sender in self.senders {
+            let one = sender.await.unwrap();
+            book.sent += one.sent;
+            book.unanswered += one.unanswered;
+            book.held.extend(one.held);
+            for (status, count) in one.refused {
+                *book.refused.entry(status).or_default() += count;
+            }
+        }
+        book
+    }
+}
+
+async fn send(name: &str, sender: usize, pause: Duration, aim: Arc<Aim>) -> Book {
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+    let campaigns = (0..CAMPAIGNS).map(|campaign| format!("{name}-{sender}-{campaign}").into());
+    let campaigns: Vec<Arc<str>> = campaigns.collect();
+    let mut book = Book::default();
+    let mut ticks = interval(pause);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0.. {
+        for campaign in &campaigns {
+            if aim.stopped.load(Ordering::Relaxed) {
+                return book;
+            }
+            ticks.tick().await;
+            let url = aim.url.lock().unwrap().clone();
+            let request = client.post(url).bearer_auth(KEY).body(body(campaign, number));
+            book.sent += 1;
+            match request.send().await {
+                Ok(answer) if answer.status() == StatusCode::OK => {
+                    aim.answered.fetch_add(1, Ordering::Relaxed);
+                    book.held.push((campaign.clone(), number));
+                }
+                Ok(answer) => *book.refused.entry(answer.status()).or_default() += 1,
+                Err(_) => {
+                    book.unanswered += 1;
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+            }
+        }
+    }
+    book
+}
+
+/// About as long as a real click. The mark is the same in a broken one.
+fn body(campaign: &str, number: u32) -> String {
+    let mark = mark(campaign, number);
+    if number % BROKEN == BROKEN - 1 {
+        return format!("{{\"campid\": broken {mark}");
+    }
+    format!(
+        r#"{{"type":"Email marketing","event":"click","campid":"{campaign}","relid":"{mark}","cityName":"Bogota","regionName":"Distrito Capital de Bogota","countryName":"Colombia","latitude":4.60971,"longitude":-74.081749,"device_type":"mobile","browser":"Chrome","email":"test@testdomain.com","campaignName":"Test campaign name","subject":"Test campaign subject","contactId":"112528991","destination":"https://www.testdomain.com/"}}"#
+    )
+}
+
+fn mark(campaign: &str, number: u32) -> String {
+    format!("<{campaign}:{number}>")
+}
+
+/// Whose body this is.
+pub fn read_mark(body: &[u8]) -> Option<(Arc<str>, u32)> {
+    let text = std::str::from_utf8(body).ok()?;
+    let (campaign, number) = text.split_once('<')?.1.split_once('>')?.0.split_once(':')?;
+    Some((campaign.into(), number.parse().ok()?))
+}

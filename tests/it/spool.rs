@@ -1,0 +1,287 @@
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use hookbridge::config::Config;
+use rdkafka::consumer::Consumer;
+use reqwest::StatusCode;
+use tokio::time::Instant;
+
+use crate::brokers::{Broker, Kafka, consumer};
+use crate::process::{Running, Serve, hookbridge, lines};
+use crate::support::{PATIENCE, TestBridge, click, config, count, numbered, records, until};
+
+/// The numbers of each campaign's clicks, in the order of the topic.
+fn numbers(config: &Config, expected: usize) -> BTreeMap<String, Vec<usize>> {
+    let mut numbers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for record in records(config, &config.webhook[0].topic, expected) {
+        let body: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+        let number = body["relid"].as_str().unwrap().parse().unwrap();
+        let key = String::from_utf8(record.key.unwrap()).unwrap();
+        numbers.entry(key).or_default().push(number);
+    }
+    numbers
+}
+
+async fn empty(bridge: &TestBridge) {
+    until("the spool is empty", async || bridge.metric("hookbridge_spool_events").await == 0.0)
+        .await;
+}
+
+/// The mock cluster away and back.
+#[tokio::test]
+async fn embedded_broker_away_and_back() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
+    let away = || broker.development().cluster().broker_down(-1).unwrap();
+    let back = || broker.development().cluster().broker_up(-1).unwrap();
+    outage(&bridge, away, back).await;
+}
+
+/// The same with a real broker that is killed and started again.
+#[tokio::test]
+async fn kafka_killed_and_started() {
+    let Some(kafka) = Kafka::start() else { return };
+    let bridge = TestBridge::start_spooling(&Broker::Kafka(kafka.plaintext()), |_| {}).await;
+    outage(&bridge, || kafka.kill(), || kafka.resume()).await;
+}
+
+/// The same with one that hangs, for longer than readiness would bear without a spool.
+#[tokio::test]
+async fn kafka_stopped_and_continued() {
+    let Some(kafka) = Kafka::start() else { return };
+    let bridge = TestBridge::start_spooling(&Broker::Kafka(kafka.plaintext()), |_| {}).await;
+    outage(&bridge, || kafka.signal("STOP"), || kafka.signal("CONT")).await;
+}
+
+/// Clicks during an outage are held: 200, after the first without a wait, the replica stays ready; and
+/// then all are in the topic, once, each campaign's in their order, and new ones go directly again.
+async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
+    let mut sent: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut number = 0;
+    let mut post = async |times: usize| {
+        for _ in 0..times {
+            number += 1;
+            let campaign = format!("{}", number % 7);
+            let asked = Instant::now();
+            assert_eq!(bridge.post(numbered(&campaign, number)).await.status(), StatusCode::OK);
+            assert!(asked.elapsed() < Duration::from_secs(3), "after {:?}", asked.elapsed());
+            sent.entry(campaign).or_default().push(number);
+        }
+    };
+    post(20).await;
+    assert_eq!(bridge.outcomes("accepted").await, 20.0);
+    away();
+    post(50).await;
+    assert_eq!(bridge.metric("hookbridge_breaker_open").await, 1.0);
+    let asked = Instant::now();
+    post(50).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?} for 50 clicks", asked.elapsed());
+    until("brokers silent", async || bridge.metric("hookbridge_kafka_brokers_up").await == 0.0)
+        .await;
+    assert!(bridge.admin("/readyz").await.0.is_success());
+    assert_eq!(bridge.outcomes("spooled").await, 100.0);
+    assert_eq!(bridge.metric("hookbridge_spool_events").await, 100.0);
+    back();
+    // Behind those on disk, as long as there are any.
+    post(20).await;
+    empty(bridge).await;
+    until("direct again", async || bridge.metric("hookbridge_breaker_open").await == 0.0).await;
+    post(7).await;
+    assert!(bridge.outcomes("accepted").await >= 27.0);
+    assert_eq!(numbers(&bridge.config, 147), sent);
+    assert_eq!(bridge.count(), 147, "each click once");
+}
+
+/// Partitions without a leader hold up their own campaigns alone; those clicks wait on disk, in their
+/// order, and all others go directly.
+#[tokio::test]
+async fn half_of_the_partitions_away() {
+    let Some(kafka) = Kafka::start() else { return };
+    let second = kafka.add_broker();
+    let broker = Broker::Kafka(kafka.plaintext());
+    let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
+    let leaders = partitions_by_leader(&bridge);
+    assert!(leaders[&1] > 0 && leaders[&2] > 0, "{leaders:?}");
+    let mut sent: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut post = async |round: usize| {
+        for campaign in 0..24 {
+            let name = campaign.to_string();
+            assert_eq!(bridge.post(numbered(&name, round)).await.status(), StatusCode::OK);
+            sent.entry(name).or_default().push(round);
+        }
+    };
+    post(0).await;
+    second.kill();
+    for round in 1..5 {
+        post(round).await;
+    }
+    let (direct, spooled) = (bridge.outcomes("accepted").await, bridge.outcomes("spooled").await);
+    assert!(direct > 24.0 && spooled > 0.0, "{direct} {spooled}");
+    // What got there by way of the disk only because of the breaker does not stay there.
+    until("the healthy half is delivered", async || {
+        let stuck = bridge.metric("hookbridge_spool_events").await;
+        stuck > 0.0 && bridge.metric("hookbridge_breaker_open").await == 0.0 && stuck <= spooled
+    })
+    .await;
+    second.resume();
+    empty(&bridge).await;
+    post(5).await;
+    empty(&bridge).await;
+    assert_eq!(numbers(&bridge.config, 144), sent);
+    assert_eq!(bridge.count(), 144);
+}
+
+/// How many partitions each broker leads.
+fn partitions_by_leader(bridge: &TestBridge) -> BTreeMap<i32, usize> {
+    let consumer = consumer(&bridge.config.kafka.brokers);
+    let metadata = consumer.fetch_metadata(Some(bridge.topic()), PATIENCE).unwrap();
+    let mut leaders = BTreeMap::new();
+    for partition in metadata.topics()[0].partitions() {
+        *leaders.entry(partition.leader()).or_default() += 1;
+    }
+    leaders
+}
+
+/// A late acknowledgement is not news: what is on disk by then is removed, and nothing is there twice.
+#[tokio::test]
+async fn late_acknowledgement() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    let cluster = broker.development().cluster();
+    cluster.broker_round_trip_time(-1, Duration::from_secs(3)).unwrap();
+    let asked = Instant::now();
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    assert!(asked.elapsed() < Duration::from_millis(2_500), "after {:?}", asked.elapsed());
+    assert_eq!(bridge.outcomes("spooled").await, 1.0);
+    cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    empty(&bridge).await;
+    assert_eq!(bridge.post(click("8")).await.status(), StatusCode::OK);
+    until("direct", async || bridge.outcomes("accepted").await >= 2.0).await;
+    assert_eq!(bridge.count(), 3);
+}
+
+/// A full spool refuses, says so, and takes clicks again when there is room.
+#[tokio::test]
+async fn full() {
+    let broker = Broker::embedded();
+    let small = |config: &mut Config| {
+        config.http.max_body_bytes = 10_000;
+        config.http.max_bytes_in_flight = 1 << 20;
+        config.spool.max_bytes = 20_000;
+    };
+    let bridge = TestBridge::start_spooling(&broker, small).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    broker.development().cluster().broker_down(-1).unwrap();
+    let mut held = 1;
+    let refused = loop {
+        let answer = bridge.post(click("7")).await;
+        if answer.status() != StatusCode::OK {
+            break answer;
+        }
+        held += 1;
+    };
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert!(held > 10, "{held}");
+    assert!(bridge.outcomes("spool_full").await >= 1.0);
+    assert!(bridge.metric("hookbridge_spool_refused_total{reason=\"full\"}").await >= 1.0);
+    assert!(bridge.metric("hookbridge_spool_bytes").await <= 20_000.0);
+    until("not ready", async || bridge.admin("/readyz").await.0 == 503).await;
+    broker.development().cluster().broker_up(-1).unwrap();
+    empty(&bridge).await;
+    bridge.ready().await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    assert_eq!(bridge.count(), held + 1);
+}
+
+/// SIGTERM in an outage: what is held stays on disk, which is no failure; another process cannot
+/// have it meanwhile; the next one delivers it.
+#[tokio::test]
+async fn left_on_disk_and_delivered_by_the_next() {
+    let Some(kafka) = Kafka::start() else { return };
+    let broker = Broker::Kafka(kafka.plaintext());
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&broker);
+    config.spool.dir = folder.path().join("spool");
+    config.http.body_timeout_ms = 500;
+    config.http.drain_timeout_ms = 5_000;
+    broker.create_topic(&config.webhook[0].topic, 3).await;
+    let mut serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    kafka.kill();
+    for number in 0..20 {
+        let answer = serve.post(numbered("7", number)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let second = Serve::launch(&config, folder.path(), "true");
+    let (code, log) = second.end();
+    assert_eq!(code, 78, "{log}");
+    assert!(log.contains("spool.dir") && log.contains("another process uses it"), "{log}");
+    let spool = |what: &str, file: &std::path::Path| {
+        let output = hookbridge(["spool", what, "--config"]).arg(file).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    let (code, text) = spool("status", &serve.file);
+    assert!(code == 1 && text.contains("another process uses it"), "{text}");
+    serve.signal("TERM");
+    let file = serve.file.clone();
+    serve.wait_for_log("the next start delivers what is on disk");
+    let (code, log) = serve.end();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("\"spooled\":20"), "{log}");
+    let (code, text) = spool("status", &file);
+    let topic = &config.webhook[0].topic;
+    assert!(code == 0 && text.contains(topic) && text.contains("20 events"), "{text}");
+    kafka.resume();
+    let serve = Serve::launch(&config, folder.path(), "true");
+    until("delivered", async || count(&broker.addresses(), topic) == 20).await;
+    until("empty", async || serve.metric("hookbridge_spool_events").await == 0.0).await;
+    assert_eq!(numbers(&config, 20)["7"], (0..20).collect::<Vec<_>>());
+    assert_eq!(serve.stop().0, 0);
+    let (code, text) = spool("status", &file);
+    assert!(code == 0 && text.contains(" 0 events"), "{text}");
+}
+
+/// A volume that a replica left behind is drained without a bridge, and says what is left when it
+/// is stopped before.
+#[tokio::test]
+async fn drained_by_command() {
+    let Some(kafka) = Kafka::start() else { return };
+    let broker = Broker::Kafka(kafka.plaintext());
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&broker);
+    config.spool.dir = folder.path().join("spool");
+    broker.create_topic(&config.webhook[0].topic, 3).await;
+    let serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    kafka.kill();
+    for number in 0..20 {
+        let answer = serve.post(numbered("7", number)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let file = serve.file.clone();
+    serve.signal("KILL");
+    serve.end();
+    let drain = || {
+        let mut command = hookbridge(["spool", "drain", "--config"]);
+        command.arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(command.spawn().unwrap())
+    };
+    let mut stopped = drain();
+    let out = lines(stopped.0.stdout.take().unwrap());
+    let log = lines(stopped.0.stderr.take().unwrap());
+    assert!(log.iter().any(|line| line.contains("Events wait in the spool.")));
+    stopped.signal("INT");
+    assert_eq!(stopped.end(), 1);
+    assert!(out.iter().any(|line| line.starts_with("0 events delivered, 20 left")));
+    kafka.resume();
+    let mut whole = drain();
+    let out = lines(whole.0.stdout.take().unwrap());
+    assert_eq!(whole.end(), 0);
+    assert!(out.iter().any(|line| line == "20 events delivered, 0 left, 0 set aside"));
+    assert_eq!(numbers(&config, 20)["7"], (0..20).collect::<Vec<_>>());
+    assert_eq!(count(&broker.addresses(), &config.webhook[0].topic), 20);
+}
