@@ -1,7 +1,7 @@
 //! The breaker: whether events may try Kafka directly, or go straight to the spool.
 //!
-//! It opens after several failures in a row, or when the Kafka client says that no broker is up, so
-//! that an outage costs no event the time-out. The drain probes Kafka with the oldest events on disk,
+//! It opens after several events in a row were not acknowledged in time, or when the Kafka client says
+//! that no broker is up, so that an outage costs no event the time-out. The drain probes Kafka with the oldest events on disk,
 //! and closes the breaker when one was acknowledged.
 //!
 //! Order hangs on one rule: it closes only when no event is any more on the direct way that it had
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::metrics::BreakerMetrics;
 
-/// So many failures in a row, without an acknowledgement between them, open the breaker.
+/// So many events in a row that were not acknowledged in time open the breaker.
 const FAILURES_MAX: u32 = 5;
 
 /// Whether events may try Kafka directly.
@@ -74,7 +74,7 @@ impl Breaker {
         }
     }
 
-    /// Notes that there was no acknowledgement in time, or a failure that will not last.
+    /// Notes that there was no acknowledgement in time.
     pub fn failed(&self) {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             self.open("several events in a row were not acknowledged");

@@ -129,7 +129,7 @@ impl Spool {
 
 impl Default for Spool {
     fn default() -> Spool {
-        Spool { dir: "./data/spool".into(), max_bytes: 1 << 30 }
+        Spool { dir: "./data/spool".into(), max_bytes: 4 << 30 }
     }
 }
 

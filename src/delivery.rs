@@ -92,11 +92,8 @@ impl Delivery {
                     self.shared.breaker.succeeded();
                     return Ok(Receipt::new(&record, Held::InKafka));
                 }
-                Ok(Err(failure)) => {
-                    if failure.remedy() == Remedy::Spool {
-                        self.shared.breaker.failed();
-                    }
-                }
+                // An answer, if not the one hoped for: it says nothing of other topics.
+                Ok(Err(_failure)) => {}
                 Err(_elapsed) => {
                     self.shared.breaker.failed();
                     late = Some(Late::new(sent, place, spool, &self.shared.breaker));

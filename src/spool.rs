@@ -1,6 +1,6 @@
 //! The durable queue on disk: events that Kafka cannot take now wait here, in their order.
 //!
-//! One thread owns the store. Whatever waits while it writes goes into its next transaction, so one
+//! One thread owns the store (`spool/keeper.rs`). Whatever waits while it writes goes into its next transaction, so one
 //! fsync serves every request that waits for it. An event is in the spool when [`Spool::put`] says
 //! so, and not before; it leaves when the drain has seen Kafka's acknowledgement.
 //!
@@ -33,46 +33,36 @@
 //! back, verifies what it reads after a crash, is one file that one process locks, and needs a third
 //! of the memory. `cargo bench --bench spool` measures this module.
 
+mod contents;
 mod frame;
+mod keeper;
 mod salvage;
 mod store;
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
-use tracing::{error, info};
 
 use crate::config::{self, Problem};
 use crate::health::Health;
 use crate::metrics::SpoolMetrics;
 use crate::route::Record;
 
+pub use contents::{Contents, Waitings, contents};
 pub use frame::Damage;
+pub use keeper::Keeper;
 pub use store::StoreError;
-use store::{Change, Store, Totals};
 
 /// How many lanes there are. Keys that share one only wait for each other.
 const LANES: usize = 1 << 16;
 
-/// How often a store that failed is tried again, and how often the gauges are brought up to date.
-const TICK: Duration = Duration::from_secs(1);
-
-/// Orders in one transaction.
-const BATCH_MAX: usize = 8_192;
-
 /// What is added to the largest body, for key, headers and frame.
 const FRAME_OVERHEAD: usize = 64 << 10;
-
-/// With less room than this the spool counts as full: most events would not fit.
-const ROOM_MIN: u64 = 4 << 10;
 
 /// The place of an event: its number in the order of arrival, and its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +106,6 @@ pub struct Spool {
     shared: Arc<Shared>,
 }
 
-/// The thread that owns the store, to be waited for.
-pub struct Keeper {
-    shared: Arc<Shared>,
-    thread: JoinHandle<()>,
-}
-
 struct Shared {
     folder: PathBuf,
     max_bytes: u64,
@@ -146,6 +130,8 @@ struct Shared {
 #[derive(Default)]
 struct Orders {
     waiting: Vec<Order>,
+    /// With so many the thread need not wait for more.
+    enough: usize,
     is_stopped: bool,
 }
 
@@ -154,7 +140,7 @@ enum Order {
     Put { place: Place, frame: Bytes, reply: oneshot::Sender<Result<(), NotSpooled>> },
     Remove(Place),
     SetAside(Place),
-    Read { from: u64, count: usize, reply: oneshot::Sender<Option<Vec<Found>>> },
+    Read { from: u64, count: usize, bytes: usize, reply: oneshot::Sender<Option<Vec<Found>>> },
 }
 
 /// An event as the thread finds it.
@@ -225,16 +211,8 @@ impl Spool {
             health,
         });
         shared.metrics.max_bytes.set(config.max_bytes.cast_signed());
-        let mut worker = Worker::new(shared.clone());
-        if let Err(error @ StoreError::InUse) = worker.open() {
-            let text = format!("{}: {error}", config.dir.display());
-            return Err(Problem::new("spool.dir", text));
-        }
-        let thread = std::thread::Builder::new()
-            .name("spool".into())
-            .spawn(move || worker.work())
-            .map_err(|error| Problem::new("spool", error.to_string()))?;
-        Ok((Spool { shared: shared.clone() }, Keeper { shared, thread }))
+        let keeper = Keeper::start(shared.clone())?;
+        Ok((Spool { shared }, keeper))
     }
 
     /// The next place in the order, for a record that has just arrived.
@@ -305,10 +283,11 @@ impl Spool {
         self.shared.claims().len()
     }
 
-    /// The waiting events from this number on, at most so many; none while the disk cannot be read.
-    pub async fn read(&self, from: u64, count: usize) -> Option<Vec<Waiting>> {
+    /// The waiting events from this number on, at most so many and, beyond the first, so many bytes of
+    /// them; none while the disk cannot be read.
+    pub async fn read(&self, from: u64, count: usize, bytes: usize) -> Option<Vec<Waiting>> {
         let (reply, result) = oneshot::channel();
-        self.shared.order(Order::Read { from, count, reply });
+        self.shared.order(Order::Read { from, count, bytes, reply });
         let found = result.await.ok()??;
         Some(found.into_iter().map(Found::read).collect())
     }
@@ -324,15 +303,6 @@ impl Spool {
     }
 }
 
-impl Keeper {
-    /// Waits for what was ordered, and closes the store.
-    pub fn close(self) {
-        self.shared.orders().is_stopped = true;
-        self.shared.bell.notify_one();
-        let _ = self.thread.join();
-    }
-}
-
 impl Shared {
     fn order(&self, order: Order) {
         let mut orders = self.orders();
@@ -341,7 +311,8 @@ impl Shared {
             self.lanes.add(place.lane);
         }
         orders.waiting.push(order);
-        if orders.waiting.len() == 1 {
+        let count = orders.waiting.len();
+        if count == 1 || count == orders.enough {
             self.bell.notify_one();
         }
     }
@@ -354,54 +325,6 @@ impl Shared {
     fn claims(&self) -> MutexGuard<'_, HashSet<u64>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What waits in a spool's folder.
-#[derive(Debug, Default)]
-pub struct Contents {
-    /// By topic.
-    pub topics: HashMap<String, Waitings>,
-    /// Events that no topic takes.
-    pub set_aside: u64,
-    /// Events that cannot be read any more.
-    pub damaged: u64,
-}
-
-/// How much waits.
-#[derive(Debug, Default)]
-pub struct Waitings {
-    pub events: u64,
-    pub bytes: u64,
-    /// When the oldest was written, milliseconds since the Unix epoch.
-    pub oldest_ms: Option<i64>,
-}
-
-impl Waitings {
-    pub fn add(&mut self, more: &Waitings) {
-        self.events += more.events;
-        self.bytes += more.bytes;
-        self.oldest_ms = self.oldest_ms.into_iter().chain(more.oldest_ms).min();
-    }
-}
-
-/// Looks into a folder that no bridge uses.
-///
-/// # Errors
-///
-/// There is no spool, or it is in use, or damaged.
-pub fn contents(folder: &Path) -> Result<Contents, StoreError> {
-    let store = Store::look_into(folder)?;
-    let mut contents = Contents { set_aside: store.totals()?.set_aside, ..Contents::default() };
-    store.read(0, usize::MAX, |_, bytes| {
-        let read = frame::read(bytes).and_then(|f| Some((f.written_ms, f.record().ok()?)));
-        let Some((written_ms, record)) = read else {
-            contents.damaged += 1;
-            return;
-        };
-        let one = Waitings { events: 1, bytes: bytes.len() as u64, oldest_ms: Some(written_ms) };
-        contents.topics.entry(record.topic().to_string()).or_default().add(&one);
-    })?;
-    Ok(contents)
 }
 
 /// The lane of a record. Dead letters have no key, and share the lane of their topic.
@@ -417,328 +340,4 @@ fn lane(record: &Record) -> u16 {
 /// events on disk cannot be read when it starts. Leaves a million numbers for each millisecond.
 fn first_number() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0) << 20
-}
-
-/// The thread that owns the store.
-struct Worker {
-    shared: Arc<Shared>,
-    /// None while the disk fails.
-    store: Option<Store>,
-    totals: Totals,
-    /// Why the disk fails, for whoever wants to write.
-    reason: Arc<str>,
-    /// How many bytes waited when the disk itself was full: since then, events may only go.
-    full_at: Option<u64>,
-    /// Whether the spool took events when this was last looked at.
-    was_working: bool,
-    /// Removals that the disk did not take yet.
-    behind: Vec<Order>,
-}
-
-/// What is to be said when a change is durable, or is not.
-enum Answer {
-    Written(Place, oneshot::Sender<Result<(), NotSpooled>>),
-    Removed(Place),
-    SetAside(Place),
-}
-
-impl Worker {
-    fn new(shared: Arc<Shared>) -> Worker {
-        Worker {
-            shared,
-            store: None,
-            totals: Totals::default(),
-            reason: "".into(),
-            full_at: None,
-            was_working: true,
-            behind: Vec::new(),
-        }
-    }
-
-    fn work(&mut self) {
-        let mut tick = Instant::now() + TICK;
-        loop {
-            let (orders, is_stopped) = self.wait(tick);
-            let is_idle = orders.is_empty();
-            self.carry_out(orders);
-            if is_stopped && is_idle {
-                return;
-            }
-            if Instant::now() >= tick {
-                self.recover();
-                self.look();
-                tick = Instant::now() + TICK;
-            }
-        }
-    }
-
-    /// Waits for orders, or the next tick.
-    fn wait(&self, until: Instant) -> (Vec<Order>, bool) {
-        let rest = until.saturating_duration_since(Instant::now());
-        let orders = self.shared.orders();
-        let waited = self.shared.bell.wait_timeout_while(orders, rest, |orders| {
-            orders.waiting.is_empty() && !orders.is_stopped
-        });
-        let (mut orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let count = orders.waiting.len().min(BATCH_MAX);
-        let rest = orders.waiting.split_off(count);
-        (std::mem::replace(&mut orders.waiting, rest), orders.is_stopped)
-    }
-
-    /// Carries out orders: all changes in one transaction, in their order, then the questions.
-    fn carry_out(&mut self, orders: Vec<Order>) {
-        let (mut changes, mut answers, mut questions) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = self.totals.bytes;
-        for order in std::mem::take(&mut self.behind).into_iter().chain(orders) {
-            match order {
-                Order::Put { place, frame, reply } => {
-                    let more = frame.len() as u64;
-                    if let Err(why) = self.may_put(bytes + more) {
-                        self.shared.refuse(place, reply, why);
-                        continue;
-                    }
-                    bytes += more;
-                    changes.push(Change::Put { sequence: place.sequence, frame });
-                    answers.push(Answer::Written(place, reply));
-                }
-                Order::Remove(place) => {
-                    changes.push(Change::Remove { sequence: place.sequence });
-                    answers.push(Answer::Removed(place));
-                }
-                Order::SetAside(place) => {
-                    changes.push(Change::SetAside { sequence: place.sequence });
-                    answers.push(Answer::SetAside(place));
-                }
-                Order::Read { from, count, reply } => questions.push((from, count, reply)),
-            }
-        }
-        if !changes.is_empty() {
-            match self.apply(&changes) {
-                Ok(found) => self.confirm(answers, found),
-                Err(error) => self.fail(answers, &error),
-            }
-        }
-        for (from, count, reply) in questions {
-            let _ = reply.send(self.read(from, count));
-        }
-    }
-
-    fn may_put(&self, bytes: u64) -> Result<(), NotSpooled> {
-        if self.store.is_none() {
-            Err(NotSpooled::Failed(self.reason.clone()))
-        } else if self.full_at.is_some() || bytes > self.shared.max_bytes {
-            Err(NotSpooled::Full)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn apply(&mut self, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
-        let Some(store) = &mut self.store else {
-            return Err(StoreError::Other(self.reason.to_string()));
-        };
-        let found = store.apply(changes)?;
-        self.totals = store.totals()?;
-        if self.totals.events == 0 {
-            store.tidy(self.full_at.is_some())?;
-        }
-        Ok(found)
-    }
-
-    fn read(&mut self, from: u64, count: usize) -> Option<Vec<Found>> {
-        let mut events = Vec::new();
-        // Claims are looked at here, between two transactions: one that goes with its event is there
-        // as long as the event is.
-        let claims = self.shared.claims();
-        let found = |sequence, frame: &[u8]| {
-            let place = Place { sequence, lane: frame::lane(frame).unwrap_or_default() };
-            let is_free = !claims.contains(&sequence);
-            let frame = is_free.then(|| Bytes::copy_from_slice(frame));
-            events.push(Found { place, frame });
-        };
-        let result = self.store.as_ref()?.read(from, count, found);
-        drop(claims);
-        match result {
-            Ok(()) => Some(events),
-            Err(error) => {
-                self.fail(Vec::new(), &error);
-                None
-            }
-        }
-    }
-
-    /// The changes are durable. `found` says where there was an event before.
-    fn confirm(&mut self, answers: Vec<Answer>, found: Vec<bool>) {
-        let shared = self.shared.clone();
-        let before = shared.events.swap(self.totals.events, Ordering::SeqCst);
-        // Whoever hears of it finds it counted.
-        self.look();
-        let mut has_gone = false;
-        for (answer, found) in answers.into_iter().zip(found) {
-            match answer {
-                Answer::Written(_, reply) => {
-                    shared.metrics.written.inc();
-                    // A request that is gone no longer needs to know.
-                    let _ = reply.send(Ok(()));
-                }
-                Answer::Removed(place) | Answer::SetAside(place) if found => {
-                    shared.claims().remove(&place.sequence);
-                    shared.lanes.take(place.lane);
-                    has_gone = true;
-                    if matches!(answer, Answer::Removed(_)) {
-                        shared.metrics.drained.inc();
-                    }
-                }
-                Answer::Removed(place) | Answer::SetAside(place) => {
-                    shared.claims().remove(&place.sequence);
-                }
-            }
-        }
-        if has_gone {
-            shared.room.notify_waiters();
-        }
-        if before == 0 && self.totals.events > 0 {
-            shared.work.notify_one();
-        }
-    }
-
-    /// The disk fails: nothing that was asked for is durable, as far as anybody knows.
-    fn fail(&mut self, answers: Vec<Answer>, error: &StoreError) {
-        if self.store.take().is_some() {
-            self.report(error);
-        }
-        for answer in answers {
-            match answer {
-                Answer::Written(place, reply) => {
-                    self.shared.refuse(place, reply, NotSpooled::Failed(self.reason.clone()));
-                }
-                Answer::Removed(place) => self.behind.push(Order::Remove(place)),
-                Answer::SetAside(place) => self.behind.push(Order::SetAside(place)),
-            }
-        }
-        if error.is_disk_full() {
-            self.full_at = Some(self.totals.bytes);
-            store::give_up_reserve(&self.shared.folder);
-            // With that room, events can be removed again.
-            self.recover();
-        }
-        self.look();
-    }
-
-    /// Tries to get the disk back, and its reserve.
-    fn recover(&mut self) {
-        if self.store.is_none() && self.open().is_ok() {
-            info!("The spool's disk works again.");
-        }
-        if self.store.is_some()
-            && let Some(full_at) = self.full_at
-        {
-            // Where events went the store has room inside; else there must be some on the disk.
-            let has_room = full_at.saturating_sub(self.totals.bytes) >= 2 * store::RESERVE_BYTES;
-            if store::take_reserve(&self.shared.folder, !has_room).is_ok() {
-                self.full_at = None;
-                self.shared.room.notify_waiters();
-            }
-        }
-    }
-
-    /// Opens the store and takes stock.
-    fn open(&mut self) -> Result<(), StoreError> {
-        let shared = self.shared.clone();
-        let damaged = |_: &Path| shared.metrics.damages.inc();
-        let opened = Store::open(&shared.folder, shared.frame_max, damaged).and_then(|store| {
-            self.totals = store.totals()?;
-            // Nobody may count an event meanwhile.
-            let orders = shared.orders();
-            shared.lanes.0.iter().for_each(|count| count.store(0, Ordering::SeqCst));
-            store.read(0, usize::MAX, |_, frame| {
-                shared.lanes.add(frame::lane(frame).unwrap_or_default());
-            })?;
-            for order in &orders.waiting {
-                if let Order::Put { place, .. } = order {
-                    shared.lanes.add(place.lane);
-                }
-            }
-            Ok(store)
-        });
-        match opened {
-            Ok(store) => {
-                self.store = Some(store);
-                shared.next.fetch_max(self.totals.last + 1, Ordering::SeqCst);
-                shared.events.store(self.totals.events, Ordering::SeqCst);
-                if self.full_at.is_none() && store::take_reserve(&shared.folder, false).is_err() {
-                    self.full_at = Some(self.totals.bytes);
-                }
-                if self.totals.events > 0 {
-                    let Totals { events, bytes, .. } = self.totals;
-                    info!(events, bytes, "Events wait in the spool.");
-                    shared.work.notify_one();
-                }
-                self.look();
-                Ok(())
-            }
-            Err(error) => {
-                if *self.reason != *error.to_string() {
-                    self.report(&error);
-                }
-                self.look();
-                Err(error)
-            }
-        }
-    }
-
-    fn report(&mut self, error: &StoreError) {
-        self.reason = error.to_string().into();
-        error!(
-            reason = &*self.reason, folder = %self.shared.folder.display(),
-            "The spool's disk fails: what Kafka cannot take now is refused. Look at the disk, its \
-             room and its rights; it is tried again once a second."
-        );
-    }
-
-    /// Brings gauges and readiness up to date.
-    fn look(&mut self) {
-        let (shared, totals) = (&self.shared, &self.totals);
-        let metrics = &shared.metrics;
-        metrics.events.set(totals.events.cast_signed());
-        metrics.bytes.set(totals.bytes.cast_signed());
-        metrics.set_aside.set(totals.set_aside.cast_signed());
-        let now = Timestamp::now().as_millisecond();
-        metrics.oldest_age_seconds.set(totals.oldest_ms.map_or(0, |oldest| (now - oldest) / 1_000));
-        let is_working = self.may_put(totals.bytes + ROOM_MIN).is_ok();
-        metrics.working.set(is_working.into());
-        shared.health.set_can_spool(is_working);
-        if is_working != std::mem::replace(&mut self.was_working, is_working)
-            && self.store.is_some()
-        {
-            let (bytes, max_bytes) = (totals.bytes, shared.max_bytes);
-            if is_working {
-                info!(bytes, max_bytes, "The spool has room again.");
-            } else {
-                error!(
-                    bytes,
-                    max_bytes,
-                    is_disk_full = self.full_at.is_some(),
-                    "The spool is full: what Kafka cannot take now is refused."
-                );
-            }
-        }
-    }
-}
-
-impl Shared {
-    /// Says that an event was not written.
-    fn refuse(
-        &self,
-        place: Place,
-        reply: oneshot::Sender<Result<(), NotSpooled>>,
-        why: NotSpooled,
-    ) {
-        self.lanes.take(place.lane);
-        match why {
-            NotSpooled::Full => self.metrics.refused_full.inc(),
-            NotSpooled::Failed(_) => self.metrics.refused_failed.inc(),
-        }
-        let _ = reply.send(Err(why));
-    }
 }

@@ -7,7 +7,7 @@
 //! While the breaker is open a pass is a probe: a few of the oldest events, and when one of them is
 //! acknowledged the breaker closes.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,9 +23,13 @@ use crate::metrics::DeadLetterReason;
 use crate::route::Record;
 use crate::spool::{Place, Spool, State, Waiting};
 
-/// Events that are on their way at once: enough for batches, and few enough that a live event waits
-/// behind them for some milliseconds only.
-const CHUNK: usize = 2_048;
+/// Events that are read at once, at most, and about how many bytes of them.
+const CHUNK: usize = 1_024;
+const CHUNK_BYTES: usize = 2 << 20;
+
+/// Chunks on their way at once: enough for batches, and for brokers that are far away; and few enough
+/// that a live event waits behind them for some milliseconds only.
+const WINDOW: usize = 6;
 
 /// Events that are risked to find out whether Kafka is back.
 const PROBE: usize = 32;
@@ -68,11 +72,13 @@ struct Blocked {
     topics: HashSet<Arc<str>>,
 }
 
-/// What came of a chunk.
-#[derive(Default)]
-struct Progress {
-    sent: usize,
-    moved: usize,
+/// Events on their way together.
+struct Chunk {
+    flights: Vec<Flight>,
+    /// Until when they have time.
+    deadline: Instant,
+    /// Whether they are to find out if Kafka is back.
+    is_probe: bool,
 }
 
 impl Drain {
@@ -137,41 +143,47 @@ impl Worker {
         // Nothing of this pass goes to a later producer: what the present one fails comes first there.
         let generation = self.publisher.generation();
         let mut blocked = Blocked::default();
-        let (mut from, mut moved) = (0, 0);
+        let mut window = VecDeque::with_capacity(WINDOW);
+        let (mut from, mut moved) = (Some(0), 0);
         loop {
-            let is_probe = self.shared.breaker.is_open();
-            if is_probe && !self.may_probe() {
-                return moved;
+            while let Some(number) = from
+                && window.len() < WINDOW
+            {
+                let launched = self.launch(number, generation, &mut blocked).await;
+                let Some((next, chunk)) = launched else {
+                    from = None;
+                    break;
+                };
+                from = Some(next).filter(|_| !chunk.is_probe || chunk.flights.is_empty());
+                window.push_back(chunk);
             }
-            let count = if is_probe { PROBE } else { CHUNK };
-            let Some(chunk) = self.spool.read(from, count).await else { return moved };
-            let Some(last) = chunk.last() else { return moved };
-            from = last.place.sequence + 1;
-            let progress = self.deliver(chunk, generation, &mut blocked).await;
-            moved += progress.moved;
-            let is_stuck = is_probe && progress.sent > 0 && !self.shared.breaker.close_if_well();
-            if is_stuck || self.publisher.generation() != generation {
-                return moved;
+            let Some(chunk) = window.pop_front() else { return moved };
+            moved += self.land(chunk, generation, &mut blocked).await;
+            self.shared.breaker.close_if_well();
+            if self.shared.breaker.is_open() || self.publisher.generation() != generation {
+                // What is on its way comes to its end, and nothing follows it.
+                from = None;
             }
         }
     }
 
-    /// Whether there is anything to find out that the events with the client do not tell, and nothing
-    /// on the direct way that should go before.
-    fn may_probe(&self) -> bool {
-        let tells = self.spool.claimed() > 0 && !self.shared.health.hears_brokers();
-        self.shared.breaker.is_quiet() && !tells
-    }
-
-    async fn deliver(
+    /// Reads the next events and sends them. Returns where to go on, unless that was all, or Kafka
+    /// should be left alone.
+    async fn launch(
         &self,
-        chunk: Vec<Waiting>,
+        from: u64,
         generation: u64,
         blocked: &mut Blocked,
-    ) -> Progress {
-        let mut flights = Vec::with_capacity(chunk.len());
-        let mut progress = Progress::default();
-        for Waiting { place, state } in chunk {
+    ) -> Option<(u64, Chunk)> {
+        let is_probe = self.shared.breaker.is_open();
+        if is_probe && !self.may_probe() {
+            return None;
+        }
+        let count = if is_probe { PROBE } else { CHUNK };
+        let events = self.spool.read(from, count, CHUNK_BYTES).await?;
+        let next = events.last()?.place.sequence + 1;
+        let mut flights = Vec::with_capacity(events.len());
+        for Waiting { place, state } in events {
             match state {
                 State::Claimed => {
                     blocked.lanes.insert(place.lane());
@@ -187,31 +199,41 @@ impl Worker {
                 }
             }
         }
-        progress.sent = flights.len();
         let deadline = Instant::now() + self.shared.ack_timeout;
-        let mut alone = Vec::new();
-        for mut flight in flights {
-            match timeout_at(deadline, flight.sent.verdict()).await {
+        Some((next, Chunk { flights, deadline, is_probe }))
+    }
+
+    /// Whether there is anything to find out that the events with the client do not tell, and nothing
+    /// on the direct way that should go before.
+    fn may_probe(&self) -> bool {
+        let tells = self.spool.claimed() > 0 && !self.shared.health.hears_brokers();
+        self.shared.breaker.is_quiet() && !tells
+    }
+
+    /// Waits for what becomes of the events. Returns how many left the spool.
+    async fn land(&self, chunk: Chunk, generation: u64, blocked: &mut Blocked) -> usize {
+        let (mut moved, mut alone) = (0, Vec::new());
+        for mut flight in chunk.flights {
+            match timeout_at(chunk.deadline, flight.sent.verdict()).await {
                 Ok(Ok(_acknowledged)) => {
                     self.delivered(flight.place);
-                    progress.moved += 1;
+                    moved += 1;
                 }
                 Ok(Err(failure)) => match failure.remedy() {
                     Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
-                    Remedy::Spool | Remedy::Rebuild => self.keep(flight, failure, blocked),
+                    Remedy::Spool | Remedy::Rebuild => self.keep(flight, blocked),
                 },
                 Err(_elapsed) => self.overdue(flight, blocked),
             }
         }
         for flight in alone {
-            if !blocked.has(flight.place, &flight.record) {
-                progress.moved +=
-                    usize::from(self.deliver_alone(flight, generation, blocked).await);
-            } else {
+            if blocked.has(flight.place, &flight.record) {
                 self.spool.release(flight.place);
+            } else {
+                moved += usize::from(self.deliver_alone(flight, generation, blocked).await);
             }
         }
-        progress
+        moved
     }
 
     fn send(&self, place: Place, record: Arc<Record>, generation: u64) -> Flight {
@@ -226,10 +248,7 @@ impl Worker {
     }
 
     /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
-    fn keep(&self, flight: Flight, failure: Failure, blocked: &mut Blocked) {
-        if failure.remedy() == Remedy::Spool {
-            self.shared.breaker.failed();
-        }
+    fn keep(&self, flight: Flight, blocked: &mut Blocked) {
         blocked.topics.insert(flight.record.topic().clone());
         self.spool.release(flight.place);
     }
@@ -261,8 +280,8 @@ impl Worker {
                     }
                 }
             }
-            Ok(Err(failure)) => {
-                self.keep(flight, failure, blocked);
+            Ok(Err(_failure)) => {
+                self.keep(flight, blocked);
                 false
             }
             Err(_elapsed) => {
@@ -300,8 +319,8 @@ impl Worker {
                 self.set_aside(&flight, failure);
                 true
             }
-            Ok(Err(failure)) => {
-                self.keep(flight, failure, blocked);
+            Ok(Err(_failure)) => {
+                self.keep(flight, blocked);
                 false
             }
             Err(_elapsed) => {

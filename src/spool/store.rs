@@ -240,18 +240,20 @@ impl Store {
         })
     }
 
-    /// The waiting events from this place on, at most so many.
+    /// The waiting events from this place on, at most so many, as long as `found` wants more.
     pub fn read(
         &self,
         from: u64,
         count: usize,
-        mut found: impl FnMut(u64, &[u8]),
+        mut found: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         guarded(|| {
             let events = self.database.begin_read()?.open_table(EVENTS)?;
             for event in events.range(from..)?.take(count) {
                 let (sequence, frame) = event?;
-                found(sequence.value(), frame.value());
+                if !found(sequence.value(), frame.value()) {
+                    break;
+                }
             }
             Ok(())
         })
