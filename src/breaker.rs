@@ -1,8 +1,9 @@
 //! The breaker: whether events may try Kafka directly, or go straight to the spool.
 //!
 //! It opens after several events in a row were not acknowledged in time, or when the Kafka client says
-//! that no broker is up, so that an outage costs no event the time-out. The drain probes Kafka with the oldest events on disk,
-//! and closes the breaker when one was acknowledged.
+//! that no broker is up, so that an outage costs no event the time-out. It closes with the next
+//! acknowledgement: of an event that the client still has, or of one that the drain sends from the
+//! spool to find out.
 //!
 //! Order hangs on one rule: it closes only when no event is any more on the direct way that it had
 //! opened for. Whatever failed there is in the spool by then, and goes first.
@@ -69,8 +70,9 @@ impl Breaker {
         if self.failures.load(Ordering::Relaxed) > 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if self.is_open() && !self.heard.swap(true, Ordering::SeqCst) {
-            self.bell.notify_one();
+        if self.is_open() {
+            self.heard.store(true, Ordering::SeqCst);
+            self.close_if_well();
         }
     }
 
@@ -83,8 +85,12 @@ impl Breaker {
 
     /// Opens at once.
     pub fn open(&self, reason: &str) {
-        if self.is_armed && !self.is_open.swap(true, Ordering::SeqCst) {
-            self.heard.store(false, Ordering::SeqCst);
+        if !self.is_armed || self.is_open() {
+            return;
+        }
+        // First, so that an acknowledgement of before does not close it.
+        self.heard.store(false, Ordering::SeqCst);
+        if !self.is_open.swap(true, Ordering::SeqCst) {
             self.metrics.is_open.set(1);
             self.metrics.opened.inc();
             warn!(reason, "Breaker open: events go to the spool.");
@@ -93,16 +99,17 @@ impl Breaker {
     }
 
     /// Closes, if Kafka has acknowledged something since it opened and the direct way is empty.
-    pub fn close_if_well(&self) -> bool {
-        if !self.is_open() || !self.heard.load(Ordering::SeqCst) || !self.is_quiet() {
-            return false;
+    pub fn close_if_well(&self) {
+        if !self.heard.load(Ordering::SeqCst) || !self.is_quiet() {
+            return;
         }
         self.failures.store(0, Ordering::Relaxed);
-        self.is_open.store(false, Ordering::SeqCst);
-        self.metrics.is_open.set(0);
-        self.metrics.closed.inc();
-        info!("Breaker closed: Kafka acknowledges, events go there directly.");
-        true
+        if self.is_open.swap(false, Ordering::SeqCst) {
+            self.metrics.is_open.set(0);
+            self.metrics.closed.inc();
+            info!("Breaker closed: Kafka acknowledges, events go there directly.");
+            self.bell.notify_one();
+        }
     }
 
     /// Whether no event is on the direct way.
@@ -149,12 +156,16 @@ mod tests {
         let pass = breaker.pass();
         breaker.succeeded();
         breaker.open("no broker is up");
-        assert!(!breaker.close_if_well(), "nothing was acknowledged since it opened");
+        breaker.close_if_well();
+        assert!(breaker.is_open(), "nothing was acknowledged since it opened");
         breaker.succeeded();
-        assert!(!breaker.close_if_well(), "an event is still on the direct way");
+        assert!(breaker.is_open(), "an event is still on the direct way");
         drop(pass);
-        assert!(breaker.close_if_well());
+        breaker.close_if_well();
         assert!(breaker.pass().is_some());
         assert!(breaker.is_quiet());
+        breaker.open("no broker is up");
+        breaker.succeeded();
+        assert!(!breaker.is_open(), "the direct way was empty");
     }
 }

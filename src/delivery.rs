@@ -16,6 +16,7 @@
 
 mod drain;
 mod late;
+mod refusals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::spool::{NotSpooled, Place, Spool};
 
 pub use drain::Drain;
 use late::Late;
+pub use refusals::Refusals;
 
 /// How long to wait for room in a spool that is full but being drained, before looking again.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
@@ -65,6 +67,7 @@ pub struct Shared {
     pub breaker: Arc<Breaker>,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
+    pub refusals: Arc<Refusals>,
     /// How long Kafka may take, before an event is late.
     pub ack_timeout: Duration,
 }
@@ -83,50 +86,48 @@ impl Delivery {
         let record = Arc::new(record);
         let Some(spool) = &self.spool else { return self.hold_in_kafka(record, deadline).await };
         let place = spool.place(&record);
+        // Before the pass: what the present producer fails must be in the spool before anything goes
+        // to the next one.
+        let generation = self.publisher.generation();
         let pass = self.shared.breaker.pass();
         let mut late = None;
         if pass.is_some() && !spool.holds(place) {
-            let mut sent = self.publisher.send(record.clone(), None);
+            let mut sent = self.publisher.send(record.clone(), Some(generation));
             match timeout(self.shared.ack_timeout, sent.verdict()).await {
-                Ok(Ok(_acknowledged)) => {
-                    self.shared.breaker.succeeded();
-                    return Ok(Receipt::new(&record, Held::InKafka));
-                }
-                // An answer, if not the one hoped for: it says nothing of other topics.
-                Ok(Err(_failure)) => {}
+                Ok(Ok(_acknowledged)) => return Ok(Receipt::new(&record, Held::InKafka)),
+                // An answer, if not the one hoped for: no sign of an outage.
+                Ok(Err(_failure)) => self.shared.refusals.note(place.lane()),
                 Err(_elapsed) => {
                     self.shared.breaker.failed();
-                    late = Some(Late::new(sent, place, spool, &self.shared.breaker));
+                    late = Some(Late::follow(sent, place, spool));
                 }
             }
         }
         let written = spool.put(place, &record);
         // From here on its lane holds it, and the direct way is free.
         drop(pass);
-        match self.hold_on_disk(spool, place, &record, written, deadline).await {
-            Ok(()) => {
-                if let Some(late) = late {
-                    tokio::spawn(late.settle());
-                }
-                Ok(Receipt::new(&record, Held::OnDisk))
-            }
+        let may_wait = late.is_none();
+        match self.hold_on_disk(spool, place, &record, written, may_wait, deadline).await {
+            Ok(()) => Ok(Receipt::new(&record, Held::OnDisk)),
             Err(why) => self.hold_after_all(record, late, why, deadline).await,
         }
     }
 
     /// Waits until the record is on disk; where the spool is full, but being drained, until there is
-    /// room for it.
+    /// room for it, if it may wait.
     async fn hold_on_disk(
         &self,
         spool: &Spool,
         place: Place,
         record: &Record,
         written: impl Future<Output = Result<(), NotSpooled>>,
+        may_wait: bool,
         deadline: Instant,
     ) -> Result<(), Rejection> {
         let slow = || Refusal::Unconfirmed.because("the disk did not confirm in time");
         let mut result = timeout_at(deadline, written).await.map_err(|_| slow())?;
-        while matches!(result, Err(NotSpooled::Full))
+        while may_wait
+            && matches!(result, Err(NotSpooled::Full))
             && !self.shared.breaker.is_open()
             && Instant::now() < deadline
         {
@@ -148,19 +149,21 @@ impl Delivery {
         why: Rejection,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
-        let mut sent = match late {
-            Some(late) => late.into_sent(),
-            None if why.refusal == Refusal::SpoolFailed && self.shared.health.hears_brokers() => {
-                self.publisher.send(record.clone(), None)
+        let verdict = async {
+            match late {
+                Some(late) => Some(late.arrives().await),
+                None if why.refusal == Refusal::SpoolFailed
+                    && self.shared.health.hears_brokers() =>
+                {
+                    let mut sent = self.publisher.send(record.clone(), None);
+                    Some(sent.verdict().await.is_ok())
+                }
+                None => None,
             }
-            None => return Err(why),
         };
-        match timeout_at(deadline, sent.verdict()).await {
-            Ok(Ok(_acknowledged)) => {
-                self.shared.breaker.succeeded();
-                Ok(Receipt::new(&record, Held::InKafka))
-            }
-            Ok(Err(_failure)) => Err(why),
+        match timeout_at(deadline, verdict).await {
+            Ok(Some(true)) => Ok(Receipt::new(&record, Held::InKafka)),
+            Ok(Some(false) | None) => Err(why),
             // The client has it still.
             Err(_elapsed) => Err(Refusal::Unconfirmed.because(why.cause.unwrap_or_default())),
         }

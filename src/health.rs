@@ -17,6 +17,9 @@ const SILENCE_ASK: Duration = Duration::from_secs(3);
 /// readiness does not flap with a connection that comes and goes.
 const STEADY_MIN: Duration = Duration::from_secs(2);
 
+/// A disk that takes longer than this for one thing hangs.
+const SPOOL_HANG: Duration = Duration::from_secs(3);
+
 /// The state behind readiness. Liveness needs none: the process answers or it does not.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -24,6 +27,8 @@ pub struct Health {
     draining: AtomicBool,
     /// Whether there is a spool that takes clicks.
     can_spool: AtomicBool,
+    /// Since when its disk has been at work on one thing.
+    spool_busy: Mutex<Option<Instant>>,
     brokers: Mutex<Brokers>,
 }
 
@@ -76,6 +81,18 @@ impl Health {
         self.can_spool.store(can, Ordering::Relaxed);
     }
 
+    /// Notes that the spool's disk begins, or has done, something.
+    pub fn set_spool_busy(&self, is_busy: bool) {
+        let since = is_busy.then(Instant::now);
+        *self.spool_busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+    }
+
+    fn can_spool(&self) -> bool {
+        let busy = *self.spool_busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.can_spool.load(Ordering::Relaxed)
+            && busy.is_none_or(|since| since.elapsed() < SPOOL_HANG)
+    }
+
     /// Whether a broker has been heard from lately.
     pub fn hears_brokers(&self) -> bool {
         self.lock().are_near(Instant::now())
@@ -99,7 +116,7 @@ impl Health {
             Err(NotReady::Draining)
         } else if !self.started.load(Ordering::Relaxed) {
             Err(NotReady::Starting)
-        } else if !self.hears_brokers() && !self.can_spool.load(Ordering::Relaxed) {
+        } else if !self.hears_brokers() && !self.can_spool() {
             Err(NotReady::CannotHold)
         } else {
             Ok(())

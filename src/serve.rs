@@ -125,8 +125,13 @@ pub async fn run(
     let admin = Admin::start(listeners.admin, &config.http, metrics.clone(), health.clone())?;
     let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
     let ack_timeout = config.kafka.ack_timeout();
-    let shared =
-        delivery::Shared { breaker, health: health.clone(), metrics: metrics.clone(), ack_timeout };
+    let shared = delivery::Shared {
+        breaker,
+        health: health.clone(),
+        metrics: metrics.clone(),
+        refusals: Arc::default(),
+        ack_timeout,
+    };
     let store = Store::open(&config, &kafka, &shared)?;
     let gate = Gate::new(&config.http, metrics.connections.clone());
     let workers = Workers::start(&config, &rules, &kafka, store.as_ref(), &shared)?;

@@ -41,7 +41,7 @@ mod store;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -60,6 +60,10 @@ pub use store::StoreError;
 
 /// How many lanes there are. Keys that share one only wait for each other.
 const LANES: usize = 1 << 16;
+
+/// Bytes that may wait to be written. Some seconds' worth for any disk; one that hangs must not fill the
+/// memory.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// What is added to the largest body, for key, headers and frame.
 const FRAME_OVERHEAD: usize = 64 << 10;
@@ -118,10 +122,12 @@ struct Shared {
     lanes: Lanes,
     /// Events that the Kafka client still has.
     claims: Mutex<HashSet<u64>>,
+    /// How many those are.
+    claimed: AtomicUsize,
     events: AtomicU64,
     /// Rung when events went.
     room: Notify,
-    /// Rung when there are events after there were none, or a claim was given back.
+    /// Rung when there is something for the drain to look at.
     work: Notify,
     metrics: SpoolMetrics,
     health: Arc<Health>,
@@ -130,6 +136,8 @@ struct Shared {
 #[derive(Default)]
 struct Orders {
     waiting: Vec<Order>,
+    /// Of the events that wait to be written.
+    bytes: usize,
     /// With so many the thread need not wait for more.
     enough: usize,
     is_stopped: bool,
@@ -141,6 +149,16 @@ enum Order {
     Remove(Place),
     SetAside(Place),
     Read { from: u64, count: usize, bytes: usize, reply: oneshot::Sender<Option<Vec<Found>>> },
+}
+
+impl Order {
+    /// What is to be written.
+    fn bytes(&self) -> usize {
+        match self {
+            Order::Put { frame, .. } => frame.len(),
+            Order::Remove(_) | Order::SetAside(_) | Order::Read { .. } => 0,
+        }
+    }
 }
 
 /// An event as the thread finds it.
@@ -204,6 +222,7 @@ impl Spool {
             next: AtomicU64::new(first_number()),
             lanes: Lanes::new(),
             claims: Mutex::default(),
+            claimed: AtomicUsize::new(0),
             events: AtomicU64::new(0),
             room: Notify::new(),
             work: Notify::new(),
@@ -258,12 +277,18 @@ impl Spool {
 
     /// Notes that the Kafka client has this event.
     pub fn claim(&self, place: Place) {
-        self.shared.claims().insert(place.sequence);
+        if self.shared.claims().insert(place.sequence) {
+            self.shared.claimed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Notes that it no longer has it, and that Kafka did not acknowledge it.
     pub fn release(&self, place: Place) {
-        self.shared.claims().remove(&place.sequence);
+        self.shared.release(place);
+    }
+
+    /// Has the drain look at the spool.
+    pub fn ring(&self) {
         self.shared.work.notify_one();
     }
 
@@ -280,7 +305,7 @@ impl Spool {
 
     /// How many events the Kafka client has.
     pub fn claimed(&self) -> usize {
-        self.shared.claims().len()
+        self.shared.claimed.load(Ordering::Relaxed)
     }
 
     /// The waiting events from this number on, at most so many and, beyond the first, so many bytes of
@@ -297,7 +322,7 @@ impl Spool {
         self.shared.room.notified().await;
     }
 
-    /// Waits until there are events after there were none, or the client gave one back.
+    /// Waits until there are events after there were none, or [`ring`](Spool::ring) is called.
     pub async fn work(&self) {
         self.shared.work.notified().await;
     }
@@ -306,7 +331,12 @@ impl Spool {
 impl Shared {
     fn order(&self, order: Order) {
         let mut orders = self.orders();
-        if let Order::Put { place, .. } = &order {
+        if let Order::Put { place, frame, .. } = &order {
+            if orders.bytes > WAITING_BYTES_MAX {
+                drop(orders);
+                return self.turn_away(order);
+            }
+            orders.bytes += frame.len();
             // Under the lock, so that a store being opened anew counts it once.
             self.lanes.add(place.lane);
         }
@@ -314,6 +344,20 @@ impl Shared {
         let count = orders.waiting.len();
         if count == 1 || count == orders.enough {
             self.bell.notify_one();
+        }
+    }
+
+    /// The disk does not keep up: what waits for it must not fill the memory.
+    fn turn_away(&self, order: Order) {
+        if let Order::Put { reply, .. } = order {
+            self.metrics.refused_failed.inc();
+            let _ = reply.send(Err(NotSpooled::Failed("the disk does not keep up".into())));
+        }
+    }
+
+    fn release(&self, place: Place) {
+        if self.claims().remove(&place.sequence) {
+            self.claimed.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

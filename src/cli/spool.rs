@@ -95,6 +95,11 @@ fn age(then_ms: i64) -> String {
 }
 
 fn drain(config: Config) -> Exit {
+    // A folder without a spool would be one without events.
+    match spool::contents(&config.spool.dir) {
+        Ok(_) | Err(spool::StoreError::Damaged(_)) => {}
+        Err(error) => return fail(format!("{}: {error}", config.spool.dir.display())),
+    }
     start_logging(&config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let drained = match runtime {
@@ -117,11 +122,18 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let breaker = Breaker::new(metrics.breaker.clone(), true);
     let kafka = Kafka::start(config, metrics.clone(), health.clone(), breaker.clone())?;
     let ack_timeout = config.kafka.ack_timeout();
-    let shared = delivery::Shared { breaker, health, metrics: metrics.clone(), ack_timeout };
+    let shared = delivery::Shared {
+        breaker,
+        health,
+        metrics: metrics.clone(),
+        refusals: Arc::default(),
+        ack_timeout,
+    };
     let Some(store) = Store::open(config, &kafka, &shared)? else { return Ok(0) };
     let total = store.spool.events();
     let bar = ProgressBar::new(total).with_style(style());
     let set_aside = || metrics.spool.set_aside.get();
+    let set_aside_before = set_aside();
     while store.spool.events() > 0 {
         bar.set_position(total.saturating_sub(store.spool.events()));
         bar.set_message(if store.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
@@ -133,11 +145,9 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let left = store.drain.finish(Instant::now() + FINISH_TIMEOUT).await;
     bar.set_position(total.saturating_sub(left));
     bar.abandon_with_message("");
-    println!(
-        "{} events delivered, {left} left, {} set aside",
-        total - left.min(total),
-        set_aside()
-    );
+    let set_aside = set_aside() - set_aside_before;
+    let delivered = total.saturating_sub(left).saturating_sub(set_aside.unsigned_abs());
+    println!("{delivered} events delivered, {left} left, {set_aside} set aside");
     let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
     drop(closed);
     store.keeper.close();

@@ -5,7 +5,8 @@
 //! there does not hold up the others. An event leaves the spool only after its acknowledgement.
 //!
 //! While the breaker is open a pass is a probe: a few of the oldest events, and when one of them is
-//! acknowledged the breaker closes.
+//! acknowledged the breaker closes. Of a lane in which Kafka refused something lately, a pass takes
+//! one event, so that none overtakes one that is refused.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -33,6 +34,10 @@ const WINDOW: usize = 6;
 
 /// Events that are risked to find out whether Kafka is back.
 const PROBE: usize = 32;
+
+/// Events that the Kafka client may have after their time was up; with more, it gets no others from
+/// here until some of those have arrived. The client's queue has room for them.
+const CLAIMS_MAX: usize = 16_384;
 
 /// How long to rest after a pass that moved nothing; doubled each time.
 const REST_MIN: Duration = Duration::from_millis(100);
@@ -70,6 +75,8 @@ struct Flight {
 struct Blocked {
     lanes: HashSet<usize>,
     topics: HashSet<Arc<str>>,
+    /// Lanes of which something was sent.
+    sent: HashSet<usize>,
 }
 
 /// Events on their way together.
@@ -77,8 +84,8 @@ struct Chunk {
     flights: Vec<Flight>,
     /// Until when they have time.
     deadline: Instant,
-    /// Whether they are to find out if Kafka is back.
-    is_probe: bool,
+    /// Whether nothing may follow them in this pass.
+    is_last: bool,
 }
 
 impl Drain {
@@ -154,7 +161,7 @@ impl Worker {
                     from = None;
                     break;
                 };
-                from = Some(next).filter(|_| !chunk.is_probe || chunk.flights.is_empty());
+                from = Some(next).filter(|_| !chunk.is_last || chunk.flights.is_empty());
                 window.push_back(chunk);
             }
             let Some(chunk) = window.pop_front() else { return moved };
@@ -176,14 +183,19 @@ impl Worker {
         blocked: &mut Blocked,
     ) -> Option<(u64, Chunk)> {
         let is_probe = self.shared.breaker.is_open();
-        if is_probe && !self.may_probe() {
+        if is_probe && !self.may_probe() || self.spool.claimed() >= CLAIMS_MAX {
             return None;
         }
-        let count = if is_probe { PROBE } else { CHUNK };
-        let events = self.spool.read(from, count, CHUNK_BYTES).await?;
+        let flights_max = if is_probe { PROBE } else { CHUNK };
+        let events = self.spool.read(from, CHUNK, CHUNK_BYTES).await?;
         let next = events.last()?.place.sequence + 1;
         let mut flights = Vec::with_capacity(events.len());
         for Waiting { place, state } in events {
+            if flights.len() == flights_max {
+                // A probe; nothing follows it in this pass.
+                break;
+            }
+            let is_suspect = self.shared.refusals.has(place.lane());
             match state {
                 State::Claimed => {
                     blocked.lanes.insert(place.lane());
@@ -194,13 +206,15 @@ impl Worker {
                     self.spool.set_aside(place);
                 }
                 State::Ready(record) if blocked.has(place, &record) => {}
+                State::Ready(_) if is_suspect && blocked.sent.contains(&place.lane()) => {}
                 State::Ready(record) => {
+                    blocked.sent.insert(place.lane());
                     flights.push(self.send(place, Arc::new(record), generation));
                 }
             }
         }
         let deadline = Instant::now() + self.shared.ack_timeout;
-        Some((next, Chunk { flights, deadline, is_probe }))
+        Some((next, Chunk { flights, deadline, is_last: is_probe }))
     }
 
     /// Whether there is anything to find out that the events with the client do not tell, and nothing
@@ -212,19 +226,26 @@ impl Worker {
 
     /// Waits for what becomes of the events. Returns how many left the spool.
     async fn land(&self, chunk: Chunk, generation: u64, blocked: &mut Blocked) -> usize {
-        let (mut moved, mut alone) = (0, Vec::new());
+        let (mut moved, mut alone, mut is_stuck) = (0, Vec::new(), false);
         for mut flight in chunk.flights {
             match timeout_at(chunk.deadline, flight.sent.verdict()).await {
                 Ok(Ok(_acknowledged)) => {
-                    self.delivered(flight.place);
+                    self.spool.remove(flight.place);
                     moved += 1;
                 }
                 Ok(Err(failure)) => match failure.remedy() {
                     Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
                     Remedy::Spool | Remedy::Rebuild => self.keep(flight, blocked),
                 },
-                Err(_elapsed) => self.overdue(flight, blocked),
+                Err(_elapsed) => {
+                    self.overdue(flight, blocked);
+                    is_stuck = true;
+                }
             }
+        }
+        if is_stuck && moved == 0 {
+            // Not for each of them: one partition without a leader is no outage.
+            self.shared.breaker.failed();
         }
         for flight in alone {
             if blocked.has(flight.place, &flight.record) {
@@ -242,33 +263,28 @@ impl Worker {
         Flight { place, record, sent }
     }
 
-    fn delivered(&self, place: Place) {
-        self.shared.breaker.succeeded();
-        self.spool.remove(place);
-    }
-
     /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
     fn keep(&self, flight: Flight, blocked: &mut Blocked) {
+        self.shared.refusals.note(flight.place.lane());
         blocked.topics.insert(flight.record.topic().clone());
         self.spool.release(flight.place);
     }
 
     /// The client has not given up; but its lane waits.
     fn overdue(&self, flight: Flight, blocked: &mut Blocked) {
-        self.shared.breaker.failed();
         blocked.lanes.insert(flight.place.lane());
-        let late = Late::new(flight.sent, flight.place, &self.spool, &self.shared.breaker);
-        tokio::spawn(late.settle());
+        Late::follow(flight.sent, flight.place, &self.spool);
     }
 
     /// Sends an event by itself: a batch is refused as one, so that nothing is known against most of
     /// the events in it. What is refused alone belongs to the dead letters.
     async fn deliver_alone(&self, flight: Flight, generation: u64, blocked: &mut Blocked) -> bool {
+        self.shared.refusals.note(flight.place.lane());
         let deadline = Instant::now() + self.shared.ack_timeout;
         let mut flight = self.send(flight.place, flight.record, generation);
         match timeout_at(deadline, flight.sent.verdict()).await {
             Ok(Ok(_acknowledged)) => {
-                self.delivered(flight.place);
+                self.spool.remove(flight.place);
                 true
             }
             Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {
@@ -312,7 +328,7 @@ impl Worker {
                     reason = why.explain(),
                     "An event went to the dead letters."
                 );
-                self.delivered(flight.place);
+                self.spool.remove(flight.place);
                 true
             }
             Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {

@@ -1,53 +1,38 @@
-//! An event that the Kafka client still has after its time was up. It is claimed in the spool until
-//! the client says what became of it.
+//! An event that the Kafka client still has after its time was up. It is claimed in the spool until the
+//! client says what became of it, whoever else may have lost interest by then.
 
-use std::sync::Arc;
+use tokio::sync::oneshot;
 
-use crate::breaker::Breaker;
 use crate::kafka::Sent;
 use crate::spool::{Place, Spool};
 
 /// An event with the Kafka client, claimed in the spool.
-pub(super) struct Late {
-    sent: Sent,
-    claim: Claim,
-    breaker: Arc<Breaker>,
-}
-
-/// A claim, which is given back when it is dropped; or goes with its event.
-struct Claim {
-    place: Place,
-    spool: Spool,
-    goes_with_event: bool,
-}
+pub(super) struct Late(oneshot::Receiver<bool>);
 
 impl Late {
-    pub fn new(sent: Sent, place: Place, spool: &Spool, breaker: &Arc<Breaker>) -> Late {
+    /// Claims the event and waits for its verdict in the background, however long it takes:
+    /// acknowledged, it leaves the spool; else the drain will send it again.
+    pub fn follow(mut sent: Sent, place: Place, spool: &Spool) -> Late {
         spool.claim(place);
-        let claim = Claim { place, spool: spool.clone(), goes_with_event: false };
-        Late { sent, claim, breaker: breaker.clone() }
+        let spool = spool.clone();
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let is_acknowledged = sent.verdict().await.is_ok();
+            if is_acknowledged {
+                // The claim goes with the event, or with the news that it is not there.
+                spool.remove(place);
+            } else {
+                spool.release(place);
+            }
+            spool.ring();
+            // Most often nobody waits any more.
+            let _ = tell.send(is_acknowledged);
+        });
+        Late(told)
     }
 
-    /// Waits for the verdict, however long it takes: acknowledged, the event leaves the spool; else
-    /// the drain will send it again.
-    pub async fn settle(mut self) {
-        if self.sent.verdict().await.is_ok() {
-            self.breaker.succeeded();
-            self.claim.spool.remove(self.claim.place);
-            self.claim.goes_with_event = true;
-        }
-    }
-
-    /// Gives up the claim, for an event that is not in the spool.
-    pub fn into_sent(self) -> Sent {
-        self.sent
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if !self.goes_with_event {
-            self.spool.release(self.place);
-        }
+    /// Waits for its verdict: true where Kafka acknowledges it after all.
+    pub async fn arrives(self) -> bool {
+        self.0.await.unwrap_or(false)
     }
 }

@@ -58,7 +58,10 @@ impl Context {
     pub fn settle(&self, ticket: Ticket, result: Result<(), Failure>) {
         let topic = self.metrics.topic(&ticket.topic);
         match result {
-            Ok(()) => topic.ack_seconds.observe(ticket.sent.elapsed().as_secs_f64()),
+            Ok(()) => {
+                self.breaker.succeeded();
+                topic.ack_seconds.observe(ticket.sent.elapsed().as_secs_f64());
+            }
             Err(failure) => match failure.fault {
                 Fault::ProducerFailed => self.replace(),
                 Fault::TimedOut | Fault::Refused => self.ask(Work::Explain),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rdkafka::ClientConfig;
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{Producer as _, PurgeConfig};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 
 /// How long to wait between two attempts to replace a producer.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the reports of a producer that is let go may take.
+const REPORTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the state of the topics is worth log lines.
 const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -224,6 +227,10 @@ impl Keeper {
 /// Closes a producer that is no longer in use. Whoever lets go last closes it, which blocks: that must
 /// not be a worker that is just handing it a record.
 fn let_go(producer: Arc<Producer>) {
+    // Each record must get its report, or whoever follows it waits for ever; the producer itself takes
+    // half a second for that at most.
+    producer.client.purge(PurgeConfig::default().queue().inflight());
+    let _ = producer.client.flush(REPORTS_TIMEOUT);
     let deadline = Instant::now() + REPLACE_INTERVAL;
     while Arc::strong_count(&producer) > 1 && Instant::now() < deadline {
         std::thread::yield_now();

@@ -55,6 +55,10 @@ const REFUSED: &[(&[&str], &str)] = &[
 /// Some hundred clicks: larger batches bring nothing.
 const BATCH_BYTES: usize = 128 << 10;
 
+/// Records from the spool, on their way or late; more than `delivery` ever has there.
+const SPOOL_RECORDS: usize = 32_768;
+const SPOOL_KBYTES: usize = 32 << 10;
+
 /// What the properties set here need on top of the largest body: key, headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -152,12 +156,15 @@ pub(super) fn producer(config: &Config) -> ClientConfig {
             "message.max.bytes",
             (config.http.max_body_bytes + RECORD_OVERHEAD_BYTES).max(1_000_000).to_string(),
         )
-        // Room for every admitted request, and as much again for records whose senders are gone and
-        // those from the spool.
-        .set("queue.buffering.max.messages", (2 * config.http.max_requests_in_flight).to_string())
+        // Room for every admitted request, as much again for records whose senders are gone, and for
+        // what the spool sends and what is late.
+        .set(
+            "queue.buffering.max.messages",
+            (2 * config.http.max_requests_in_flight + SPOOL_RECORDS).to_string(),
+        )
         .set(
             "queue.buffering.max.kbytes",
-            (2 * config.http.max_bytes_in_flight / 1_024).clamp(4_096, 2_097_151).to_string(),
+            (2 * config.http.max_bytes_in_flight / 1_024 + SPOOL_KBYTES).min(2_097_151).to_string(),
         )
         // Queue depth, brokers and readiness are made from these.
         .set("statistics.interval.ms", "1000")

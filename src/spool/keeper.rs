@@ -1,6 +1,5 @@
 //! The thread that owns the store: takes orders, makes their changes durable together, answers.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::store::{self, Change, Store, StoreError, Totals};
-use super::{Found, NotSpooled, Order, Place, Shared, frame};
+use super::{Found, LANES, NotSpooled, Order, Place, Shared, frame};
 use crate::config::Problem;
 
 /// How often a store that failed is tried again, and how often the gauges are brought up to date.
@@ -99,7 +98,9 @@ impl Worker {
         loop {
             let (orders, is_stopped) = self.wait(tick);
             let is_idle = orders.is_empty();
+            self.shared.health.set_spool_busy(!is_idle);
             self.carry_out(orders);
+            self.shared.health.set_spool_busy(false);
             if is_stopped && is_idle {
                 return;
             }
@@ -127,6 +128,8 @@ impl Worker {
         }
         let count = orders.waiting.len().min(BATCH_MAX);
         orders.enough = count / 2;
+        let taken: usize = orders.waiting.iter().take(count).map(Order::bytes).sum();
+        orders.bytes -= taken;
         let rest = orders.waiting.split_off(count);
         (std::mem::replace(&mut orders.waiting, rest), orders.is_stopped)
     }
@@ -198,17 +201,16 @@ impl Worker {
         let mut left = bytes;
         // Claims are looked at here, between two transactions: one that goes with its event is there
         // as long as the event is.
-        let claims = self.shared.claims();
+        let shared = &self.shared;
         let found = |sequence, frame: &[u8]| {
             let place = Place { sequence, lane: frame::lane(frame).unwrap_or_default() };
-            let is_free = !claims.contains(&sequence);
+            let is_free = !shared.claims().contains(&sequence);
             left = left.saturating_sub(frame.len());
             let frame = is_free.then(|| Bytes::copy_from_slice(frame));
             events.push(Found { place, frame });
             left > 0
         };
         let result = self.store.as_ref()?.read(from, count, found);
-        drop(claims);
         match result {
             Ok(()) => Some(events),
             Err(error) => {
@@ -233,7 +235,7 @@ impl Worker {
                     let _ = reply.send(Ok(()));
                 }
                 Answer::Removed(place) | Answer::SetAside(place) if found => {
-                    shared.claims().remove(&place.sequence);
+                    shared.release(place);
                     shared.lanes.take(place.lane);
                     has_gone = true;
                     if matches!(answer, Answer::Removed(_)) {
@@ -241,7 +243,7 @@ impl Worker {
                     }
                 }
                 Answer::Removed(place) | Answer::SetAside(place) => {
-                    shared.claims().remove(&place.sequence);
+                    shared.release(place);
                 }
             }
         }
@@ -286,30 +288,49 @@ impl Worker {
         {
             // Where events went the store has room inside; else there must be some on the disk.
             let has_room = full_at.saturating_sub(self.totals.bytes) >= 2 * store::RESERVE_BYTES;
-            if store::take_reserve(&self.shared.folder, !has_room).is_ok() {
+            let mut taken = store::take_reserve(&self.shared.folder, !has_room).is_ok();
+            if !taken && has_room && self.compact() {
+                taken = store::take_reserve(&self.shared.folder, false).is_ok();
+            }
+            if taken {
                 self.full_at = None;
                 self.shared.room.notify_waiters();
             }
         }
     }
 
+    /// Gives the disk back what the store does not need.
+    fn compact(&mut self) -> bool {
+        match self.store.as_mut().map(|store| store.tidy(true)) {
+            Some(Err(error)) => {
+                self.fail(Vec::new(), &error);
+                false
+            }
+            done => done.is_some(),
+        }
+    }
+
     /// Opens the store and takes stock.
     fn open(&mut self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        let damaged = |_: &Path| shared.metrics.damages.inc();
+        let damaged = || shared.metrics.damages.inc();
         let opened = Store::open(&shared.folder, shared.frame_max, damaged).and_then(|store| {
             self.totals = store.totals()?;
-            // Nobody may count an event meanwhile.
-            let orders = shared.orders();
-            shared.lanes.0.iter().for_each(|count| count.store(0, Ordering::SeqCst));
+            // Counted beside those in force, which others look at meanwhile. Only this thread takes
+            // events out of a lane, and those that come wait in `orders`.
+            let mut lanes = vec![0; LANES];
             store.read(0, usize::MAX, |_, frame| {
-                shared.lanes.add(frame::lane(frame).unwrap_or_default());
+                lanes[usize::from(frame::lane(frame).unwrap_or_default())] += 1;
                 true
             })?;
+            let orders = shared.orders();
             for order in &orders.waiting {
                 if let Order::Put { place, .. } = order {
-                    shared.lanes.add(place.lane);
+                    lanes[place.lane()] += 1;
                 }
+            }
+            for (lane, count) in shared.lanes.0.iter().zip(lanes) {
+                lane.store(count, Ordering::SeqCst);
             }
             Ok(store)
         });

@@ -42,8 +42,8 @@ const CACHE_BYTES: usize = 16 << 20;
 /// An empty file that is larger than this is made small again.
 const COMPACT_BYTES: u64 = 16 << 20;
 
-/// Events copied in one transaction out of a damaged file.
-const SALVAGE_BATCH: usize = 1_024;
+/// Bytes of events that are copied in one transaction out of a damaged file.
+const SALVAGE_BYTES: usize = 4 << 20;
 
 /// The events on disk, open.
 pub(super) struct Store {
@@ -140,30 +140,41 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreErr
 }
 
 impl Store {
-    /// Opens the store in this folder, or makes it. Calls `damaged` for each file that had to be set
-    /// aside.
+    /// Opens the store in this folder, or makes it. Calls `damaged` if its file had to be set aside.
     pub fn open(
         folder: &Path,
         frame_max: usize,
-        mut damaged: impl FnMut(&Path),
+        damaged: impl FnOnce(),
     ) -> Result<Store, StoreError> {
         fs::create_dir_all(folder)?;
         let path = folder.join(FILE);
         match Store::open_file(&path) {
             Err(StoreError::Damaged(reason)) => {
-                let aside = set_file_aside(&path)?;
-                error!(
-                    reason, file = %aside.display(),
-                    "The spool is damaged and set aside; what can be read of it goes on."
-                );
-                damaged(&aside);
-                let mut store = Store::open_file(&path)?;
-                let salvaged = store.fill_from(&aside, frame_max)?;
-                error!(events = salvaged, "Events were read out of the damaged spool.");
-                Ok(store)
+                error!(reason, "The spool is damaged; what can be read of it goes on.");
+                let aside = Store::mend(&path, frame_max)?;
+                error!(file = %aside.display(), "The damaged file is set aside.");
+                damaged();
+                Store::open_file(&path)
             }
             opened => opened,
         }
+    }
+
+    /// Puts everything that can be read of a damaged file into a new one, and that in its place. Until
+    /// it is there, whole and durable, the damaged file stays where it is: this can be tried again.
+    /// Returns the damaged file's new name.
+    fn mend(path: &Path, frame_max: usize) -> Result<PathBuf, StoreError> {
+        let new = path.with_extension("new");
+        let _ = fs::remove_file(&new);
+        let filled = Store::open_file(&new).and_then(|store| store.fill_from(path, frame_max));
+        let events = filled.inspect_err(|_| drop(fs::remove_file(&new)))?;
+        let now = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
+        let aside = path.with_file_name(format!("damaged-{now}.redb"));
+        fs::hard_link(path, &aside)?;
+        fs::rename(&new, path)?;
+        sync_folder(path)?;
+        error!(events, "Events were read out of the damaged spool.");
+        Ok(aside)
     }
 
     /// Opens a store that is there, without setting anything aside.
@@ -187,20 +198,21 @@ impl Store {
             transaction.commit()?;
             Ok(database)
         })?;
-        if is_new && let Some(folder) = path.parent() {
-            // The file's name must survive a power cut as its content does.
-            File::open(folder)?.sync_all()?;
+        if is_new {
+            sync_folder(path)?;
         }
         Ok(Store { database, path: path.to_owned() })
     }
 
-    /// Puts everything that can be read of a damaged file into this store.
-    fn fill_from(&mut self, damaged: &Path, frame_max: usize) -> Result<u64, StoreError> {
-        let mut batch = Vec::with_capacity(SALVAGE_BATCH);
+    /// Puts everything that can be read of a damaged file into this store. Returns how much that is.
+    fn fill_from(self, damaged: &Path, frame_max: usize) -> Result<u64, StoreError> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         salvage(damaged, frame_max, |sequence, frame| {
+            bytes += frame.len();
             batch.push(Change::Put { sequence, frame: Bytes::copy_from_slice(frame) });
-            if batch.len() == SALVAGE_BATCH {
+            if bytes >= SALVAGE_BYTES {
                 self.apply(&std::mem::take(&mut batch))?;
+                bytes = 0;
             }
             Ok::<_, StoreError>(())
         })?;
@@ -303,12 +315,9 @@ fn move_event(
     Ok(Some(event.value().len() as u64))
 }
 
-/// Renames a damaged file, to a name that says when.
-fn set_file_aside(path: &Path) -> io::Result<PathBuf> {
-    let now = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f").to_string();
-    let aside = path.with_file_name(format!("damaged-{now}.redb"));
-    fs::rename(path, &aside)?;
-    Ok(aside)
+/// Makes the names in a file's folder survive a power cut, as its content does.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// Takes room on disk that can be given up when there is no more; with `and_more`, only if there is as

@@ -188,6 +188,7 @@ async fn every_produce_error() {
     ];
     let broker = Broker::embedded();
     let cluster = broker.development().cluster();
+    let mut rebuilds = 0.0;
     for (codes, is_buried) in [(&delivered[..], false), (&buried[..], true)] {
         for code in codes {
             let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
@@ -208,6 +209,8 @@ async fn every_produce_error() {
                 bridge.outcomes("accepted").await > before
             })
             .await;
+            rebuilds += bridge.metric("hookbridge_kafka_producer_rebuilds_total").await;
         }
     }
+    assert!(rebuilds >= 3.0, "{rebuilds}");
 }
