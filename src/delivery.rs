@@ -12,8 +12,15 @@
 //!   its late acknowledgement;
 //! - as long as a lane of the spool holds events, later ones of that lane go behind them;
 //! - after a breakdown nothing goes directly before everything that failed is in the spool
-//!   (`breaker.rs`).
+//!   (`breaker.rs`);
+//! - in a lane in which Kafka refused something, the drain sends one event at a time (`refusals.rs`).
+//!
+//! Three things can change an order. Kafka refuses by the batch: where it refuses one in the middle of
+//! thousands from the spool, the rest of that batch, sent again, may come after later ones. Where the
+//! disk fails or is full, a click is rather delivered out of order than refused. And when the process
+//! is killed, what the Kafka client had may be there before what was on disk.
 
+mod backlog;
 mod drain;
 mod late;
 mod refusals;
@@ -31,6 +38,7 @@ use crate::outcome::{Held, Refusal, Rejection};
 use crate::route::Record;
 use crate::spool::{NotSpooled, Place, Spool};
 
+pub use backlog::{Backlog, BacklogError};
 pub use drain::Drain;
 use late::Late;
 pub use refusals::Refusals;

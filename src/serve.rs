@@ -14,15 +14,14 @@ use tracing::{error, info, warn};
 use crate::admin::Admin;
 use crate::breaker::Breaker;
 use crate::config::{Config, Problem};
-use crate::delivery::{self, Delivery};
+use crate::delivery::{self, Backlog, BacklogError, Delivery};
 use crate::health::Health;
 use crate::http::{self, Admission, Drain, Gate, Socket};
 use crate::ingest::{Ingest, Rules};
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
-use crate::spool::{self, Spool};
 
-/// Of the drain's budget, what is kept for flushing the producer after the last request.
+/// Of the drain's budget, what is kept for closing the producer and the spool after the last request.
 const FLUSH_RESERVE: Duration = Duration::from_secs(1);
 
 /// Accepted connections that wait for their worker.
@@ -84,6 +83,15 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+impl From<BacklogError> for StartError {
+    fn from(error: BacklogError) -> StartError {
+        match error {
+            BacklogError::Spool(problem) => StartError::Config(problem),
+            BacklogError::Drain(error) => StartError::System(error),
+        }
+    }
+}
+
 impl From<Problem> for StartError {
     fn from(problem: Problem) -> StartError {
         StartError::Config(problem)
@@ -132,9 +140,9 @@ pub async fn run(
         refusals: Arc::default(),
         ack_timeout,
     };
-    let store = Store::open(&config, &kafka, &shared)?;
+    let backlog = Backlog::open(&config, &kafka, &shared)?;
     let gate = Gate::new(&config.http, metrics.connections.clone());
-    let workers = Workers::start(&config, &rules, &kafka, store.as_ref(), &shared)?;
+    let workers = Workers::start(&config, &rules, &kafka, backlog.as_ref(), &shared)?;
     let listener = tokio::net::TcpListener::from_std(listeners.http)?;
     health.start();
     info!(%http_address, %admin_address, workers = workers.all.len(), "Serving.");
@@ -156,14 +164,14 @@ pub async fn run(
     let emptied = timeout_at(requests_deadline, gate.empty()).await;
     let in_flight = usize::try_from(metrics.requests_in_flight.get()).unwrap_or(0);
     let cut_off = if emptied.is_ok() { 0 } else { in_flight };
-    let drained = match store {
-        Some(store) => {
+    let drained = match backlog {
+        Some(backlog) => {
             // What the Kafka client still has is in the spool, too, and nothing is to be flushed. The
             // workers stay until then: they hear of late acknowledgements.
-            let left = store.drain.finish(requests_deadline).await;
+            let left = backlog.drain.finish(requests_deadline).await;
             workers.stop();
             close(kafka, Instant::now()).await;
-            store.keeper.close();
+            backlog.keeper.close();
             Drained { cut_off, unacknowledged: 0, spooled: left }
         }
         None => {
@@ -196,35 +204,6 @@ pub fn metrics(config: &Config) -> prometheus::Result<Metrics> {
 
 async fn close(kafka: Kafka, deadline: Instant) -> usize {
     tokio::task::spawn_blocking(move || kafka.close(deadline)).await.unwrap_or(0)
-}
-
-/// The spool, and what works on it.
-pub struct Store {
-    pub spool: Spool,
-    pub keeper: spool::Keeper,
-    pub drain: delivery::Drain,
-}
-
-impl Store {
-    /// Opens the spool, if there is to be one, and begins to drain it.
-    ///
-    /// # Errors
-    ///
-    /// Another process has it, or there is no thread to be had.
-    pub fn open(
-        config: &Config,
-        kafka: &Kafka,
-        shared: &delivery::Shared,
-    ) -> Result<Option<Store>, StartError> {
-        if !config.spool.is_on() {
-            return Ok(None);
-        }
-        let (metrics, health) = (shared.metrics.spool.clone(), shared.health.clone());
-        let body_max = config.http.max_body_bytes;
-        let (spool, keeper) = Spool::open(&config.spool, body_max, metrics, health)?;
-        let drain = delivery::Drain::start(kafka.publisher(), spool.clone(), shared.clone())?;
-        Ok(Some(Store { spool, keeper, drain }))
-    }
 }
 
 /// Accepts connections and spreads them over the workers.
@@ -265,7 +244,7 @@ impl Workers {
         config: &Config,
         rules: &Arc<Rules>,
         kafka: &Kafka,
-        store: Option<&Store>,
+        backlog: Option<&Backlog>,
         shared: &delivery::Shared,
     ) -> Result<Workers, StartError> {
         let metrics = &rules.metrics;
@@ -274,7 +253,7 @@ impl Workers {
         let workers = (0..worker_count(config.http.workers)).map(|number| {
             let publisher = kafka.publisher();
             let postman = publisher.postman();
-            let spool = store.map(|store| store.spool.clone());
+            let spool = backlog.map(|backlog| backlog.spool.clone());
             let delivery = Delivery::new(publisher, spool, shared.clone());
             let ingest = Ingest::new(rules.clone(), admission.clone(), delivery);
             Worker::start(number, ingest, rules.clone(), postman)

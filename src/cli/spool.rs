@@ -14,10 +14,10 @@ use super::serve::{signals, start_logging};
 use super::{Exit, fail, report};
 use crate::breaker::Breaker;
 use crate::config::Config;
-use crate::delivery;
+use crate::delivery::{self, Backlog};
 use crate::health::Health;
 use crate::kafka::Kafka;
-use crate::serve::{self, StartError, Store};
+use crate::serve::{self, StartError};
 use crate::spool::{self, Contents};
 
 /// How often the progress bar moves.
@@ -129,20 +129,20 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
         refusals: Arc::default(),
         ack_timeout,
     };
-    let Some(store) = Store::open(config, &kafka, &shared)? else { return Ok(0) };
-    let total = store.spool.events();
+    let Some(backlog) = Backlog::open(config, &kafka, &shared)? else { return Ok(0) };
+    let total = backlog.spool.events();
     let bar = ProgressBar::new(total).with_style(style());
     let set_aside = || metrics.spool.set_aside.get();
     let set_aside_before = set_aside();
-    while store.spool.events() > 0 {
-        bar.set_position(total.saturating_sub(store.spool.events()));
-        bar.set_message(if store.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
+    while backlog.spool.events() > 0 {
+        bar.set_position(total.saturating_sub(backlog.spool.events()));
+        bar.set_message(if backlog.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
         tokio::select! {
             () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
             () = signals.next() => break,
         }
     }
-    let left = store.drain.finish(Instant::now() + FINISH_TIMEOUT).await;
+    let left = backlog.drain.finish(Instant::now() + FINISH_TIMEOUT).await;
     bar.set_position(total.saturating_sub(left));
     bar.abandon_with_message("");
     let set_aside = set_aside() - set_aside_before;
@@ -150,7 +150,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     println!("{delivered} events delivered, {left} left, {set_aside} set aside");
     let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
     drop(closed);
-    store.keeper.close();
+    backlog.keeper.close();
     Ok(left)
 }
 
