@@ -20,7 +20,6 @@ use tracing::{error, info, warn};
 
 use super::{Late, Shared, dead_letter_reason};
 use crate::kafka::{Failure, Publisher, Remedy, Sent};
-use crate::metrics::DeadLetterReason;
 use crate::route::Record;
 use crate::spool::{Place, Spool, State, Waiting};
 
@@ -68,6 +67,16 @@ struct Flight {
     place: Place,
     record: Arc<Record>,
     sent: Sent,
+}
+
+/// What became of an event that was sent by itself.
+enum Landed {
+    /// It has left the spool.
+    Arrived,
+    /// Kafka does not take it, for good.
+    Refused(Failure),
+    /// It stays in the spool, and its lane waits.
+    Waits,
 }
 
 /// What does not get through in this pass.
@@ -277,83 +286,71 @@ impl Worker {
     }
 
     /// Sends an event by itself: a batch is refused as one, so that nothing is known against most of
-    /// the events in it. What is refused alone belongs to the dead letters.
+    /// the events in it. What is refused alone belongs to the dead letters. Returns whether it left
+    /// the spool.
     async fn deliver_alone(&self, flight: Flight, generation: u64, blocked: &mut Blocked) -> bool {
         self.shared.refusals.note(flight.place.lane());
-        let deadline = Instant::now() + self.shared.ack_timeout;
-        let mut flight = self.send(flight.place, flight.record, generation);
-        match timeout_at(deadline, flight.sent.verdict()).await {
-            Ok(Ok(_acknowledged)) => {
-                self.spool.remove(flight.place);
+        let (place, record) = (flight.place, flight.record);
+        let failure = match self.land_alone(place, record.clone(), generation, blocked).await {
+            Landed::Arrived => return true,
+            Landed::Waits => return false,
+            Landed::Refused(failure) => failure,
+        };
+        let Some(reason) = dead_letter_reason(&record, failure) else {
+            self.set_aside(place, &record, failure);
+            return true;
+        };
+        let letter = Record::clone(&record).into_dead_letter(reason.tag(), &failure.explain());
+        match self.land_alone(place, Arc::new(letter), generation, blocked).await {
+            Landed::Arrived => {
+                self.shared.metrics.dead_letter(record.webhook(), reason);
+                let (topic, reason) = (&**record.topic(), failure.explain());
+                warn!(topic, reason, "An event went to the dead letters.");
                 true
             }
-            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {
-                match dead_letter_reason(&flight.record, failure) {
-                    Some(reason) => self.bury(flight, failure, reason, generation, blocked).await,
-                    None => {
-                        self.set_aside(&flight, failure);
-                        true
-                    }
-                }
+            Landed::Refused(failure) => {
+                self.set_aside(place, &record, failure);
+                true
             }
-            Ok(Err(_failure)) => {
-                self.keep(flight, blocked);
-                false
-            }
-            Err(_elapsed) => {
-                self.overdue(flight, blocked);
-                false
-            }
+            Landed::Waits => false,
         }
     }
 
-    /// Sends an event to the dead letters.
-    async fn bury(
+    /// Sends an event and waits for what becomes of it.
+    async fn land_alone(
         &self,
-        flight: Flight,
-        why: Failure,
-        reason: DeadLetterReason,
+        place: Place,
+        record: Arc<Record>,
         generation: u64,
         blocked: &mut Blocked,
-    ) -> bool {
-        let topic = flight.record.topic().clone();
-        let letter = Record::clone(&flight.record).into_dead_letter(reason.tag(), &why.explain());
+    ) -> Landed {
         let deadline = Instant::now() + self.shared.ack_timeout;
-        let mut flight = self.send(flight.place, Arc::new(letter), generation);
+        let mut flight = self.send(place, record, generation);
         match timeout_at(deadline, flight.sent.verdict()).await {
             Ok(Ok(_acknowledged)) => {
-                self.shared.metrics.dead_letter(flight.record.webhook(), reason);
-                warn!(
-                    topic = &*topic,
-                    reason = why.explain(),
-                    "An event went to the dead letters."
-                );
-                self.spool.remove(flight.place);
-                true
+                self.spool.remove(place);
+                Landed::Arrived
             }
-            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {
-                self.set_aside(&flight, failure);
-                true
-            }
+            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => Landed::Refused(failure),
             Ok(Err(_failure)) => {
                 self.keep(flight, blocked);
-                false
+                Landed::Waits
             }
             Err(_elapsed) => {
                 self.overdue(flight, blocked);
-                false
+                Landed::Waits
             }
         }
     }
 
     /// Neither the topic nor its dead letters take it: it is kept for the operator.
-    fn set_aside(&self, flight: &Flight, failure: Failure) {
+    fn set_aside(&self, place: Place, record: &Record, failure: Failure) {
         error!(
-            topic = &**flight.record.topic(),
+            topic = &**record.topic(),
             reason = failure.explain(),
             "An event is set aside: its dead letters do not take it either."
         );
-        self.spool.set_aside(flight.place);
+        self.spool.set_aside(place);
     }
 }
 
