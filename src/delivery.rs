@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::breaker::Breaker;
 use crate::health::Health;
-use crate::kafka::{Failure, Fault, Publisher, Remedy};
+use crate::kafka::{Failure, Fault, Publisher, Remedy, Terms};
 use crate::metrics::{DeadLetterReason, Metrics};
 use crate::outcome::{Held, Refusal, Rejection};
 use crate::route::Record;
@@ -96,11 +96,12 @@ impl Delivery {
         let place = spool.place(&record);
         // Before the pass: what the present producer fails must be in the spool before anything goes
         // to the next one.
-        let generation = self.publisher.generation();
+        let generation = Some(self.publisher.generation());
         let pass = self.shared.breaker.pass();
         let mut late = None;
         if pass.is_some() && !spool.holds(place) {
-            let mut sent = self.publisher.send(record.clone(), Some(generation));
+            let terms = Terms { generation, failures: None };
+            let mut sent = self.publisher.send(record.clone(), terms);
             match timeout(self.shared.ack_timeout, sent.verdict()).await {
                 Ok(Ok(_acknowledged)) => return Ok(Receipt::new(&record, Held::InKafka)),
                 // An answer, if not the one hoped for: no sign of an outage.
@@ -163,7 +164,7 @@ impl Delivery {
                 None if why.refusal == Refusal::SpoolFailed
                     && self.shared.health.hears_brokers() =>
                 {
-                    let mut sent = self.publisher.send(record.clone(), None);
+                    let mut sent = self.publisher.send(record.clone(), Terms::default());
                     Some(sent.verdict().await.is_ok())
                 }
                 None => None,

@@ -31,6 +31,7 @@ pub use broker::DevelopmentBroker;
 pub use fault::{Failure, Fault, Remedy};
 pub use inspect::{Finding, Inspector, Severity};
 pub use keeper::Kafka;
+pub use post::Terms;
 pub use publisher::{Acknowledged, Publisher, Sent};
 pub use reader::{Reader, Seen};
 pub use settings::{check, client_version};

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
 use super::{Late, Shared, dead_letter_reason};
-use crate::kafka::{Failure, Publisher, Remedy, Sent};
+use crate::kafka::{Failure, Publisher, Remedy, Sent, Terms};
 use crate::route::Record;
 use crate::spool::{Place, Spool, State, Waiting};
 
@@ -156,16 +156,26 @@ impl Worker {
 
     /// From the oldest event to the newest. Returns how many left the spool.
     async fn pass(&self) -> usize {
-        // Nothing of this pass goes to a later producer: what the present one fails comes first there.
-        let generation = self.publisher.generation();
+        let mut terms = self.terms();
+        let generation = terms.generation;
         let mut blocked = Blocked::default();
         let mut window = VecDeque::with_capacity(WINDOW);
         let (mut from, mut moved) = (Some(0), 0);
         loop {
+            if self.shared.breaker.is_open() && moved + window.len() > 0
+                || self.terms().generation != generation
+            {
+                from = None;
+            }
+            if window.is_empty() {
+                // Whatever failed has blocked its lane by now, and what is left may go on.
+                terms = self.terms();
+            }
             while let Some(number) = from
                 && window.len() < WINDOW
+                && terms == self.terms()
             {
-                let launched = self.launch(number, generation, &mut blocked).await;
+                let launched = self.launch(number, terms, &mut blocked).await;
                 let Some((next, chunk)) = launched else {
                     from = None;
                     break;
@@ -174,23 +184,20 @@ impl Worker {
                 window.push_back(chunk);
             }
             let Some(chunk) = window.pop_front() else { return moved };
-            moved += self.land(chunk, generation, &mut blocked).await;
+            moved += self.land(chunk, &mut blocked).await;
             self.shared.breaker.close_if_well();
-            if self.shared.breaker.is_open() || self.publisher.generation() != generation {
-                // What is on its way comes to its end, and nothing follows it.
-                from = None;
-            }
         }
+    }
+
+    /// Nothing may be sent by a later producer, or after a failure: it might overtake what failed.
+    fn terms(&self) -> Terms {
+        let (generation, failures) = (self.publisher.generation(), self.publisher.failures());
+        Terms { generation: Some(generation), failures: Some(failures) }
     }
 
     /// Reads the next events and sends them. Returns where to go on, unless that was all, or Kafka
     /// should be left alone.
-    async fn launch(
-        &self,
-        from: u64,
-        generation: u64,
-        blocked: &mut Blocked,
-    ) -> Option<(u64, Chunk)> {
+    async fn launch(&self, from: u64, terms: Terms, blocked: &mut Blocked) -> Option<(u64, Chunk)> {
         let is_probe = self.shared.breaker.is_open();
         if is_probe && !self.may_probe() || self.spool.claimed() >= CLAIMS_MAX {
             return None;
@@ -218,7 +225,7 @@ impl Worker {
                 State::Ready(_) if is_suspect && blocked.sent.contains(&place.lane()) => {}
                 State::Ready(record) => {
                     blocked.sent.insert(place.lane());
-                    flights.push(self.send(place, Arc::new(record), generation));
+                    flights.push(self.send(place, Arc::new(record), terms));
                 }
             }
         }
@@ -234,7 +241,7 @@ impl Worker {
     }
 
     /// Waits for what becomes of the events. Returns how many left the spool.
-    async fn land(&self, chunk: Chunk, generation: u64, blocked: &mut Blocked) -> usize {
+    async fn land(&self, chunk: Chunk, blocked: &mut Blocked) -> usize {
         let (mut moved, mut alone, mut is_stuck) = (0, Vec::new(), false);
         for mut flight in chunk.flights {
             match timeout_at(chunk.deadline, flight.sent.verdict()).await {
@@ -244,7 +251,11 @@ impl Worker {
                 }
                 Ok(Err(failure)) => match failure.remedy() {
                     Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
-                    Remedy::Spool | Remedy::Rebuild => self.keep(flight, blocked),
+                    Remedy::Spool => self.keep(flight, blocked),
+                    Remedy::Rebuild => {
+                        blocked.lanes.insert(flight.place.lane());
+                        self.spool.release(flight.place);
+                    }
                 },
                 Err(_elapsed) => {
                     self.overdue(flight, blocked);
@@ -260,15 +271,15 @@ impl Worker {
             if blocked.has(flight.place, &flight.record) {
                 self.spool.release(flight.place);
             } else {
-                moved += usize::from(self.deliver_alone(flight, generation, blocked).await);
+                moved += usize::from(self.deliver_alone(flight, blocked).await);
             }
         }
         moved
     }
 
-    fn send(&self, place: Place, record: Arc<Record>, generation: u64) -> Flight {
+    fn send(&self, place: Place, record: Arc<Record>, terms: Terms) -> Flight {
         self.spool.claim(place);
-        let sent = self.publisher.send(record.clone(), Some(generation));
+        let sent = self.publisher.send(record.clone(), terms);
         Flight { place, record, sent }
     }
 
@@ -288,10 +299,10 @@ impl Worker {
     /// Sends an event by itself: a batch is refused as one, so that nothing is known against most of
     /// the events in it. What is refused alone belongs to the dead letters. Returns whether it left
     /// the spool.
-    async fn deliver_alone(&self, flight: Flight, generation: u64, blocked: &mut Blocked) -> bool {
+    async fn deliver_alone(&self, flight: Flight, blocked: &mut Blocked) -> bool {
         self.shared.refusals.note(flight.place.lane());
         let (place, record) = (flight.place, flight.record);
-        let failure = match self.land_alone(place, record.clone(), generation, blocked).await {
+        let failure = match self.land_alone(place, record.clone(), blocked).await {
             Landed::Arrived => return true,
             Landed::Waits => return false,
             Landed::Refused(failure) => failure,
@@ -301,7 +312,7 @@ impl Worker {
             return true;
         };
         let letter = Record::clone(&record).into_dead_letter(reason.tag(), &failure.explain());
-        match self.land_alone(place, Arc::new(letter), generation, blocked).await {
+        match self.land_alone(place, Arc::new(letter), blocked).await {
             Landed::Arrived => {
                 self.shared.metrics.dead_letter(record.webhook(), reason);
                 let (topic, reason) = (&**record.topic(), failure.explain());
@@ -317,15 +328,9 @@ impl Worker {
     }
 
     /// Sends an event and waits for what becomes of it.
-    async fn land_alone(
-        &self,
-        place: Place,
-        record: Arc<Record>,
-        generation: u64,
-        blocked: &mut Blocked,
-    ) -> Landed {
+    async fn land_alone(&self, place: Place, record: Arc<Record>, blocked: &mut Blocked) -> Landed {
         let deadline = Instant::now() + self.shared.ack_timeout;
-        let mut flight = self.send(place, record, generation);
+        let mut flight = self.send(place, record, self.terms());
         match timeout_at(deadline, flight.sent.verdict()).await {
             Ok(Ok(_acknowledged)) => {
                 self.spool.remove(place);

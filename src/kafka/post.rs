@@ -1,5 +1,6 @@
 //! The post office of one worker thread: records on their way out, reports on their way back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -29,14 +30,31 @@ pub struct PostOffice {
     pub outbox: Letters<Letter>,
     pub inbox: Letters<(Reply, Report)>,
     pub bell: Notify,
+    /// Records that failed so far.
+    pub failures: AtomicU64,
 }
 
 /// A record on its way out.
 pub struct Letter {
     pub record: Arc<Record>,
-    /// The one producer that may have it; none for whichever is in use.
-    pub generation: Option<u64>,
+    pub terms: Terms,
     pub reply: Reply,
+}
+
+/// On what terms a record may still be sent when its turn comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// By this producer alone.
+    pub generation: Option<u64>,
+    /// Only as long as no more records than these have failed that this post office sent.
+    pub failures: Option<u64>,
+}
+
+impl Terms {
+    pub fn hold(self, generation: u64, failures: u64) -> bool {
+        self.generation.is_none_or(|wanted| wanted == generation)
+            && self.failures.is_none_or(|known| known == failures)
+    }
 }
 
 impl PostOffice {
@@ -47,6 +65,9 @@ impl PostOffice {
     }
 
     pub fn receive(&self, reply: Reply, report: Report) {
+        if report.result.is_err() {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+        }
         if self.inbox.put((reply, report)) {
             self.bell.notify_one();
         }

@@ -9,6 +9,7 @@
 //!   first wakes the worker; the postman then hands out all that are there.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use rdkafka::error::RDKafkaErrorCode;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, code};
 use super::fault::Failure;
-use super::post::{Letter, PostOffice, Reply, Report, Ticket};
+use super::post::{Letter, PostOffice, Reply, Report, Terms, Ticket};
 use crate::route::Record;
 
 /// Proof that every in-sync replica has a record. Only a [`Sent`] record makes one.
@@ -62,8 +63,9 @@ impl Publisher {
                     let _ = reply.send(report);
                 }
                 let producer = shared.current.load();
-                for Letter { record, generation, reply } in post.outbox.take() {
-                    if generation.is_none_or(|wanted| wanted == producer.generation) {
+                for Letter { record, terms, reply } in post.outbox.take() {
+                    let failures = post.failures.load(Ordering::SeqCst);
+                    if terms.hold(producer.generation, failures) {
                         producer.send(&record, reply, &post);
                     } else {
                         let gone = Err(Failure::new(RDKafkaErrorCode::PurgeQueue));
@@ -80,12 +82,17 @@ impl Publisher {
         self.shared.current.load().generation
     }
 
-    /// Hands a record to the Kafka client, of this generation if one is given. What becomes of it is
-    /// to be awaited from the result, with a deadline: with a spool, the client does not give up by
+    /// How many records sent by this publisher have failed.
+    pub fn failures(&self) -> u64 {
+        self.post.failures.load(Ordering::SeqCst)
+    }
+
+    /// Hands a record to the Kafka client, if the terms hold when its turn comes. What becomes of it
+    /// is to be awaited from the result, with a deadline: with a spool, the client does not give up by
     /// itself.
-    pub fn send(&self, record: Arc<Record>, generation: Option<u64>) -> Sent {
+    pub fn send(&self, record: Arc<Record>, terms: Terms) -> Sent {
         let (reply, report) = oneshot::channel();
-        self.post.send(Letter { record, generation, reply });
+        self.post.send(Letter { record, terms, reply });
         Sent(report)
     }
 
@@ -98,11 +105,11 @@ impl Publisher {
     ///
     /// Why the record is not acknowledged.
     pub async fn publish(&self, record: Arc<Record>) -> Result<Acknowledged, Failure> {
-        let mut report = self.send(record.clone(), None).report().await;
+        let mut report = self.send(record.clone(), Terms::default()).report().await;
         if report.is_broken() {
             let mut generations = self.shared.generation.subscribe();
             let _ = generations.wait_for(|current| *current > report.generation).await;
-            report = self.send(record, None).report().await;
+            report = self.send(record, Terms::default()).report().await;
         }
         report.result.map(Acknowledged)
     }
