@@ -38,9 +38,10 @@ const PROBE: usize = 32;
 /// here until some of those have arrived. The client's queue has room for them.
 const CLAIMS_MAX: usize = 16_384;
 
-/// How long to rest after a pass that moved nothing; doubled each time.
+/// How long to rest after a pass that moved nothing; doubled each time. Less than a refusal is
+/// remembered, so that the pass that gets through still knows of it.
 const REST_MIN: Duration = Duration::from_millis(100);
-const REST_MAX: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// A fruitless pass through a large spool is followed by a rest so many times as long.
 const REST_FACTOR: u32 = 4;
@@ -222,7 +223,10 @@ impl Worker {
                     self.spool.set_aside(place);
                 }
                 State::Ready(record) if blocked.has(place, &record) => {}
-                State::Ready(_) if is_suspect && blocked.sent.contains(&place.lane()) => {}
+                State::Ready(_) if is_suspect && blocked.sent.contains(&place.lane()) => {
+                    // For the whole pass: the refusal may be forgotten before its end.
+                    blocked.lanes.insert(place.lane());
+                }
                 State::Ready(record) => {
                     blocked.sent.insert(place.lane());
                     flights.push(self.send(place, Arc::new(record), terms));

@@ -111,6 +111,12 @@ pub async fn delete_topic(addresses: &str, topic: &str) {
     deleted.into_iter().for_each(|result| drop(result.expect("deleted")));
 }
 
+/// Whether these brokers know the topic.
+pub fn has_topic(addresses: &str, topic: &str) -> bool {
+    let metadata = consumer(addresses).fetch_metadata(None, START_TIMEOUT).expect("metadata");
+    metadata.topics().iter().any(|found| found.name() == topic)
+}
+
 pub fn consumer(addresses: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config

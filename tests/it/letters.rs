@@ -186,9 +186,14 @@ async fn every_produce_error() {
         RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
         RD_KAFKA_RESP_ERR_INVALID_RECORD,
     ];
+    // Those that the client does not get over by itself.
+    let rebuilt = [
+        RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+    ];
     let broker = Broker::embedded();
     let cluster = broker.development().cluster();
-    let mut rebuilds = 0.0;
     for (codes, is_buried) in [(&delivered[..], false), (&buried[..], true)] {
         for code in codes {
             let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
@@ -209,8 +214,10 @@ async fn every_produce_error() {
                 bridge.outcomes("accepted").await > before
             })
             .await;
-            rebuilds += bridge.metric("hookbridge_kafka_producer_rebuilds_total").await;
+            if rebuilt.contains(code) {
+                let rebuilds = "hookbridge_kafka_producer_rebuilds_total";
+                until("replaced", async || bridge.metric(rebuilds).await > 0.0).await;
+            }
         }
     }
-    assert!(rebuilds >= 3.0, "{rebuilds}");
 }
