@@ -76,7 +76,7 @@ fn record(number: usize) -> Record {
     );
     let body = Bytes::from(body);
     let event = webhook.shape.decode(&body).expect("an event");
-    route::record(&webhook, &caller, event, body, None, Timestamp::now())
+    route::record(&webhook, &caller, event, &body, None, Timestamp::now())
 }
 
 /// What this process has used, as the operating system counts.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -543,13 +544,17 @@ impl Webhook {
     fn read(&self, index: usize) -> Result<route::Webhook, Problem> {
         let wrong = |name: &str| Problem::new(format!("webhook[{index}].{name}"), "cannot be read");
         let or = |text: &String, default: &String| {
-            Bytes::from(if text.is_empty() { default.clone() } else { text.clone() })
+            if text.is_empty() { default.as_str().into() } else { text.as_str().into() }
         };
         Ok(route::Webhook {
-            name: self.name.as_str().into(),
+            route: Arc::new(route::Route {
+                webhook: self.name.as_str().into(),
+                topic: self.topic.as_str().into(),
+                dead_letter_topic: self.dead_letters().into(),
+                ce_source: or(&self.ce_source, &self.path),
+                ce_type: or(&self.ce_type, &self.topic),
+            }),
             path: self.path.clone(),
-            topic: self.topic.as_str().into(),
-            dead_letter_topic: self.dead_letters().into(),
             rejects_invalid: self.invalid == Invalid::Reject,
             shape: Shape {
                 key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,
@@ -561,8 +566,6 @@ impl Webhook {
             time_age_max: SignedDuration::from_secs(self.timestamp_max_age_s.into()),
             time_ahead_max: SignedDuration::from_secs(self.timestamp_max_ahead_s.into()),
             answer: Bytes::from(self.answer.clone()),
-            ce_source: or(&self.ce_source, &self.path),
-            ce_type: or(&self.ce_type, &self.topic),
             index,
         })
     }

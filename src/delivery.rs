@@ -91,25 +91,26 @@ impl Delivery {
     ///
     /// Why the record is not held. With [`Refusal::Unconfirmed`] nobody knows: it may still land.
     pub async fn hold(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
-        let record = Arc::new(record);
         let Some(spool) = &self.spool else { return self.hold_in_kafka(record, deadline).await };
         let place = spool.place(&record);
         // Before the pass: what the present producer fails must be in the spool before anything goes
         // to the next one.
         let generation = Some(self.publisher.generation());
         let pass = self.shared.breaker.pass();
-        let mut late = None;
+        let (mut record, mut late) = (record, None);
         if pass.is_some() && !spool.holds(place) {
-            let terms = Terms { generation, failures: None };
-            let mut sent = self.publisher.send(record.clone(), terms);
-            match timeout(self.shared.ack_timeout, sent.verdict()).await {
-                Ok(Ok(_acknowledged)) => return Ok(Receipt::new(&record, Held::InKafka)),
+            let sent = self.publisher.send(record, Terms { generation, failures: None });
+            let verdict = timeout(self.shared.ack_timeout, sent.verdict()).await;
+            if let Ok(Ok(_acknowledged)) = verdict {
+                return Ok(Receipt::new(sent.record(), Held::InKafka));
+            }
+            record = sent.record().clone();
+            if verdict.is_err() {
+                self.shared.breaker.failed();
+                late = Some(Late::follow(sent, place, spool));
+            } else {
                 // An answer, if not the one hoped for: no sign of an outage.
-                Ok(Err(_failure)) => self.shared.refusals.note(place.lane()),
-                Err(_elapsed) => {
-                    self.shared.breaker.failed();
-                    late = Some(Late::follow(sent, place, spool));
-                }
+                self.shared.refusals.note(place.lane());
             }
         }
         let written = spool.put(place, &record);
@@ -153,7 +154,7 @@ impl Delivery {
     /// The disk did not take the record: Kafka may, after all. Better out of order than refused.
     async fn hold_after_all(
         &self,
-        record: Arc<Record>,
+        record: Record,
         late: Option<Late>,
         why: Rejection,
         deadline: Instant,
@@ -164,7 +165,7 @@ impl Delivery {
                 None if why.refusal == Refusal::SpoolFailed
                     && self.shared.health.hears_brokers() =>
                 {
-                    let mut sent = self.publisher.send(record.clone(), Terms::default());
+                    let sent = self.publisher.send(record.clone(), Terms::default());
                     Some(sent.verdict().await.is_ok())
                 }
                 None => None,
@@ -179,25 +180,21 @@ impl Delivery {
     }
 
     /// Without a spool, Kafka's word is all there is.
-    async fn hold_in_kafka(
-        &self,
-        record: Arc<Record>,
-        deadline: Instant,
-    ) -> Result<Receipt, Rejection> {
-        let publish = |record: Arc<Record>| async move {
+    async fn hold_in_kafka(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
+        let publish = async |record: &Record| {
             timeout_at(deadline, self.publisher.publish(record)).await.map_err(|_elapsed| {
                 Refusal::Unconfirmed
                     .because("the Kafka client gave no verdict before the answer was due")
             })
         };
-        let Err(failure) = publish(record.clone()).await? else {
+        let Err(failure) = publish(&record).await? else {
             return Ok(Receipt::new(&record, Held::InKafka));
         };
         let Some(reason) = dead_letter_reason(&record, failure) else {
             return Err(refusal(failure).because(failure.explain()));
         };
-        let letter = Record::clone(&record).into_dead_letter(reason.tag(), &failure.explain());
-        match publish(Arc::new(letter)).await? {
+        let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
+        match publish(&letter).await? {
             Ok(_acknowledged) => {
                 self.shared.metrics.dead_letter(record.webhook(), reason);
                 Ok(Receipt(Held::AsDeadLetter))

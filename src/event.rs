@@ -19,19 +19,19 @@ use crate::outcome::{Refusal, Rejection};
 
 /// A checked event. Only [`Shape::decode`] makes one.
 #[derive(Debug, PartialEq)]
-pub struct Event {
-    key: String,
+pub struct Event<'b> {
+    key: Cow<'b, str>,
     time: Option<Timestamp>,
 }
 
-impl Event {
+impl<'b> Event<'b> {
     /// The key as text: `7` and `"7"` are the same.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The key, for its record.
-    pub fn into_key(self) -> String {
+    /// The key, for its record: borrowed from the body where it stands there as it is.
+    pub fn into_key(self) -> Cow<'b, str> {
         self.key
     }
 
@@ -103,7 +103,7 @@ impl Shape {
     ///
     /// [`Refusal::Malformed`] where it is not JSON, [`Refusal::Invalid`] where it is not an event of
     /// this shape. The rejection quotes nothing of the body.
-    pub fn decode(&self, body: &[u8]) -> Result<Event, Rejection> {
+    pub fn decode<'b>(&self, body: &'b [u8]) -> Result<Event<'b>, Rejection> {
         let text = as_text(body)?;
         if !text.trim_ascii_start().starts_with('{') {
             parse(text, |json| json.deserialize_ignored_any(IgnoredAny))?;
@@ -232,13 +232,13 @@ fn string(value: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// A key: a string that is not empty, or an integer as it was written.
-fn key_text(value: &RawValue) -> Option<String> {
+fn key_text(value: &RawValue) -> Option<Cow<'_, str>> {
     let raw = value.get();
     if raw.starts_with('"') {
-        return string(value).filter(|text| !text.is_empty()).map(Cow::into_owned);
+        return string(value).filter(|text| !text.is_empty());
     }
     let digits = raw.strip_prefix('-').unwrap_or(raw);
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| raw.to_owned())
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(Cow::Borrowed(raw))
 }
 
 /// Compares a constant where the event has one and the webhook asks for one.

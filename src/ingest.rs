@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Version};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -26,7 +27,6 @@ use crate::route::{self, Webhook};
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// Serves requests on one worker thread.
-#[derive(Clone)]
 pub struct Ingest {
     rules: Arc<Rules>,
     admission: Admission,
@@ -64,11 +64,11 @@ impl Ingest {
     /// The path of a request.
     async fn receive(
         &self,
-        request: Request<Incoming>,
+        head: &Parts,
+        body: Incoming,
         account: &mut Account<'_>,
     ) -> Result<Receipt, Rejection> {
         let received = now();
-        let (head, body) = request.into_parts();
         self.check_head(&head.headers)?;
         let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
@@ -80,11 +80,11 @@ impl Ingest {
         let deadline = Instant::now() + self.rules.limits.answer_timeout();
         let trace = route::trace_parent(&head.headers);
         let record = match webhook.shape.decode(&body) {
-            Ok(event) => route::record(webhook, &caller, event, body, trace, received),
+            Ok(event) => route::record(webhook, &caller, event, &body, trace, received),
             Err(why) if webhook.rejects_invalid => return Err(why),
             Err(why) => {
                 account.kept = Some(why.refusal);
-                route::dead_letter(webhook, &caller, &why, body, trace, received)
+                route::dead_letter(webhook, &caller, &why, &body, trace, received)
             }
         };
         self.delivery.hold(record, deadline).await
@@ -107,15 +107,20 @@ impl Ingest {
     }
 }
 
-impl Handler for Ingest {
+impl Handler for Arc<Ingest> {
     async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response {
-        let version = request.version();
+        let (head, body) = request.into_parts();
+        let version = head.version;
         let mut account = Account::open(&self.rules, peer);
-        let result = self.receive(request, &mut account).await;
+        let result = self.receive(&head, body, &mut account).await;
         account.close(result.as_ref().map(Receipt::held));
+        // The answer takes over the map of the request's headers: hyper will use it for the next
+        // request of the connection, and nobody allocates one.
+        let mut headers = head.headers;
+        headers.clear();
         let mut response = match result {
-            Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, receipt),
-            Err(rejection) => refused(&rejection),
+            Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, headers, receipt),
+            Err(rejection) => refused(headers, &rejection),
         };
         // A sender that keeps its connection is asked to make its next one elsewhere.
         if version < Version::HTTP_2 && self.rules.health.is_draining() {
@@ -126,16 +131,22 @@ impl Handler for Ingest {
 }
 
 /// The one 200; it takes a receipt.
-fn accepted(webhooks: &[Webhook], webhook: Option<usize>, _receipt: Receipt) -> Response {
+fn accepted(
+    webhooks: &[Webhook],
+    webhook: Option<usize>,
+    mut headers: HeaderMap,
+    _receipt: Receipt,
+) -> Response {
     let answer = webhook.and_then(|index| webhooks.get(index)).map(|w| w.answer.clone());
-    let mut response = Response::new(Full::new(answer.unwrap_or_default()));
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    headers.insert(header::CONTENT_TYPE, text);
+    let mut response = Response::new(Full::new(answer.unwrap_or_default()));
+    *response.headers_mut() = headers;
     response
 }
 
 /// A refusal as problem details (RFC 9457).
-fn refused(rejection: &Rejection) -> Response {
+fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
     let facts = rejection.refusal.facts();
     let problem = serde_json::json!({
         "type": format!("urn:hookbridge:problem:{}", facts.tag),
@@ -145,7 +156,6 @@ fn refused(rejection: &Rejection) -> Response {
     });
     let mut response = Response::new(Full::new(Bytes::from(problem.to_string())));
     *response.status_mut() = facts.status;
-    let headers = response.headers_mut();
     let problem = HeaderValue::from_static("application/problem+json");
     headers.insert(header::CONTENT_TYPE, problem);
     match facts.status {
@@ -160,6 +170,7 @@ fn refused(rejection: &Rejection) -> Response {
         }
         _ => {}
     }
+    *response.headers_mut() = headers;
     response
 }
 
@@ -210,7 +221,7 @@ impl<'r> Account<'r> {
     }
 
     fn webhook_name(&self) -> &str {
-        self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].name)
+        self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].route.webhook)
     }
 
     fn caller_name(&self) -> &str {

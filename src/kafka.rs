@@ -1,13 +1,14 @@
 //! Kafka: the only folder that names rdkafka.
 //!
 //! librdkafka, the C library below, keeps a queue of records and threads of its own. Handing it a
-//! record is only an enqueue; the delivery report comes later, on another thread, and it alone says
-//! whether Kafka holds the record.
+//! record is only an enqueue; the delivery report comes later, and it alone says whether Kafka holds the
+//! record.
 //!
 //! - `settings.rs`: every property of librdkafka that is relied on, with its reason.
 //! - `keeper.rs`: starts the producer, replaces a broken one, explains to the operator what is wrong
 //!   with a topic.
 //! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
+//! - `client.rs`: the client itself, and how it says that it has something to report.
 //! - `context.rs`: what the Kafka client calls back.
 //! - `post.rs`: records and reports on their way between a worker and the Kafka client.
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
@@ -17,6 +18,7 @@
 //! - `broker.rs`: the development broker inside this process.
 
 mod broker;
+mod client;
 mod context;
 mod fault;
 mod inspect;
@@ -34,4 +36,4 @@ pub use keeper::Kafka;
 pub use post::Terms;
 pub use publisher::{Acknowledged, Publisher, Sent};
 pub use reader::{Reader, Seen};
-pub use settings::{check, client_version};
+pub use settings::{check, client_version, producer as producer_settings};

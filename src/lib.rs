@@ -54,9 +54,10 @@
 //! # Threads
 //!
 //! One accepts connections and spreads them over the workers; each worker is a thread with a runtime
-//! of its own and keeps a connection to its end. The Kafka client has threads of its own, and `kafka`'s
-//! keeper does what may block. One thread owns the spool's store, and one drains it. The operator's
-//! listener has its own thread, so that no load can blind the operator.
+//! of its own and keeps a connection to its end. The Kafka client has threads of its own; what it
+//! reports is handed out on the first worker, and `kafka`'s keeper does what may block. One thread owns
+//! the spool's store, and one drains it. The operator's listener has its own thread, so that no load
+//! can blind the operator.
 //!
 //! # Invariants, most of them absences
 //!
@@ -68,6 +69,7 @@
 //! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb; none but
 //!   `config/load.rs` and `spool/` works with files, and only the first reads the environment; none
 //!   but `metrics.rs` makes a metric.
+//! - No `unsafe` but in `kafka/client.rs`.
 //! - `route`, `event`, `auth` and `outcome` have no async, no clock, no I/O and no logging.
 //!
 //! `tests/it/tidy.rs` holds the source to what can be read off it.

@@ -253,10 +253,12 @@ impl Workers {
         let workers = (0..worker_count(config.http.workers)).map(|number| {
             let publisher = kafka.publisher();
             let postman = publisher.postman();
+            // One hands out the reports for all.
+            let clerk = (number == 0).then(|| kafka.clerk());
             let spool = backlog.map(|backlog| backlog.spool.clone());
             let delivery = Delivery::new(publisher, spool, shared.clone());
-            let ingest = Ingest::new(rules.clone(), admission.clone(), delivery);
-            Worker::start(number, ingest, rules.clone(), postman)
+            let ingest = Arc::new(Ingest::new(rules.clone(), admission.clone(), delivery));
+            Worker::start(number, ingest, rules.clone(), postman, clerk)
         });
         Ok(Workers { all: workers.collect::<io::Result<_>>()?, turn: AtomicUsize::new(0) })
     }
@@ -286,9 +288,10 @@ impl Workers {
 impl Worker {
     fn start(
         number: usize,
-        ingest: Ingest,
+        ingest: Arc<Ingest>,
         rules: Arc<Rules>,
         postman: impl Future + Send + 'static,
+        clerk: Option<impl Future<Output: Send> + Send + 'static>,
     ) -> io::Result<Worker> {
         let (inbox, mut sockets) = mpsc::channel::<Socket>(HANDOVER_MAX);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -310,6 +313,7 @@ impl Worker {
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 runtime.block_on(async {
+                    clerk.map(tokio::spawn);
                     tokio::select! {
                         _ = postman => {}
                         () = serve => {}

@@ -376,7 +376,7 @@ fn lane(record: &Record) -> u16 {
     let mut hash = crc32fast::Hasher::new();
     hash.update(record.topic().as_bytes());
     hash.update(&[0]);
-    hash.update(record.key().unwrap_or_default().as_bytes());
+    hash.update(record.key().unwrap_or_default());
     (hash.finalize() & 0xffff) as u16
 }
 

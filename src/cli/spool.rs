@@ -134,6 +134,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let bar = ProgressBar::new(total).with_style(style());
     let set_aside = || metrics.spool.set_aside.get();
     let set_aside_before = set_aside();
+    let clerk = tokio::spawn(kafka.clerk());
     while backlog.spool.events() > 0 {
         bar.set_position(total.saturating_sub(backlog.spool.events()));
         bar.set_message(if backlog.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
@@ -148,6 +149,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let set_aside = set_aside() - set_aside_before;
     let delivered = total.saturating_sub(left).saturating_sub(set_aside.unsigned_abs());
     println!("{delivered} events delivered, {left} left, {set_aside} set aside");
+    clerk.abort();
     let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
     drop(closed);
     backlog.keeper.close();

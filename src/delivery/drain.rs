@@ -66,7 +66,6 @@ struct Worker {
 /// An event on its way.
 struct Flight {
     place: Place,
-    record: Arc<Record>,
     sent: Sent,
 }
 
@@ -229,7 +228,7 @@ impl Worker {
                 }
                 State::Ready(record) => {
                     blocked.sent.insert(place.lane());
-                    flights.push(self.send(place, Arc::new(record), terms));
+                    flights.push(self.send(place, record, terms));
                 }
             }
         }
@@ -247,7 +246,7 @@ impl Worker {
     /// Waits for what becomes of the events. Returns how many left the spool.
     async fn land(&self, chunk: Chunk, blocked: &mut Blocked) -> usize {
         let (mut moved, mut alone, mut is_stuck) = (0, Vec::new(), false);
-        for mut flight in chunk.flights {
+        for flight in chunk.flights {
             match timeout_at(chunk.deadline, flight.sent.verdict()).await {
                 Ok(Ok(_acknowledged)) => {
                     self.spool.remove(flight.place);
@@ -272,7 +271,7 @@ impl Worker {
             self.shared.breaker.failed();
         }
         for flight in alone {
-            if blocked.has(flight.place, &flight.record) {
+            if blocked.has(flight.place, flight.sent.record()) {
                 self.spool.release(flight.place);
             } else {
                 moved += usize::from(self.deliver_alone(flight, blocked).await);
@@ -281,16 +280,15 @@ impl Worker {
         moved
     }
 
-    fn send(&self, place: Place, record: Arc<Record>, terms: Terms) -> Flight {
+    fn send(&self, place: Place, record: Record, terms: Terms) -> Flight {
         self.spool.claim(place);
-        let sent = self.publisher.send(record.clone(), terms);
-        Flight { place, record, sent }
+        Flight { place, sent: self.publisher.send(record, terms) }
     }
 
     /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
     fn keep(&self, flight: Flight, blocked: &mut Blocked) {
         self.shared.refusals.note(flight.place.lane());
-        blocked.topics.insert(flight.record.topic().clone());
+        blocked.topics.insert(flight.sent.record().topic().clone());
         self.spool.release(flight.place);
     }
 
@@ -305,7 +303,7 @@ impl Worker {
     /// the spool.
     async fn deliver_alone(&self, flight: Flight, blocked: &mut Blocked) -> bool {
         self.shared.refusals.note(flight.place.lane());
-        let (place, record) = (flight.place, flight.record);
+        let (place, record) = (flight.place, flight.sent.record().clone());
         let failure = match self.land_alone(place, record.clone(), blocked).await {
             Landed::Arrived => return true,
             Landed::Waits => return false,
@@ -315,8 +313,8 @@ impl Worker {
             self.set_aside(place, &record, failure);
             return true;
         };
-        let letter = Record::clone(&record).into_dead_letter(reason.tag(), &failure.explain());
-        match self.land_alone(place, Arc::new(letter), blocked).await {
+        let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
+        match self.land_alone(place, letter, blocked).await {
             Landed::Arrived => {
                 self.shared.metrics.dead_letter(record.webhook(), reason);
                 let (topic, reason) = (&**record.topic(), failure.explain());
@@ -332,9 +330,9 @@ impl Worker {
     }
 
     /// Sends an event and waits for what becomes of it.
-    async fn land_alone(&self, place: Place, record: Arc<Record>, blocked: &mut Blocked) -> Landed {
+    async fn land_alone(&self, place: Place, record: Record, blocked: &mut Blocked) -> Landed {
         let deadline = Instant::now() + self.shared.ack_timeout;
-        let mut flight = self.send(place, record, self.terms());
+        let flight = self.send(place, record, self.terms());
         match timeout_at(deadline, flight.sent.verdict()).await {
             Ok(Ok(_acknowledged)) => {
                 self.spool.remove(place);

@@ -12,7 +12,7 @@ pub(super) struct Late(oneshot::Receiver<bool>);
 impl Late {
     /// Claims the event and waits for its verdict in the background, however long it takes:
     /// acknowledged, it leaves the spool; else the drain will send it again.
-    pub fn follow(mut sent: Sent, place: Place, spool: &Spool) -> Late {
+    pub fn follow(sent: Sent, place: Place, spool: &Spool) -> Late {
         spool.claim(place);
         let spool = spool.clone();
         let (tell, told) = oneshot::channel();

@@ -26,8 +26,8 @@ pub struct Admission {
 
 /// An admitted request's share of the budget, from the socket to the acknowledgement; given back
 /// when dropped.
-pub struct Slot {
-    admission: Admission,
+pub struct Slot<'a> {
+    admission: &'a Admission,
     reserved: i64,
 }
 
@@ -45,19 +45,19 @@ impl Admission {
     /// # Errors
     ///
     /// [`Refusal::TooManyRequests`].
-    pub fn admit(&self) -> Result<Slot, Rejection> {
+    pub fn admit(&self) -> Result<Slot<'_>, Rejection> {
         if self.requests.get() >= self.max_requests {
             return Err(Refusal::TooManyRequests.plain());
         }
         self.requests.inc();
-        Ok(Slot { admission: self.clone(), reserved: 0 })
+        Ok(Slot { admission: self, reserved: 0 })
     }
 }
 
-impl Slot {
+impl Slot<'_> {
     fn reserve(&mut self, bytes: usize) -> Result<(), Rejection> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let admission = &self.admission;
+        let admission = self.admission;
         if admission.bytes.get().saturating_add(bytes) > admission.max_bytes {
             return Err(Refusal::MemoryFull.plain());
         }
@@ -67,7 +67,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.admission.requests.dec();
         self.admission.bytes.sub(self.reserved);
@@ -84,7 +84,7 @@ impl Drop for Slot {
 /// [`Refusal::SenderGone`], or [`Refusal::NotHttp`] for a broken chunk.
 pub async fn read_body(
     body: Incoming,
-    slot: &mut Slot,
+    slot: &mut Slot<'_>,
     limits: &config::Http,
 ) -> Result<Bytes, Rejection> {
     let stated =
@@ -101,7 +101,7 @@ pub async fn read_body(
 
 async fn collect(
     mut body: Incoming,
-    slot: &mut Slot,
+    slot: &mut Slot<'_>,
     reserved: bool,
     max: usize,
 ) -> Result<Bytes, Rejection> {

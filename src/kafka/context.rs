@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::fault::{self, Failure, Fault};
-use super::post::{Report, Ticket};
+use super::post::{Parcel, Report};
 use super::statistics::Statistics;
 use crate::breaker::Breaker;
 use crate::health::Health;
@@ -55,12 +55,12 @@ pub(super) struct SoFar {
 
 impl Context {
     /// Counts a record's end, asks the keeper for what it can do about it, and reports.
-    pub fn settle(&self, ticket: Ticket, result: Result<(), Failure>) {
-        let topic = self.metrics.topic(&ticket.topic);
+    pub fn settle(&self, parcel: Arc<Parcel>, result: Result<(), Failure>) {
+        let topic = self.metrics.topic(parcel.record.topic());
         match result {
             Ok(()) => {
                 self.breaker.succeeded();
-                topic.ack_seconds.observe(ticket.sent.elapsed().as_secs_f64());
+                topic.ack_seconds.observe(parcel.sent.elapsed().as_secs_f64());
             }
             Err(failure) => match failure.fault {
                 Fault::ProducerFailed => self.replace(),
@@ -69,7 +69,7 @@ impl Context {
             },
         }
         topic.count(result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged));
-        ticket.post.receive(ticket.reply, Report { generation: self.generation, result });
+        parcel.report(Report { generation: self.generation, result });
     }
 
     /// Has the producer replaced. The breaker opens first: what this producer still has must be in the
@@ -101,11 +101,11 @@ impl Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Ticket>;
+    type DeliveryOpaque = Arc<Parcel>;
 
-    fn delivery(&self, report: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+    fn delivery(&self, report: &DeliveryResult<'_>, parcel: Arc<Parcel>) {
         let result = report.as_ref().map(drop).map_err(|(error, _)| Failure::new(code(error)));
-        self.settle(*ticket, result);
+        self.settle(parcel, result);
     }
 }
 

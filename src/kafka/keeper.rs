@@ -1,6 +1,7 @@
 //! Keeps the producer: starts it, replaces it when it breaks for good, explains to the operator what
 //! is wrong with a topic, closes it. All that may block is done here, on a thread of its own.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::client::Client;
 use super::context::{Context, Work};
 use super::inspect::{Inspector, Severity};
 use super::publisher::{Producer, Publisher, Shared};
@@ -114,6 +116,29 @@ impl Kafka {
         Publisher::new(self.shared.clone())
     }
 
+    /// Hands out what the Kafka client reports; to be run on one thread, best that of a worker.
+    pub fn clerk(&self) -> impl Future<Output = Infallible> + Send + use<> {
+        let shared = self.shared.clone();
+        async move {
+            let mut generations = shared.generation.subscribe();
+            loop {
+                generations.mark_unchanged();
+                let producer = shared.current.load_full();
+                tokio::select! {
+                    // Let go at once: the keeper waits to close it.
+                    _ = generations.changed() => {}
+                    never = producer.client.serve() => match never {},
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn replace_producer(&self) {
+        let generation = self.shared.current.load().generation;
+        self.work.send(Work::Replace(generation)).expect("a keeper");
+    }
+
     /// Flushes and closes the producer. Blocks, at most until the deadline and until the keeper has
     /// ended, which may be asking the brokers something. Returns how many records got no
     /// acknowledgement.
@@ -123,7 +148,7 @@ impl Kafka {
         let producer = self.shared.current.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
         // A time-out shows in the number that is left.
-        let _ = producer.client.flush(rest);
+        let _ = producer.client.producer().flush(rest);
         let left = producer.in_flight();
         let _ = self.thread.join();
         left
@@ -205,7 +230,7 @@ impl Keeper {
     /// producer's own connections.
     fn listen(&self) {
         let producer = self.shared.current.load_full();
-        let client = producer.client.client();
+        let client = producer.client.producer().client();
         let topic = self.inspector.topics().next();
         if client.fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
             self.maker.health.hear();
@@ -229,8 +254,8 @@ impl Keeper {
 fn let_go(producer: Arc<Producer>) {
     // Each record must get its report, or whoever follows it waits for ever; the producer itself takes
     // half a second for that at most.
-    producer.client.purge(PurgeConfig::default().queue().inflight());
-    let _ = producer.client.flush(REPORTS_TIMEOUT);
+    producer.client.producer().purge(PurgeConfig::default().queue().inflight());
+    let _ = producer.client.producer().flush(REPORTS_TIMEOUT);
     let deadline = Instant::now() + REPLACE_INTERVAL;
     while Arc::strong_count(&producer) > 1 && Instant::now() < deadline {
         std::thread::yield_now();
@@ -257,7 +282,7 @@ impl Maker {
             work: self.work.clone(),
             seen: Default::default(),
         };
-        let client = self.config.create_with_context(context);
+        let client = Client::start(&self.config, context);
         let client = client.map_err(|error| Problem::new("kafka.options", error.to_string()))?;
         Ok(Producer { generation, client })
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
 
 use super::fault::{Failure, Fault};
@@ -22,26 +22,19 @@ impl Report {
     }
 }
 
-pub type Reply = oneshot::Sender<Report>;
-
-/// Records on their way out and reports on their way back, for one worker thread.
-#[derive(Default)]
-pub struct PostOffice {
-    pub outbox: Letters<Letter>,
-    pub inbox: Letters<(Reply, Report)>,
-    pub bell: Notify,
-    /// Records that failed so far.
-    pub failures: AtomicU64,
-}
-
-/// A record on its way out.
-pub struct Letter {
-    pub record: Arc<Record>,
+/// A record on its way: from the worker through the Kafka client and back, in one piece of memory that
+/// all of them share.
+pub struct Parcel {
+    pub record: Record,
     pub terms: Terms,
-    pub reply: Reply,
+    /// When it was sent.
+    pub sent: Instant,
+    /// What became of it, once that is known.
+    pub report: SetOnce<Report>,
+    post: Arc<PostOffice>,
 }
 
-/// On what terms a record may still be sent when its turn comes.
+/// On what terms a record may still be handed to the Kafka client when its turn comes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Terms {
     /// By this producer alone.
@@ -57,20 +50,37 @@ impl Terms {
     }
 }
 
-impl PostOffice {
-    pub fn send(&self, letter: Letter) {
-        if self.outbox.put(letter) {
-            self.bell.notify_one();
+impl Parcel {
+    /// Hands in its report; the postman brings it to whoever waits.
+    pub fn report(self: Arc<Parcel>, report: Report) {
+        let post = self.post.clone();
+        if report.result.is_err() {
+            post.failures.fetch_add(1, Ordering::SeqCst);
+        }
+        if post.inbox.put((self, report)) {
+            post.bell.notify_one();
         }
     }
+}
 
-    pub fn receive(&self, reply: Reply, report: Report) {
-        if report.result.is_err() {
-            self.failures.fetch_add(1, Ordering::SeqCst);
-        }
-        if self.inbox.put((reply, report)) {
+/// Records on their way out and reports on their way back, for one worker thread.
+#[derive(Default)]
+pub struct PostOffice {
+    pub outbox: Letters<Arc<Parcel>>,
+    pub inbox: Letters<(Arc<Parcel>, Report)>,
+    pub bell: Notify,
+    /// Records that failed so far.
+    pub failures: AtomicU64,
+}
+
+impl PostOffice {
+    pub fn send(self: &Arc<PostOffice>, record: Record, terms: Terms) -> Arc<Parcel> {
+        let (sent, report) = (Instant::now(), SetOnce::new());
+        let parcel = Arc::new(Parcel { record, terms, sent, report, post: self.clone() });
+        if self.outbox.put(parcel.clone()) {
             self.bell.notify_one();
         }
+        parcel
     }
 }
 
@@ -92,15 +102,8 @@ impl<T> Letters<T> {
         letters.len() == 1
     }
 
-    pub fn take(&self) -> Vec<T> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Empties the box into a bag that is empty, and whose memory it takes for the next ones.
+    pub fn empty_into(&self, bag: &mut Vec<T>) {
+        std::mem::swap(bag, &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
-}
-
-/// Travels with a record through the client and comes back with its report.
-pub struct Ticket {
-    pub reply: Reply,
-    pub post: Arc<PostOffice>,
-    pub topic: Arc<str>,
-    pub sent: Instant,
 }

@@ -5,8 +5,8 @@
 //!
 //! - Records wait in the outbox until the postman's turn, after all requests that are ready now, and
 //!   are handed to the Kafka client together: it wakes up once and makes one batch of them.
-//! - Delivery reports arrive on a thread of the Kafka client and are put into the inbox. Only the
-//!   first wakes the worker; the postman then hands out all that are there.
+//! - Delivery reports are handed out by the clerk, on one worker's thread, and put into the inboxes.
+//!   Only the first wakes a postman, who then passes on all that are there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,14 +14,17 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
-use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use rdkafka::producer::{BaseRecord, Producer as _};
+use tokio::sync::watch;
 
-use super::context::{Context, code};
+use super::client::Client;
+use super::context::code;
 use super::fault::Failure;
-use super::post::{Letter, PostOffice, Reply, Report, Terms, Ticket};
+use super::post::{Parcel, PostOffice, Report, Terms};
 use crate::route::Record;
+
+/// The headers of most records.
+const HEADERS: usize = 8;
 
 /// Proof that every in-sync replica has a record. Only a [`Sent`] record makes one.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub(super) struct Shared {
 /// A producer; each replacement has the next generation.
 pub(super) struct Producer {
     pub generation: u64,
-    pub client: ThreadedProducer<Context>,
+    pub client: Client,
 }
 
 impl Publisher {
@@ -56,21 +59,24 @@ impl Publisher {
     pub fn postman(&self) -> impl Future<Output = std::convert::Infallible> + Send + use<> {
         let Publisher { shared, post } = self.clone();
         async move {
+            let (mut reports, mut parcels) = (Vec::new(), Vec::new());
             loop {
                 post.bell.notified().await;
-                for (reply, report) in post.inbox.take() {
-                    // A request that is gone no longer needs to know.
-                    let _ = reply.send(report);
+                post.inbox.empty_into(&mut reports);
+                for (parcel, report) in reports.drain(..) {
+                    // Each is reported once.
+                    let _ = parcel.report.set(report);
                 }
+                post.outbox.empty_into(&mut parcels);
                 let producer = shared.current.load();
-                for Letter { record, terms, reply } in post.outbox.take() {
+                for parcel in parcels.drain(..) {
                     let failures = post.failures.load(Ordering::SeqCst);
-                    if terms.hold(producer.generation, failures) {
-                        producer.send(&record, reply, &post);
+                    if parcel.terms.hold(producer.generation, failures) {
+                        producer.send(parcel);
                     } else {
                         let gone = Err(Failure::new(RDKafkaErrorCode::PurgeQueue));
                         let report = Report { generation: producer.generation, result: gone };
-                        let _ = reply.send(report);
+                        let _ = parcel.report.set(report);
                     }
                 }
             }
@@ -90,10 +96,8 @@ impl Publisher {
     /// Hands a record to the Kafka client, if the terms hold when its turn comes. What becomes of it
     /// is to be awaited from the result, with a deadline: with a spool, the client does not give up by
     /// itself.
-    pub fn send(&self, record: Arc<Record>, terms: Terms) -> Sent {
-        let (reply, report) = oneshot::channel();
-        self.post.send(Letter { record, terms, reply });
-        Sent(report)
+    pub fn send(&self, record: Record, terms: Terms) -> Sent {
+        Sent(self.post.send(record, terms))
     }
 
     /// Publishes a record and waits for Kafka's verdict, which without a spool comes within
@@ -104,58 +108,64 @@ impl Publisher {
     /// # Errors
     ///
     /// Why the record is not acknowledged.
-    pub async fn publish(&self, record: Arc<Record>) -> Result<Acknowledged, Failure> {
+    pub async fn publish(&self, record: &Record) -> Result<Acknowledged, Failure> {
         let mut report = self.send(record.clone(), Terms::default()).report().await;
         if report.is_broken() {
             let mut generations = self.shared.generation.subscribe();
             let _ = generations.wait_for(|current| *current > report.generation).await;
-            report = self.send(record, Terms::default()).report().await;
+            report = self.send(record.clone(), Terms::default()).report().await;
         }
         report.result.map(Acknowledged)
     }
 }
 
-/// A record that the Kafka client has.
-pub struct Sent(oneshot::Receiver<Report>);
+/// A record that the Kafka client has, or is about to get.
+pub struct Sent(Arc<Parcel>);
 
 impl Sent {
+    pub fn record(&self) -> &Record {
+        &self.0.record
+    }
+
     /// Waits for Kafka's verdict. May be given up and called again.
     ///
     /// # Errors
     ///
     /// Why the record is not acknowledged.
-    pub async fn verdict(&mut self) -> Result<Acknowledged, Failure> {
+    pub async fn verdict(&self) -> Result<Acknowledged, Failure> {
         self.report().await.result.map(Acknowledged)
     }
 
-    async fn report(&mut self) -> Report {
-        // Every record gets a report, also when its producer is dropped.
-        let lost = Err(Failure::new(RDKafkaErrorCode::PurgeInflight));
-        (&mut self.0).await.unwrap_or(Report { generation: 0, result: lost })
+    /// Every record gets a report, also when its producer is let go.
+    async fn report(&self) -> Report {
+        *self.0.report.wait().await
     }
 }
 
 impl Producer {
-    fn send(&self, record: &Record, reply: Reply, post: &Arc<PostOffice>) {
-        let post = post.clone();
-        let ticket = Ticket { reply, post, topic: record.topic().clone(), sent: Instant::now() };
-        let headers = OwnedHeaders::new_with_capacity(record.headers().len());
-        let headers = record.headers().iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value.as_ref()) })
+    fn send(&self, parcel: Arc<Parcel>) {
+        let record = &parcel.record;
+        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS));
+        record.each_header(|key, value| {
+            headers = headers.take().map(|some| some.insert(Header { key, value: Some(value) }));
         });
-        let message = BaseRecord::with_opaque_to(record.topic(), Box::new(ticket))
-            .payload(record.value())
-            .timestamp(record.timestamp_ms())
-            .headers(headers);
-        let message = BaseRecord { key: record.key(), ..message };
-        if let Err((error, message)) = self.client.send(message) {
+        let message = BaseRecord {
+            partition: None,
+            payload: Some(record.value()),
+            key: record.key(),
+            timestamp: Some(record.timestamp_ms()),
+            headers,
+            ..BaseRecord::with_opaque_to(record.topic(), parcel.clone())
+        };
+        let producer = self.client.producer();
+        if let Err((error, message)) = producer.send(message) {
             let failure = Failure::new(code(&error));
-            self.client.context().settle(*message.delivery_opaque, Err(failure));
+            producer.context().settle(message.delivery_opaque, Err(failure));
         }
     }
 
     /// Records that have no report yet.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.client.in_flight_count()).unwrap_or(0)
+        usize::try_from(self.client.producer().in_flight_count()).unwrap_or(0)
     }
 }

@@ -119,8 +119,8 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     client
 }
 
-/// The settings of the producer.
-pub(super) fn producer(config: &Config) -> ClientConfig {
+/// The settings of the producer: what the promise rests on, and what the operator has added.
+pub fn producer(config: &Config) -> ClientConfig {
     let ack_timeout = config.kafka.ack_timeout_ms.to_string();
     let mut client = self::client(config);
     // A broker that hangs must not keep a partition whose leader has moved from it for librdkafka's

@@ -22,7 +22,7 @@ use super::Place;
 use crate::route::Record;
 
 /// Begins every frame. Not text, so that no sender's body is full of it.
-pub(super) const MARK: [u8; 8] = *b"\x00hbevt1\xff";
+pub(super) const MARK: [u8; 8] = *b"\x00hbevt2\xff";
 
 /// The length of what comes before the record.
 pub(super) const HEAD: usize = 34;
@@ -100,7 +100,7 @@ impl Frame<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::tests::record_of;
+    use crate::route::tests::{headers, record_of};
 
     #[test]
     fn a_record_comes_back_as_it_was() {
@@ -116,7 +116,7 @@ mod tests {
         let back = frame.record().expect("a record");
         assert_eq!(back.topic(), record.topic());
         assert_eq!((back.key(), back.value()), (record.key(), record.value()));
-        assert_eq!(back.headers(), record.headers());
+        assert_eq!(headers(&back), headers(&record));
         assert_eq!(back.timestamp_ms(), record.timestamp_ms());
     }
 
