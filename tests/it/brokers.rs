@@ -126,6 +126,20 @@ pub fn consumer(addresses: &str) -> BaseConsumer {
     config.create().expect("a consumer")
 }
 
+/// How many records a topic holds.
+pub fn count(brokers: &str, topic: &str) -> i64 {
+    let consumer = consumer(brokers);
+    let metadata = consumer.fetch_metadata(Some(topic), START_TIMEOUT).expect("metadata");
+    let partitions = metadata.topics()[0].partitions().iter();
+    partitions
+        .map(|partition| {
+            let marks = consumer.fetch_watermarks(topic, partition.id(), START_TIMEOUT);
+            let (low, high) = marks.expect("watermarks");
+            high - low
+        })
+        .sum()
+}
+
 /// A name that no other test uses.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -265,10 +279,15 @@ impl Kafka {
         self.folder.join("keep")
     }
 
+    /// The broker's process.
+    pub fn pid(&self) -> u32 {
+        let pid = fs::read_to_string(self.folder.join("pid")).expect("a process");
+        pid.trim().parse().expect("a number")
+    }
+
     /// Sends the broker a signal, such as STOP.
     pub fn signal(&self, name: &str) {
-        let pid = fs::read_to_string(self.folder.join("pid")).expect("a process");
-        let kill = format!("kill -s {name} {pid}");
+        let kill = format!("kill -s {name} {}", self.pid());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 

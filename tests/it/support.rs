@@ -9,13 +9,13 @@ use std::time::Duration;
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::{Reader, Seen};
 use hookbridge::serve::{Drained, Listeners, run};
-use rdkafka::consumer::Consumer;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::brokers::{Broker, consumer, unique};
+pub use crate::brokers::count;
+use crate::brokers::{Broker, unique};
 
 pub const KEY: &str = "a-test-key";
 
@@ -215,20 +215,6 @@ pub fn metric(scrape: &str, series: &str) -> f64 {
     let value = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     let value = value.unwrap_or_else(|| panic!("{series} is not in\n{scrape}"));
     value.parse().expect("a number")
-}
-
-/// How many records a topic holds.
-pub fn count(brokers: &str, topic: &str) -> i64 {
-    let consumer = consumer(brokers);
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
-    let partitions = metadata.topics()[0].partitions().iter();
-    partitions
-        .map(|partition| {
-            let marks = consumer.fetch_watermarks(topic, partition.id(), PATIENCE);
-            let (low, high) = marks.expect("watermarks");
-            high - low
-        })
-        .sum()
 }
 
 /// A topic's records, once there are so many.

@@ -48,13 +48,13 @@ pub struct Load {
 
 impl Load {
     /// Starts so many clicks a second, of campaigns whose names begin so.
-    pub fn start(url: &str, rate: usize, name: &'static str) -> Load {
+    pub fn start(url: &str, rate: usize, name: &str) -> Load {
         let url = Mutex::new(url.to_owned());
         let (stopped, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let aim = Arc::new(Aim { url, stopped, answered });
         let pause = Duration::from_secs(1) * SENDERS as u32 / rate as u32;
-        let senders =
-            (0..SENDERS).map(|sender| tokio::spawn(send(name, sender, pause, aim.clone())));
+        let senders = (0..SENDERS)
+            .map(|sender| tokio::spawn(send(name.to_owned(), sender, pause, aim.clone())));
         Load { senders: senders.collect(), aim }
     }
 
@@ -79,7 +79,7 @@ impl Load {
     }
 }
 
-async fn send(name: &str, sender: usize, pause: Duration, aim: Arc<Aim>) -> Book {
+async fn send(name: String, sender: usize, pause: Duration, aim: Arc<Aim>) -> Book {
     let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
     let campaigns = (0..CAMPAIGNS).map(|campaign| format!("{name}-{sender}-{campaign}").into());
     let campaigns: Vec<Arc<str>> = campaigns.collect();

@@ -1,0 +1,42 @@
+//! The server that does nothing: it reads the body and answers 200, on one thread.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// Makes this program the bare server; the address follows.
+pub const ARGUMENT: &str = "bare-server";
+
+/// Serves on the address that follows, until it is killed.
+pub fn serve() {
+    let address = std::env::args().nth(2).expect("an address");
+    serve_on(address.parse().expect("an address"));
+}
+
+/// Serves for ever.
+pub fn serve_on(address: SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let listener = TcpListener::bind(address).await.expect("the address");
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            stream.set_nodelay(true).expect("a socket");
+            let service = service_fn(answer);
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    // A sender that goes away is none of its business.
+    let _ = request.into_body().collect().await;
+    Ok(Response::new(Full::new(Bytes::from_static(b"Webhook recibido correctamente"))))
+}

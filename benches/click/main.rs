@@ -1,0 +1,403 @@
+//! What a click costs, against a server that does nothing: `cargo bench --bench click`.
+//!
+//! A bare hyper server (`bare.rs`) and the bridge run in turn, A B A B, each in a process of its own,
+//! under the same load (`load.rs`) and beside the same Apache Kafka. CPU and memory are read from the
+//! operating system (`process.rs`). Every line is printed as it is known, with its goal, and all of
+//! them as JSON into the file that `--json FILE` names (`report.rs`).
+//!
+//! The default takes about five minutes; `--rounds N` and `--seconds N` take more, `--long` adds ten
+//! minutes of steady load, and a line's name on the command line measures that line alone.
+#![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
+
+mod bare;
+#[path = "../../tests/it/brokers.rs"]
+#[expect(dead_code, reason = "the tests need more of it")]
+mod brokers;
+#[expect(dead_code, reason = "the other benchmark needs more of it")]
+mod load;
+mod process;
+mod produce;
+mod report;
+
+use std::time::Duration;
+
+use clap::Parser;
+use hdrhistogram::Histogram;
+use hookbridge::config::Config;
+use tokio::time::{Instant, sleep};
+
+use brokers::{Kafka, count, create_topic, unique};
+use load::{Load, warm_up};
+use process::Server;
+use report::{Goal, Report};
+
+/// The key that the load uses.
+const KEY: &str = "a-bench-key";
+
+/// The default number of campaigns and of partitions.
+const CAMPAIGNS: usize = 1_000;
+const PARTITIONS: i32 = 12;
+
+/// The open loop's rate, in clicks a second.
+const OPEN_RATE: u32 = 5_000;
+
+/// Connections that stay open and say nothing.
+const IDLE_CONNECTIONS: usize = 2_000;
+
+/// The steady load of `--long`.
+const LONG_MINUTES: usize = 10;
+
+/// A click's body, and one that is large.
+const SMALL_BODY: usize = 500;
+const LARGE_BODY: usize = 4_096;
+
+/// An address at which nobody listens.
+const NOBODY: &str = "127.0.0.1:1";
+
+const MIB: f64 = (1 << 20) as f64;
+
+#[derive(Parser)]
+struct Options {
+    /// Measure only lines whose name contains this.
+    #[arg(default_value = "")]
+    only: String,
+    /// How often each of the two is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long a measurement takes.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Ten minutes of steady load, too.
+    #[arg(long)]
+    long: bool,
+    /// Where to write every figure as JSON.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    // The bare server is this program, started again.
+    if std::env::args().nth(1).as_deref() == Some(bare::ARGUMENT) {
+        return bare::serve();
+    }
+    process::raise_descriptor_limit();
+    let options = Options::parse();
+    let kafka = Kafka::start().expect("Java and Maven, for a real Kafka");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut report = Report::new(&options.only);
+    let mut bench = Bench {
+        options,
+        kafka,
+        folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"),
+    };
+    runtime.expect("a runtime").block_on(bench.measure(&mut report));
+    if let Some(file) = &bench.options.json {
+        std::fs::write(file, report.json()).expect("the JSON file");
+    }
+}
+
+struct Bench {
+    options: Options,
+    kafka: Kafka,
+    folder: tempfile::TempDir,
+}
+
+/// A variant of the bridge or of its load.
+#[derive(Clone, Copy)]
+struct Case {
+    connections: usize,
+    campaigns: usize,
+    partitions: i32,
+    /// What is added to each body.
+    more_bytes: usize,
+}
+
+const CASE: Case =
+    Case { connections: 256, campaigns: CAMPAIGNS, partitions: PARTITIONS, more_bytes: 0 };
+
+/// One measurement of one server under one load.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    /// Of the server, for each click.
+    cpu_us: f64,
+    /// Of the broker.
+    broker_cpu_us: f64,
+    clicks_per_second: f64,
+    p50_ms: f64,
+}
+
+impl Bench {
+    async fn measure(&mut self, report: &mut Report) {
+        for (connections, names, must, aim) in [
+            (256, ["cpu/256 connections", "broker cpu/256", "rate/256"], 2.2, 1.5),
+            (64, ["cpu/64 connections", "broker cpu/64", "rate/64"], 3.0, 2.2),
+            (16, ["cpu/16 connections", "broker cpu/16", "rate/16"], 4.5, 3.5),
+        ] {
+            if report.wants(&names) {
+                let pairs = self.pairs(Case { connections, ..CASE }).await;
+                let [cpu, broker, rate] = names;
+                report.line(
+                    cpu,
+                    "x bare",
+                    Goal::AtMost { must, aim },
+                    ratios(&pairs, |c| c.cpu_us),
+                );
+                let broker_us = pairs.iter().map(|(_, bridge)| bridge.broker_cpu_us).collect();
+                report.line(broker, "us per click", Goal::None, broker_us);
+                let goal = match connections {
+                    256 => Goal::AtLeast { must: 0.4, aim: 0.6 },
+                    _ => Goal::None,
+                };
+                report.line(rate, "x bare", goal, ratios(&pairs, |c| c.clicks_per_second));
+            }
+        }
+        if report.wants(&["median/8 connections"]) {
+            let mut medians = Vec::new();
+            for _ in 0..self.options.rounds {
+                medians.push(self.bridge(Case { connections: 8, ..CASE }).await.p50_ms);
+            }
+            let goal = Goal::AtMost { must: 1.5, aim: 1.0 };
+            report.line("median/8 connections", "ms", goal, medians);
+        }
+        self.latency(report).await;
+        self.spooled(report).await;
+        self.memory(report).await;
+        self.growth(report).await;
+        self.start(report).await;
+        if self.options.long && report.wants(&["growth/10 minutes"]) {
+            self.long(report).await;
+        }
+    }
+
+    /// Both in turn.
+    async fn pairs(&self, case: Case) -> Vec<(Cost, Cost)> {
+        let mut pairs = Vec::new();
+        for _ in 0..self.options.rounds {
+            pairs.push((self.bare(case).await, self.bridge(case).await));
+        }
+        pairs
+    }
+
+    async fn bare(&self, case: Case) -> Cost {
+        let server = Server::bare().await;
+        let load = Load::closed(server.address, &case.requests(), case.connections).await;
+        self.cost(&server, load).await.0
+    }
+
+    /// The bridge, and that each 200 is in the topic.
+    async fn bridge(&self, case: Case) -> Cost {
+        let config = self.config(case.partitions).await;
+        let server = Server::bridge(&config, self.folder.path()).await;
+        let load = Load::closed(server.address, &case.requests(), case.connections).await;
+        let (cost, held) = self.cost(&server, load).await;
+        self.verify(&config, held);
+        cost
+    }
+
+    /// Warms up and measures for the time asked for. Returns how many clicks were held in all, too.
+    async fn cost(&self, server: &Server, load: Load) -> (Cost, u64) {
+        warm_up(&load).await;
+        let broker = || process::cpu(self.kafka.pid());
+        let (began, held, cpu, broker_cpu) = (Instant::now(), load.held(), server.cpu(), broker());
+        sleep(Duration::from_secs(self.options.seconds)).await;
+        let clicks = (load.held() - held) as f64;
+        let cost = |used: Duration| used.as_secs_f64() * 1e6 / clicks;
+        let (cpu_us, broker_cpu_us) = (cost(server.cpu() - cpu), cost(broker() - broker_cpu));
+        let clicks_per_second = clicks / began.elapsed().as_secs_f64();
+        let answers = load.stop().await;
+        let p50_ms = answers.latency.value_at_quantile(0.5) as f64 / 1e3;
+        (Cost { cpu_us, broker_cpu_us, clicks_per_second, p50_ms }, answers.held)
+    }
+
+    /// Settings with a new topic and a new spool.
+    async fn config(&self, partitions: i32) -> Config {
+        let mut config = Config::default();
+        config.kafka.brokers = self.kafka.plaintext();
+        config.webhook[0].topic = unique("bench");
+        config.spool.dir = self.folder.path().join(&config.webhook[0].topic);
+        let topics =
+            [(config.webhook[0].topic.clone(), partitions), (config.webhook[0].dead_letters(), 1)];
+        for (topic, partitions) in topics {
+            create_topic(&config.kafka.brokers, &topic, partitions, 1, &[]).await;
+        }
+        config
+    }
+
+    fn verify(&self, config: &Config, held: u64) {
+        let there = count(&config.kafka.brokers, &config.webhook[0].topic);
+        assert_eq!(u64::try_from(there), Ok(held), "records in the topic, clicks answered 200");
+    }
+
+    /// The answer's time, without that of the Kafka client by itself.
+    async fn latency(&self, report: &mut Report) {
+        let names = ["latency/p50 added", "latency/p99 added"];
+        if !report.wants(&names) {
+            return;
+        }
+        let (mut p50, mut p99, mut kafka_p50, mut kafka_p99) = (vec![], vec![], vec![], vec![]);
+        let duration = Duration::from_secs(self.options.seconds + 1);
+        for _ in 0..self.options.rounds {
+            let config = self.config(PARTITIONS).await;
+            let of_produce = produce::timed(&config, CAMPAIGNS, OPEN_RATE, duration);
+            let config = self.config(PARTITIONS).await;
+            let server = Server::bridge(&config, self.folder.path()).await;
+            let load = Load::open(server.address, &CASE.requests(), 64, OPEN_RATE).await;
+            sleep(duration).await;
+            let answers = load.stop().await;
+            self.verify(&config, answers.held);
+            let of_bridge = answers.latency;
+            let at =
+                |times: &Histogram<u64>, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+            p50.push(at(&of_bridge, 0.5) - at(&of_produce, 0.5));
+            p99.push(at(&of_bridge, 0.99) - at(&of_produce, 0.99));
+            kafka_p50.push(at(&of_produce, 0.5));
+            kafka_p99.push(at(&of_produce, 0.99));
+        }
+        report.line(names[0], "ms", Goal::AtMost { must: 0.3, aim: 0.1 }, p50);
+        report.line(names[1], "ms", Goal::AtMost { must: 1.0, aim: 0.5 }, p99);
+        report.line("latency/p50 of Kafka", "ms", Goal::None, kafka_p50);
+        report.line("latency/p99 of Kafka", "ms", Goal::None, kafka_p99);
+    }
+
+    /// Kafka is away: each click goes to the disk.
+    async fn spooled(&self, report: &mut Report) {
+        let names = ["cpu/spooled", "rate/spooled"];
+        if !report.wants(&names) {
+            return;
+        }
+        let mut pairs = Vec::new();
+        for _ in 0..self.options.rounds {
+            let bare = self.bare(CASE).await;
+            let mut config = self.config(PARTITIONS).await;
+            config.kafka.brokers = NOBODY.to_owned();
+            let server = Server::bridge(&config, self.folder.path()).await;
+            let load = Load::closed(server.address, &CASE.requests(), CASE.connections).await;
+            let (cost, held) = self.cost(&server, load).await;
+            assert_eq!(
+                server.metric("hookbridge_spool_events").await,
+                held as f64,
+                "events on disk"
+            );
+            pairs.push((bare, cost));
+        }
+        report.line(
+            names[0],
+            "x bare",
+            Goal::AtMost { must: 3.0, aim: 2.0 },
+            ratios(&pairs, |c| c.cpu_us),
+        );
+        let rates = ratios(&pairs, |c| c.clicks_per_second);
+        report.line(names[1], "x bare", Goal::None, rates);
+    }
+
+    async fn memory(&self, report: &mut Report) {
+        let names = ["memory/idle", "memory/1,024 busy", "memory/idle connection"];
+        if !report.wants(&names) {
+            return;
+        }
+        let (mut idle, mut busy, mut each) = (vec![], vec![], vec![]);
+        for _ in 0..self.options.rounds {
+            let config = self.config(PARTITIONS).await;
+            let server = Server::bridge(&config, self.folder.path()).await;
+            let at_rest = server.resident() as f64;
+            let connections = load::idle(server.address, &CASE.requests(), IDLE_CONNECTIONS).await;
+            let more = server.resident() as f64 - at_rest;
+            drop((connections, server));
+            let server = Server::bridge(&config, self.folder.path()).await;
+            let load = Load::closed(server.address, &CASE.requests(), 1_024).await;
+            sleep(Duration::from_secs(self.options.seconds)).await;
+            busy.push(server.resident() as f64 / MIB);
+            load.stop().await;
+            idle.push(at_rest / MIB);
+            each.push(more / IDLE_CONNECTIONS as f64 / 1_024.0);
+        }
+        report.line(names[0], "MiB", Goal::AtMost { must: 20.0, aim: 12.0 }, idle);
+        report.line(names[1], "MiB", Goal::AtMost { must: 60.0, aim: 40.0 }, busy);
+        report.line(names[2], "KiB", Goal::AtMost { must: 10.0, aim: 5.0 }, each);
+    }
+
+    /// What a click costs where there is more of something, against what it costs by default.
+    async fn growth(&self, report: &mut Report) {
+        let goal = Goal::AtMost { must: 1.15, aim: 1.05 };
+        for (name, few, many) in [
+            ("growth/12 to 120 partitions", CASE, Case { partitions: 120, ..CASE }),
+            (
+                "growth/1 to 100,000 campaigns",
+                Case { campaigns: 1, ..CASE },
+                Case { campaigns: 100_000, ..CASE },
+            ),
+        ] {
+            if !report.wants(&[name]) {
+                continue;
+            }
+            let mut pairs = Vec::new();
+            for _ in 0..self.options.rounds {
+                pairs.push((self.bridge(few).await, self.bridge(many).await));
+            }
+            report.line(name, "x", goal, ratios(&pairs, |c| c.cpu_us));
+        }
+        let name = "growth/4 KiB bodies";
+        if report.wants(&[name]) {
+            let large = Case { more_bytes: LARGE_BODY - SMALL_BODY, ..CASE };
+            let (small, large) = (self.pairs(CASE).await, self.pairs(large).await);
+            let growth =
+                small.iter().zip(&large).map(|((bare, bridge), (large_bare, large_bridge))| {
+                    (large_bridge.cpu_us / bridge.cpu_us) / (large_bare.cpu_us / bare.cpu_us)
+                });
+            report.line(name, "x bare's own", goal, growth.collect());
+        }
+    }
+
+    async fn start(&self, report: &mut Report) {
+        if report.wants(&["start to ready"]) {
+            let mut times = Vec::new();
+            let config = self.config(PARTITIONS).await;
+            for _ in 0..3 * self.options.rounds {
+                let server = Server::bridge(&config, self.folder.path()).await;
+                times.push(server.start_time.as_secs_f64() * 1e3);
+            }
+            report.line("start to ready", "ms", Goal::AtMost { must: 300.0, aim: 100.0 }, times);
+        }
+        if report.wants(&["binary"]) {
+            let binary = std::fs::metadata(env!("CARGO_BIN_EXE_hookbridge")).expect("the program");
+            let size = binary.len() as f64 / MIB;
+            report.line("binary", "MiB", Goal::AtMost { must: 15.0, aim: 10.0 }, vec![size]);
+        }
+    }
+
+    /// The first minute's cost against the last one's.
+    async fn long(&self, report: &mut Report) {
+        let config = self.config(PARTITIONS).await;
+        let server = Server::bridge(&config, self.folder.path()).await;
+        let load = Load::closed(server.address, &CASE.requests(), CASE.connections).await;
+        warm_up(&load).await;
+        let mut minutes = Vec::new();
+        for _ in 0..LONG_MINUTES {
+            let (held, cpu) = (load.held(), server.cpu());
+            sleep(Duration::from_secs(60)).await;
+            minutes.push((server.cpu() - cpu).as_secs_f64() / (load.held() - held) as f64);
+        }
+        self.verify(&config, load.stop().await.held);
+        let growth = minutes.iter().map(|minute| minute / minutes[0]).collect();
+        report.line(
+            "growth/10 minutes",
+            "x first minute",
+            Goal::AtMost { must: 1.15, aim: 1.05 },
+            growth,
+        );
+    }
+}
+
+impl Case {
+    fn requests(&self) -> load::Requests {
+        load::requests(self.campaigns, self.more_bytes)
+    }
+}
+
+/// The second of each pair in units of the first.
+fn ratios(pairs: &[(Cost, Cost)], figure: impl Fn(&Cost) -> f64) -> Vec<f64> {
+    pairs.iter().map(|(one, other)| figure(other) / figure(one)).collect()
+}

@@ -1,0 +1,118 @@
+//! The servers, each in a process of its own, and what the operating system says of them.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hookbridge::config::Config;
+use procfs::WithCurrentSystemInfo;
+use procfs::process::{Process, Stat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::time::{Instant, sleep};
+
+use crate::{KEY, bare};
+
+/// How long a server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A running server; it ends when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    /// Where the bridge's operator looks.
+    admin: SocketAddr,
+    /// From its start until it was ready.
+    pub start_time: Duration,
+}
+
+impl Server {
+    pub async fn bare() -> Server {
+        let address = free_address();
+        let mut run = Command::new(std::env::current_exe().expect("this program"));
+        run.args([bare::ARGUMENT, &address.to_string()]);
+        let listens = || async move { TcpStream::connect(address).is_ok() };
+        Server::start(run, [address; 2], listens).await
+    }
+
+    /// The bridge with these settings, but for its addresses.
+    pub async fn bridge(config: &Config, folder: &Path) -> Server {
+        let mut config = config.clone();
+        (config.http.listen, config.admin.listen) = (free_address(), free_address());
+        let file = folder.join("hookbridge.toml");
+        let settings = toml::to_string(&config).expect("settings");
+        std::fs::write(&file, settings).expect("a settings file");
+        let mut run = Command::new(env!("CARGO_BIN_EXE_hookbridge"));
+        run.args(["serve", "--config"]).arg(file).env("HOOKBRIDGE__AUTH__API_KEY", KEY);
+        let url = format!("http://{}/readyz", config.admin.listen);
+        let client = reqwest::Client::new();
+        let is_ready = || {
+            let answer = client.get(&url).send();
+            async { answer.await.is_ok_and(|answer| answer.status().is_success()) }
+        };
+        Server::start(run, [config.http.listen, config.admin.listen], is_ready).await
+    }
+
+    async fn start<F: Future<Output = bool>>(
+        mut run: Command,
+        [address, admin]: [SocketAddr; 2],
+        is_ready: impl Fn() -> F,
+    ) -> Server {
+        let began = Instant::now();
+        let child = run.stderr(Stdio::null()).spawn().expect("a process");
+        while !is_ready().await {
+            assert!(began.elapsed() < START_TIMEOUT, "{run:?} does not become ready");
+            sleep(LOOK_INTERVAL).await;
+        }
+        Server { child, address, admin, start_time: began.elapsed() }
+    }
+
+    /// One of the bridge's metrics.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("http://{}/metrics", self.admin)).await.expect("a scrape");
+        let text = text.text().await.expect("a text");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.expect("the metric").parse().expect("a number")
+    }
+
+    /// The CPU that it has used, of all its threads, user and system.
+    pub fn cpu(&self) -> Duration {
+        cpu(self.child.id())
+    }
+
+    /// Its memory in RAM, in bytes.
+    pub fn resident(&self) -> u64 {
+        stat(self.child.id()).rss_bytes().get()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The CPU that a process has used.
+pub fn cpu(pid: u32) -> Duration {
+    let stat = stat(pid);
+    let ticks = stat.utime + stat.stime;
+    Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
+}
+
+fn stat(pid: u32) -> Stat {
+    let pid = i32::try_from(pid).expect("a process id");
+    Process::new(pid).and_then(|process| process.stat()).expect("a running process")
+}
+
+/// As many descriptors as the system grants, for this process and those that it starts.
+pub fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("descriptors");
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address")
+}

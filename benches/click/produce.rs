@@ -1,0 +1,52 @@
+//! The Kafka client by itself: what the time of a produce is without a bridge before it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use hookbridge::config::Config;
+use rdkafka::ClientContext;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use tokio::time::Instant;
+
+use crate::load::{histogram, micros, pace};
+
+/// How long the last acknowledgements may take.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Times each record from the moment when it was due to its acknowledgement.
+struct Timer(Mutex<Histogram<u64>>);
+
+impl ClientContext for Timer {}
+
+impl ProducerContext for Timer {
+    type DeliveryOpaque = Box<Instant>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, due: Box<Instant>) {
+        result.as_ref().expect("an acknowledgement");
+        self.0.lock().expect("the times").saturating_record(micros(*due));
+    }
+}
+
+/// Produces so many records a second with the bridge's own settings. Returns the times in microseconds.
+pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> Histogram<u64> {
+    let timer = Timer(Mutex::new(histogram()));
+    let producer: ThreadedProducer<Timer> = hookbridge::kafka::producer_settings(config)
+        .create_with_context(timer)
+        .expect("a producer");
+    let producer = Arc::new(producer);
+    let value = "x".repeat(600);
+    let (start, topic) = (Instant::now(), &*config.webhook[0].topic);
+    let mut number = 0;
+    pace(rate, |due| {
+        number += 1;
+        let key = (number % keys).to_string();
+        let record = BaseRecord::with_opaque_to(topic, Box::new(due)).key(&key).payload(&value);
+        producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+        start.elapsed() < duration
+    });
+    producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");
+    let times = producer.context().0.lock().expect("the times").clone();
+    times
+}

@@ -1,0 +1,196 @@
+//! What a click costs in instructions and allocations: figures that no noise can move, with limits.
+//! `cargo bench --bench path`; ends with an error when a limit is exceeded.
+//!
+//! Instructions are counted by callgrind (valgrind must be installed) for each pure step from bytes to
+//! record. Allocations are counted in a whole bridge on the development broker, without those that a
+//! bare hyper server makes for the same requests.
+#![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
+
+#[path = "click/bare.rs"]
+#[expect(dead_code, reason = "the other benchmark starts it as a process")]
+mod bare;
+#[path = "click/load.rs"]
+#[expect(dead_code, reason = "the other benchmark needs more of it")]
+mod load;
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookbridge::auth::{Caller, Keys, hash_key};
+use hookbridge::config::{Config, Secret};
+use hookbridge::kafka::DevelopmentBroker;
+use hookbridge::route::{self, Webhook};
+use hookbridge::serve::{Listeners, run};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::sync::oneshot;
+
+/// Counts what Rust code allocates; the Kafka client, which is C, allocates elsewhere.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const KEY: &str = "a-bench-key";
+
+/// The steps, and how many instructions each may take for one click: what was measured, and a twentieth
+/// more. valgrind's processor has no instructions for SHA-256, so the two steps that hash look dearer
+/// than they are.
+const STEPS: [(&str, u64); 4] = [("authenticate", 1), ("decode", 1), ("record", 1), ("headers", 1)];
+
+/// How many allocations a click may take on our side.
+const ALLOCATIONS_MAX: f64 = 4.0;
+
+/// Clicks for which allocations are counted, after as many to get warm.
+const CLICKS: usize = 20_000;
+
+/// Two lengths of the same run: the difference is free of start and end.
+const FEW: u64 = 100;
+const MANY: u64 = 1_100;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [step, times] if times.parse::<u64>().is_ok() => {
+            repeat(step, times.parse().expect("a number"));
+            ExitCode::SUCCESS
+        }
+        _ => report(),
+    }
+}
+
+/// Prints every figure. Fails when one exceeds its limit.
+fn report() -> ExitCode {
+    let mut is_within = true;
+    let mut line = |name: &str, figure: f64, unit: &str, limit: f64| {
+        let verdict = if figure <= limit { "" } else { "  OVER ITS LIMIT" };
+        println!("{name:<14}{figure:>10.1} {unit} per click, at most {limit}{verdict}");
+        is_within &= figure <= limit;
+    };
+    for (step, limit) in STEPS {
+        let each = (instructions(step, MANY) - instructions(step, FEW)) / (MANY - FEW);
+        line(step, each as f64, "instructions", limit as f64);
+    }
+    line("allocations", allocations(), "allocations", ALLOCATIONS_MAX);
+    if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Counts the instructions of this program doing a step so many times.
+fn instructions(step: &str, times: u64) -> u64 {
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args([step, &times.to_string()])
+        .output()
+        .expect("valgrind, to be installed");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let count = text.lines().find_map(|line| line.split("Collected : ").nth(1));
+    count.expect("callgrind's count").trim().parse().expect("a number")
+}
+
+/// What the steps work on.
+struct Click {
+    keys: Keys,
+    headers: HeaderMap,
+    webhook: Webhook,
+    body: Bytes,
+    received: Timestamp,
+}
+
+impl Click {
+    fn new() -> Click {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a-bench-key"));
+        let request = load::requests(1, 0)[0].clone();
+        let head = request.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+        Click {
+            keys: Keys::new([("opptima".to_owned(), hash_key(KEY.as_bytes()))]),
+            headers,
+            webhook: Config::default().webhooks().expect("a webhook").remove(0),
+            body: Bytes::from(request).slice(head + 4..),
+            received: "2026-11-24T12:00:00.123Z".parse().expect("a time"),
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        self.keys.authenticate(&self.headers).expect("a caller")
+    }
+
+    fn record(&self, caller: &Caller) -> route::Record {
+        let event = self.webhook.shape.decode(&self.body).expect("an event");
+        route::record(&self.webhook, caller, event, &self.body, None, self.received)
+    }
+}
+
+fn repeat(step: &str, times: u64) {
+    let click = Click::new();
+    let caller = click.caller();
+    let record = click.record(&caller);
+    for _ in 0..times {
+        match step {
+            "authenticate" => drop(black_box(black_box(&click).caller())),
+            "decode" => {
+                let click = black_box(&click);
+                let _ = black_box(click.webhook.shape.decode(&click.body));
+            }
+            // With its decode, without which there is no event.
+            "record" => drop(black_box(black_box(&click).record(&caller))),
+            "headers" => black_box(&record).each_header(|name, value| {
+                black_box((name, value));
+            }),
+            other => panic!("{other} is no step"),
+        }
+    }
+}
+
+/// Counts the allocations of the bridge for each click that a bare server does not make.
+fn allocations() -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let address = free_address();
+    std::thread::spawn(move || bare::serve_on(address));
+    let of_bare = runtime.block_on(allocations_of(address));
+    let broker = DevelopmentBroker::start(1).expect("a development broker");
+    let mut config = Config::default();
+    config.kafka.brokers = broker.addresses();
+    (config.http.listen, config.admin.listen) = (free_address(), free_address());
+    config.auth.api_key = Some(Secret::new(KEY));
+    let folder = tempfile::tempdir().expect("a folder");
+    config.spool.dir = folder.path().to_owned();
+    broker.create_topic(&config.webhook[0].topic, 12).expect("a topic");
+    let address = config.http.listen;
+    let listeners = Listeners::bind(&config).expect("free ports");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let bridge = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let stopped = async { drop(stopped.await) };
+        runtime.expect("a runtime").block_on(run(config, listeners, stopped)).expect("a bridge")
+    });
+    let of_bridge = runtime.block_on(allocations_of(address));
+    drop(stop);
+    bridge.join().expect("the bridge's end");
+    of_bridge - of_bare
+}
+
+async fn allocations_of(server: SocketAddr) -> f64 {
+    while TcpStream::connect(server).is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let requests = load::requests(1_000, 0);
+    let mut connections = load::idle(server, &requests, 16).await;
+    load::exchange(&mut connections, &requests, CLICKS).await;
+    let before = ALLOCATOR.stats();
+    load::exchange(&mut connections, &requests, CLICKS).await;
+    let after = ALLOCATOR.stats();
+    let more = |count: fn(&stats_alloc::Stats) -> usize| count(&after) - count(&before);
+    (more(|stats| stats.allocations) + more(|stats| stats.reallocations)) as f64 / CLICKS as f64
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address")
+}
