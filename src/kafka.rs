@@ -9,6 +9,7 @@
 //!   with a topic.
 //! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
 //! - `client.rs`: the client itself, and how it says that it has something to report.
+//! - `linger.rs`: few records wait for nobody, many share a batch.
 //! - `context.rs`: what the Kafka client calls back.
 //! - `post.rs`: records and reports on their way between a worker and the Kafka client.
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
@@ -23,6 +24,7 @@ mod context;
 mod fault;
 mod inspect;
 mod keeper;
+mod linger;
 mod post;
 mod publisher;
 mod reader;

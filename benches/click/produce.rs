@@ -33,6 +33,8 @@ impl ProducerContext for Timer {
 pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> Histogram<u64> {
     let timer = Timer(Mutex::new(histogram()));
     let producer: ThreadedProducer<Timer> = hookbridge::kafka::producer_settings(config)
+        // At this rate the bridge lets no record wait.
+        .set("linger.ms", "0")
         .create_with_context(timer)
         .expect("a producer");
     let producer = Arc::new(producer);

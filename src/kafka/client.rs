@@ -1,16 +1,15 @@
 //! The Kafka client, and the bell by which it says that it has something to report.
 //!
 //! rdkafka's own way to hear of delivery reports is a thread that waits for nothing else. That thread
-//! must then wake the worker whose request waits. Here the client rings a bell that a worker's runtime
-//! listens to, and the reports are handed out on that worker's thread.
+//! must then wake the worker whose request waits. Here the client rings a bell, an event descriptor that
+//! a worker's runtime listens to, and the reports are handed out on that worker's thread.
 //!
 //! The only unsafe code of the bridge is in this file, because rdkafka has no safe call that ties a
 //! bell to a producer.
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -18,6 +17,9 @@ use rdkafka::bindings as native;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::error;
@@ -32,8 +34,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) enum ClientError {
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    #[error("a socket pair cannot be had: {0}")]
-    System(#[from] io::Error),
+    #[error("an event descriptor cannot be had: {0}")]
+    System(#[from] rustix::io::Errno),
 }
 
 /// A client and its bell.
@@ -41,10 +43,8 @@ pub(super) struct Client {
     // Dropped in this order: the queue is the producer's, and the producer writes to the bell.
     queue: Queue,
     producer: BaseProducer<Context>,
-    /// Readable when there is something to report.
-    bell: UnixStream,
-    /// Where the client rings.
-    _rope: UnixStream,
+    /// Rung when there is something to report.
+    bell: OwnedFd,
 }
 
 /// The queue of what the client has to report.
@@ -60,32 +60,42 @@ unsafe impl Sync for Queue {}
 
 impl Client {
     pub fn start(config: &ClientConfig, context: Context) -> Result<Client, ClientError> {
-        let (bell, rope) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
         // A bell that nobody listens to must not hold up who rings it.
-        rope.set_nonblocking(true)?;
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let producer = BaseProducer::from_config_and_context(config, context)?;
         let queue = Queue::of(&producer);
-        queue.ring(&rope);
-        Ok(Client { queue, producer, bell, _rope: rope })
+        queue.ring(&bell);
+        Ok(Client { queue, producer, bell })
     }
 
     pub fn producer(&self) -> &BaseProducer<Context> {
         &self.producer
     }
 
+    /// Has the client send what it has without waiting for more, until it has nothing, which this
+    /// returns, or this time is over. Blocks.
+    #[expect(unsafe_code, reason = "rdkafka's own flush also hands out reports, on its thread")]
+    pub fn flush(&self, time: Duration) -> bool {
+        let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the client is alive. Its reports are events, for which this call only waits.
+        let left =
+            unsafe { native::rd_kafka_flush(self.producer.client().native_ptr(), milliseconds) };
+        left == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+    }
+
     /// Hands out reports as they come.
     pub async fn serve(&self) -> Infallible {
-        let bell = self.bell.try_clone().and_then(tokio::net::UnixStream::from_std);
+        let bell = self.bell.try_clone().and_then(listen);
         if let Err(error) = &bell {
             error!(%error, "The Kafka client's bell cannot be heard; reports are looked for.");
         }
         loop {
             let heard = match &bell {
-                Ok(bell) => bell.readable().await.map(|()| silence(bell)),
-                Err(_) => Ok(()),
+                // Each ring is an event of its own, so that the count of them need not be read.
+                Ok(bell) => bell.readable().await.map(|mut ring| ring.clear_ready()).is_ok(),
+                Err(_) => false,
             };
-            if bell.is_err() || heard.is_err() {
+            if !heard {
                 sleep(LOOK_INTERVAL).await;
             }
             while !self.queue.is_empty() {
@@ -97,9 +107,11 @@ impl Client {
     }
 }
 
-/// Reads what was rung, so that the next ring is heard.
-fn silence(bell: &tokio::net::UnixStream) {
-    while bell.try_read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+/// Ties a bell to the runtime of this thread.
+#[expect(unsafe_code, reason = "tokio cannot know by itself that a descriptor stays what it is")]
+fn listen(bell: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by what is returned, which neither replaces nor closes it.
+    Ok(unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) }?)
 }
 
 impl Queue {
@@ -110,18 +122,18 @@ impl Queue {
         Queue(unsafe { native::rd_kafka_queue_get_main(producer.client().native_ptr()) })
     }
 
-    /// Has a byte written to the rope when something comes into an empty queue.
+    /// Has the bell rung when something comes into an empty queue.
     #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
-    fn ring(&self, rope: &UnixStream) {
-        let byte: &[u8] = b"!";
-        // SAFETY: the queue is alive, the byte is copied by the call, and the descriptor stays open
+    fn ring(&self, bell: &OwnedFd) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: the queue is alive, the bytes are copied by the call, and the descriptor stays open
         // until the client is destroyed: it is the field dropped last.
         unsafe {
             native::rd_kafka_queue_io_event_enable(
                 self.0,
-                rope.as_raw_fd(),
-                byte.as_ptr().cast(),
-                byte.len(),
+                bell.as_raw_fd(),
+                one.as_ptr().cast(),
+                one.len(),
             );
         }
     }
@@ -137,7 +149,7 @@ impl Drop for Queue {
     #[expect(unsafe_code, reason = "what was counted must be given back")]
     fn drop(&mut self) {
         // SAFETY: the reference is ours and used for the last time. Whatever the client still writes
-        // goes to a rope that outlives it.
+        // goes to a bell that outlives it.
         unsafe { native::rd_kafka_queue_destroy(self.0) }
     }
 }

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::client::Client;
 use super::context::{Context, Work};
 use super::inspect::{Inspector, Severity};
+use super::linger::Linger;
 use super::publisher::{Producer, Publisher, Shared};
 use super::settings;
 use crate::breaker::Breaker;
@@ -44,6 +45,8 @@ pub struct Kafka {
     shared: Arc<Shared>,
     work: SyncSender<Work>,
     thread: JoinHandle<()>,
+    /// None where the operator has set how long records wait.
+    linger: Option<Linger>,
 }
 
 /// What the thread works with.
@@ -104,16 +107,18 @@ impl Kafka {
             replace_at: None,
             replaced: None,
         };
+        let system = |error: std::io::Error| Problem::new("kafka", error.to_string());
         let thread = std::thread::Builder::new()
             .name("kafka-keeper".into())
             .spawn(move || keeper.work(&orders))
-            .map_err(|error| Problem::new("kafka", error.to_string()))?;
-        Ok(Kafka { shared, work, thread })
+            .map_err(system)?;
+        let linger = settings::is_linger_ours(config).then(|| Linger::start(shared.clone()));
+        Ok(Kafka { shared, work, thread, linger: linger.transpose().map_err(system)? })
     }
 
     /// A publisher for one worker thread.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.shared.clone())
+        Publisher::new(self.shared.clone(), self.linger.as_ref().map(Linger::hint))
     }
 
     /// Hands out what the Kafka client reports; to be run on one thread, best that of a worker.
@@ -145,6 +150,9 @@ impl Kafka {
     pub fn close(self, deadline: Instant) -> usize {
         // First, so that the keeper ends while the producer is flushed.
         let _ = self.work.send(Work::Stop);
+        if let Some(linger) = self.linger {
+            linger.stop();
+        }
         let producer = self.shared.current.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
         // A time-out shows in the number that is left.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::client::Client;
 use super::context::code;
 use super::fault::Failure;
+use super::linger::Hint;
 use super::post::{Parcel, PostOffice, Report, Terms};
 use crate::route::Record;
 
@@ -35,6 +36,7 @@ pub struct Acknowledged(());
 pub struct Publisher {
     shared: Arc<Shared>,
     post: Arc<PostOffice>,
+    linger: Option<Hint>,
 }
 
 /// The producer in use, which the keeper may replace.
@@ -51,13 +53,13 @@ pub(super) struct Producer {
 }
 
 impl Publisher {
-    pub(super) fn new(shared: Arc<Shared>) -> Publisher {
-        Publisher { shared, post: Arc::default() }
+    pub(super) fn new(shared: Arc<Shared>, linger: Option<Hint>) -> Publisher {
+        Publisher { shared, post: Arc::default(), linger }
     }
 
     /// Carries records and reports; to be run on the thread whose requests publish.
     pub fn postman(&self) -> impl Future<Output = std::convert::Infallible> + Send + use<> {
-        let Publisher { shared, post } = self.clone();
+        let Publisher { shared, post, linger } = self.clone();
         async move {
             let (mut reports, mut parcels) = (Vec::new(), Vec::new());
             loop {
@@ -68,6 +70,9 @@ impl Publisher {
                     let _ = parcel.report.set(report);
                 }
                 post.outbox.empty_into(&mut parcels);
+                if parcels.is_empty() {
+                    continue;
+                }
                 let producer = shared.current.load();
                 for parcel in parcels.drain(..) {
                     let failures = post.failures.load(Ordering::SeqCst);
@@ -78,6 +83,9 @@ impl Publisher {
                         let report = Report { generation: producer.generation, result: gone };
                         let _ = parcel.report.set(report);
                     }
+                }
+                if let Some(hint) = &linger {
+                    hint.give();
                 }
             }
         }
