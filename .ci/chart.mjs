@@ -1,0 +1,278 @@
+// What neither helm nor the schemas of Kubernetes look at, in the renders `NAME.yaml` of a folder:
+// that objects fit together, custom resources, pod security, and the settings, which the bridge
+// itself reads. Run by .ci/chart, beside the packages that it installs.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { parse as parseToml } from "smol-toml";
+import { parse as parseYaml, parseAllDocuments } from "yaml";
+import * as gateway from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1";
+import * as operator from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+
+const [folder, program] = process.argv.slice(2);
+const read = (path) => readFileSync(path, "utf8");
+const render = (name) =>
+  parseAllDocuments(read(`${folder}/${name}.yaml`), { version: "1.1" })
+    .map((document) => document.toJS())
+    .filter(Boolean);
+
+const of = (objects, kind) => objects.filter((object) => object.kind === kind);
+const one = (objects, kind) => {
+  assert.equal(of(objects, kind).length, 1, `one ${kind}`);
+  return of(objects, kind)[0];
+};
+const contains = (labels, selector) =>
+  assert.ok(
+    Object.entries(selector).length > 0 &&
+      Object.entries(selector).every(([name, value]) => labels[name] === value),
+    `${JSON.stringify(selector)} does not select ${JSON.stringify(labels)}`,
+  );
+
+// Names are unique, and short enough for the labels that Kubernetes makes of them.
+function names(objects) {
+  const seen = new Set();
+  for (const { kind, metadata } of objects) {
+    const place = `${kind}/${metadata.namespace ?? ""}/${metadata.name}`;
+    assert.ok(!seen.has(place), `${place} is there twice`);
+    seen.add(place);
+    assert.match(metadata.name, /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, place);
+    const most = { StatefulSet: 52, KafkaTopic: 253 }[kind] ?? 63;
+    assert.ok(metadata.name.length <= most, `${place} is longer than ${most}`);
+    for (const value of Object.values(metadata.labels)) {
+      assert.match(value, /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/, place);
+    }
+  }
+}
+
+// Whatever names another object, a label or a port finds it.
+function wiring(objects) {
+  const set = one(objects, "StatefulSet");
+  const { labels } = set.spec.template.metadata;
+  const ports = set.spec.template.spec.containers[0].ports.map(({ name }) => name);
+  assert.deepEqual(ports, ["http", "admin"]);
+  contains(labels, set.spec.selector.matchLabels);
+  const services = of(objects, "Service");
+  const governing = services.find(({ metadata }) => metadata.name === set.spec.serviceName);
+  assert.equal(governing?.spec.clusterIP, "None");
+  for (const { spec } of services) {
+    contains(labels, spec.selector);
+    for (const { targetPort } of spec.ports) assert.ok(ports.includes(targetPort), targetPort);
+  }
+  for (const { spec } of of(objects, "PodDisruptionBudget"))
+    contains(labels, spec.selector.matchLabels);
+  for (const { spec } of of(objects, "NetworkPolicy"))
+    contains(labels, spec.podSelector.matchLabels);
+  for (const { spec } of of(objects, "HorizontalPodAutoscaler")) {
+    assert.equal(spec.scaleTargetRef.name, set.metadata.name);
+    assert.equal(set.spec.replicas, undefined, "the autoscaler sets the replicas");
+  }
+  const ingest = services.find(({ spec }) => spec.clusterIP !== "None");
+  for (const { spec } of of(objects, "Ingress")) {
+    for (const { backend } of spec.rules.flatMap(({ http }) => http.paths)) {
+      assert.equal(backend.service.name, ingest.metadata.name);
+      assert.equal(backend.service.port.name, ingest.spec.ports[0].name);
+    }
+  }
+  for (const { name, port } of of(objects, "HTTPRoute").flatMap(
+    ({ spec }) => spec.rules[0].backendRefs,
+  )) {
+    assert.deepEqual([name, port], [ingest.metadata.name, ingest.spec.ports[0].port]);
+  }
+  for (const { spec } of of(objects, "PodMonitor")) {
+    contains(labels, spec.selector.matchLabels);
+    assert.ok(ports.includes(spec.podMetricsEndpoints[0].port));
+  }
+  for (const { spec } of of(objects, "ServiceMonitor")) {
+    contains(governing.metadata.labels, spec.selector.matchLabels);
+    assert.throws(() => contains(ingest.metadata.labels, spec.selector.matchLabels));
+    assert.equal(spec.endpoints[0].port, governing.spec.ports[0].name);
+  }
+  for (const job of of(objects, "Job")) {
+    for (const { spec } of services)
+      assert.throws(() => contains(job.spec.template.metadata.labels, spec.selector));
+  }
+}
+
+// Every pod may run in a namespace of the level "restricted", without a token, and has its volumes.
+function pods(objects) {
+  for (const { kind, spec } of [...of(objects, "StatefulSet"), ...of(objects, "Job")]) {
+    const pod = spec.template.spec;
+    const [container] = pod.containers;
+    assert.equal(pod.automountServiceAccountToken, false);
+    assert.equal(pod.enableServiceLinks, false);
+    assert.equal(pod.securityContext.runAsNonRoot, true);
+    assert.equal(pod.securityContext.runAsUser, 10001);
+    assert.equal(pod.securityContext.seccompProfile.type, "RuntimeDefault");
+    assert.equal(container.securityContext.allowPrivilegeEscalation, false);
+    assert.equal(container.securityContext.readOnlyRootFilesystem, true);
+    assert.deepEqual(container.securityContext.capabilities, { drop: ["ALL"] });
+    assert.match(container.image, /^[a-z0-9./-]+(:[a-z0-9.]+|@sha256:[0-9a-f]{64})$/);
+    const volumes = [
+      ...pod.volumes,
+      ...(spec.volumeClaimTemplates ?? []).map(({ metadata }) => metadata),
+    ];
+    const named = volumes.map(({ name }) => name).sort();
+    assert.deepEqual(container.volumeMounts.map(({ name }) => name).sort(), named, kind);
+    const account = of(objects, "ServiceAccount")[0]?.metadata.name ?? "default";
+    assert.equal(pod.serviceAccountName, account);
+  }
+}
+
+// Custom resources against the schemas of their projects; Strimzi's are in no package.
+function custom(objects) {
+  for (const object of objects) {
+    const model = operator[object.kind] ?? (object.kind === "HTTPRoute" && gateway.HTTPRoute);
+    if (model) {
+      assert.equal(object.apiVersion, new model().apiVersion);
+      new model(object).validate();
+    }
+  }
+  for (const { spec } of of(objects, "PrometheusRule")) {
+    assert.deepEqual(spec, parseYaml(read("deploy/prometheus/rules.yml")));
+  }
+  for (const { data } of of(objects, "ConfigMap").filter(({ data }) => data["hookbridge.json"])) {
+    assert.equal(data["hookbridge.json"].trim(), read("deploy/grafana/hookbridge.json").trim());
+  }
+  const topics = of(objects, "KafkaTopic");
+  for (const { apiVersion, metadata, spec } of topics) {
+    assert.match(apiVersion, /^kafka\.strimzi\.io\/v1(beta2)?$/);
+    assert.ok(metadata.labels["strimzi.io/cluster"]);
+    assert.deepEqual(Object.keys(spec), ["topicName", "partitions", "replicas", "config"]);
+    assert.ok(
+      [spec.partitions, spec.replicas, spec.config["min.insync.replicas"]].every(Number.isInteger),
+    );
+  }
+  if (topics.length > 0) {
+    const needed = settings(objects).webhook.flatMap(({ topic, dead_letter_topic }) => [
+      topic,
+      dead_letter_topic || `${topic}.dead-letter`,
+    ]);
+    assert.deepEqual(topics.map(({ spec }) => spec.topicName).sort(), needed.sort());
+  }
+}
+
+const settingsText = (objects) =>
+  of(objects, "ConfigMap").find(({ data }) => data["hookbridge.toml"]).data["hookbridge.toml"];
+const settings = (objects) => parseToml(settingsText(objects));
+
+// Lays out what the pod would find, runs `hookbridge COMMAND` on it, and returns what it prints.
+function bridge(name, objects, command) {
+  const place = `${folder}/pod-${name}`;
+  const pod = one(objects, "StatefulSet").spec.template.spec;
+  const secrets = Object.fromEntries(
+    of(objects, "Secret").map((secret) => [secret.metadata.name, secret.stringData]),
+  );
+  for (const part of ["config", "keys", "kafka"])
+    mkdirSync(`${place}/${part}`, { recursive: true });
+  const local = settingsText(objects).replaceAll("/etc/hookbridge/", `${place}/`);
+  writeFileSync(`${place}/config/hookbridge.toml`, local);
+  const { secretName } = pod.volumes.find(({ name }) => name === "keys").secret;
+  const known = `keys = [{ name = "one", sha256 = "${"0".repeat(64)}" }]`;
+  const keys = secrets[secretName] ?? {
+    [settings(objects).auth.keys_file.split("/").pop()]: known,
+  };
+  for (const [file, text] of Object.entries(keys)) writeFileSync(`${place}/keys/${file}`, text);
+  for (const [file, source] of [
+    ["ca.crt", "tls.crt"],
+    ["tls.crt", "tls.crt"],
+    ["tls.key", "tls.key"],
+  ]) {
+    cpSync(`${folder}/${source}`, `${place}/kafka/${file}`);
+  }
+  const env = {};
+  for (const { name, value, valueFrom } of pod.containers[0].env) {
+    const secret = valueFrom?.secretKeyRef;
+    const text = value ?? (secret && (secrets[secret.name]?.[secret.key] ?? "any"));
+    if (text !== undefined) env[name] = text.replaceAll("/etc/hookbridge/", `${place}/`);
+  }
+  const { status, stdout, stderr } = spawnSync(program, command, {
+    env,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  assert.equal(status, 0, `${name}: hookbridge ${command}: ${stdout}${stderr}`);
+  return stdout;
+}
+
+// A leaf of a tree for each path: {"http.listen": ...}.
+const leaves = (tree, path = "") =>
+  Object.entries(tree).flatMap(([name, value]) =>
+    value !== null && typeof value === "object" && Object.keys(value).length > 0
+      ? leaves(value, `${path}${name}.`)
+      : [[`${path}${name}`, JSON.stringify(value)]],
+  );
+
+// Without values of one's own the bridge is as shipped, but for what the chart must change.
+function defaults() {
+  const shipped = new Map(leaves(parseToml(read("config/hookbridge.toml"))));
+  const inForce = new Map(leaves(parseToml(bridge("default", render("default"), ["config"]))));
+  const all = [...new Set([...shipped.keys(), ...inForce.keys()])];
+  const changed = all.filter((path) => shipped.get(path) !== inForce.get(path));
+  assert.deepEqual(
+    changed.filter((path) => !path.startsWith("auth.keys")).sort(),
+    ["kafka.brokers", "spool.dir"],
+    "settings that values.yaml changes",
+  );
+}
+
+// values.schema.json knows every setting of the shipped file, and none that is not explained there.
+function schema() {
+  const text = read("config/hookbridge.toml");
+  const { properties } = JSON.parse(read("deploy/chart/values.schema.json")).properties.config;
+  const known = Object.entries(properties).flatMap(([section, { properties, items }]) =>
+    Object.keys(properties ?? items.properties).map((name) => `${section}.${name}`),
+  );
+  const shipped = Object.entries(parseToml(text)).flatMap(([section, table]) =>
+    Object.keys([table].flat()[0]).map((name) => `${section}.${name}`),
+  );
+  // The chart sets these itself.
+  const mine = (name) => name === "spool.dir" || name.startsWith("auth.");
+  const explained = (name) => new RegExp(`^#.*\\b${name.split(".").pop()} = `, "m").test(text);
+  const place = "config in values.schema.json";
+  assert.deepEqual(
+    shipped.filter((name) => !mine(name) && !known.includes(name)),
+    [],
+    `missing: ${place}`,
+  );
+  assert.deepEqual(
+    known.filter((name) => !shipped.includes(name) && !explained(name)),
+    [],
+    `odd: ${place}`,
+  );
+}
+
+// What docker-compose.yml names is there.
+function compose() {
+  const { services, volumes } = JSON.parse(read(`${folder}/compose.json`));
+  for (const [name, { build, depends_on, volumes: mounts }] of Object.entries(services)) {
+    for (const other of Object.keys(depends_on ?? {}))
+      assert.ok(services[other], `${name}: ${other}`);
+    for (const { type, source } of mounts ?? []) {
+      assert.ok(type === "bind" ? existsSync(source) : source in volumes, `${name}: ${source}`);
+    }
+    if (build)
+      assert.ok(existsSync(`${build.context}/${build.dockerfile}`), `${name}: ${build.dockerfile}`);
+  }
+  return Object.keys(services).length;
+}
+
+const files = readdirSync(folder).filter((file) => file.endsWith(".yaml"));
+assert.ok(files.length >= 4, "the renders");
+for (const name of files.map((file) => file.replace(".yaml", ""))) {
+  const objects = render(name);
+  for (const check of [names, wiring, pods, custom]) {
+    try {
+      check(objects);
+    } catch (error) {
+      console.error(`the render ${name} fails at ${check.name}`);
+      throw error;
+    }
+  }
+  console.log(`${name}: ${bridge(name, objects, ["check"]).trim().split("\n").pop().trim()}`);
+}
+defaults();
+schema();
+const version = /^version = "(.*)"$/m.exec(read("Cargo.toml"))[1];
+assert.equal(parseYaml(read("deploy/chart/Chart.yaml")).appVersion, version, "appVersion");
+console.log("settings, schema and version agree");
+console.log(`docker-compose.yml: ${compose()} services`);

@@ -1,0 +1,77 @@
+{{/* Names and labels. */}}
+
+{{- define "hookbridge.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 52 characters: up to 11 come behind it, and labels take 63. */}}
+{{- define "hookbridge.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else if contains (include "hookbridge.name" .) .Release.Name }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "hookbridge.name" .) | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "hookbridge.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
+{{ include "hookbridge.releaseLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* What no release changes. */}}
+{{- define "hookbridge.releaseLabels" -}}
+app.kubernetes.io/name: {{ include "hookbridge.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The bridge's pods and no others. A StatefulSet's selector cannot be changed later. */}}
+{{- define "hookbridge.selectorLabels" -}}
+{{ include "hookbridge.releaseLabels" . }}
+app.kubernetes.io/component: bridge
+{{- end }}
+
+{{- define "hookbridge.serviceAccountName" -}}
+{{- $made := .Values.serviceAccount.create | ternary (include "hookbridge.fullname" .) "default" }}
+{{- default $made .Values.serviceAccount.name }}
+{{- end }}
+
+{{- define "hookbridge.keysSecret" -}}
+{{- default (printf "%s-keys" (include "hookbridge.fullname" .)) .Values.auth.existingSecret }}
+{{- end }}
+
+{{- define "hookbridge.kafkaSecret" -}}
+{{- $made := printf "%s-kafka" (include "hookbridge.fullname" .) }}
+{{- default $made .Values.kafka.sasl.existingSecret }}
+{{- end }}
+
+{{- define "hookbridge.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The port of an address such as 0.0.0.0:8080. */}}
+{{- define "hookbridge.port" -}}
+{{- regexFind "[0-9]+$" . }}
+{{- end }}
+
+{{/* A size such as 6Gi in bytes. */}}
+{{- define "hookbridge.bytes" -}}
+{{- $number := regexFind "^[0-9.]+" . }}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 }}
+{{- $units = merge $units (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) }}
+{{- mulf (float64 $number) (get $units (trimPrefix $number .)) }}
+{{- end }}
+
+{{/* Where dead letters of a webhook go. */}}
+{{- define "hookbridge.deadLetterTopic" -}}
+{{- default (printf "%s.dead-letter" .topic) .dead_letter_topic }}
+{{- end }}

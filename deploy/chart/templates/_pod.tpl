@@ -1,0 +1,101 @@
+{{/* What the pods of the bridge and those of the spool's drain have in common. */}}
+
+{{- define "hookbridge.podSpec" -}}
+serviceAccountName: {{ include "hookbridge.serviceAccountName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+terminationGracePeriodSeconds: {{ int64 .Values.terminationGracePeriodSeconds }}
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "hookbridge.container" -}}
+name: hookbridge
+image: {{ include "hookbridge.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
+env:
+  - name: HOOKBRIDGE_CONFIG
+    value: /etc/hookbridge/config/hookbridge.toml
+  # The image sets its own, which would go before the file.
+  - name: HOOKBRIDGE__SPOOL__DIR
+    value: /var/lib/hookbridge/spool
+  {{- with .Values.kafka.sasl }}
+  {{- if or .existingSecret .password }}
+  - name: HOOKBRIDGE__KAFKA__OPTIONS__SASL_USERNAME
+    {{- if .username }}
+    value: {{ .username | quote }}
+    {{- else }}
+    valueFrom:
+      secretKeyRef: { name: {{ include "hookbridge.kafkaSecret" $ }}, key: {{ .usernameKey }} }
+    {{- end }}
+  - name: HOOKBRIDGE__KAFKA__OPTIONS__SASL_PASSWORD
+    valueFrom:
+      secretKeyRef: { name: {{ include "hookbridge.kafkaSecret" $ }}, key: {{ .passwordKey }} }
+  {{- end }}
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+volumeMounts:
+  - name: config
+    mountPath: /etc/hookbridge/config
+    readOnly: true
+  # A folder and not a single file: Kubernetes follows changes only of folders.
+  - name: keys
+    mountPath: /etc/hookbridge/keys
+    readOnly: true
+  {{- if or .Values.kafka.tls.caSecret .Values.kafka.tls.certSecret }}
+  - name: kafka-tls
+    mountPath: /etc/hookbridge/kafka
+    readOnly: true
+  {{- end }}
+  - name: spool
+    mountPath: /var/lib/hookbridge
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* Every volume but the spool's. */}}
+{{- define "hookbridge.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "hookbridge.fullname" . }}
+- name: keys
+  secret:
+    secretName: {{ include "hookbridge.keysSecret" . }}
+    defaultMode: 0440
+{{- with .Values.kafka.tls }}
+{{- if or .caSecret .certSecret }}
+- name: kafka-tls
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- if .caSecret }}
+      - secret:
+          name: {{ .caSecret }}
+          items: [{ key: {{ .caKey }}, path: ca.crt }]
+      {{- end }}
+      {{- if .certSecret }}
+      - secret:
+          name: {{ .certSecret }}
+          items: [{ key: {{ .certKey }}, path: tls.crt }, { key: {{ .keyKey }}, path: tls.key }]
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
