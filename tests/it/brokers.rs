@@ -131,13 +131,18 @@ pub fn count(brokers: &str, topic: &str) -> i64 {
     let consumer = consumer(brokers);
     let metadata = consumer.fetch_metadata(Some(topic), START_TIMEOUT).expect("metadata");
     let partitions = metadata.topics()[0].partitions().iter();
-    partitions
-        .map(|partition| {
-            let marks = consumer.fetch_watermarks(topic, partition.id(), START_TIMEOUT);
-            let (low, high) = marks.expect("watermarks");
-            high - low
-        })
-        .sum()
+    partitions.map(|partition| partition_count(&consumer, topic, partition.id())).sum()
+}
+
+fn partition_count(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, START_TIMEOUT) {
+            Ok((low, high)) => return high - low,
+            // Its leader may be moving.
+            Err(error) => assert!(Instant::now() < deadline, "no watermarks: {error}"),
+        }
+    }
 }
 
 /// A name that no other test uses.
