@@ -431,15 +431,20 @@ pub fn jars() -> Option<PathBuf> {
     JARS.get_or_init(|| match fetch_jars() {
         Ok(folder) => Some(folder),
         Err(reason) => {
-            let required = variable("HOOKBRIDGE_REQUIRE_KAFKA").is_some_and(|value| value == "1");
-            assert!(!required, "a real Kafka is required: {reason}");
-            // Not by a macro, whose output the test runner would swallow.
-            let line = format!("\nNOT TESTED ON A REAL KAFKA, only on the mock: {reason}\n\n");
-            std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+            without("HOOKBRIDGE_REQUIRE_KAFKA", "ON A REAL KAFKA, only on the mock", &reason);
             None
         }
     })
     .clone()
+}
+
+/// Says what is not tested for want of a program, or fails where the variable requires it.
+pub fn without(requires: &str, what: &str, reason: &str) {
+    let is_required = variable(requires).is_some_and(|value| value == "1");
+    assert!(!is_required, "{requires} is set: {reason}");
+    // Not by a macro, whose output the test runner would swallow.
+    let line = format!("\nNOT TESTED {what}: {reason}\n\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error");
 }
 
 fn fetch_jars() -> Result<PathBuf, String> {

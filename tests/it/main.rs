@@ -25,6 +25,8 @@ mod letters;
 mod limits;
 /// Names, labels, and that all are there from the start.
 mod metrics;
+/// The alerts and the dashboard, on a real Prometheus.
+mod observability;
 /// The same key lands where a Java producer would put it.
 mod partitions;
 /// The promise, against everything that fails at once.

@@ -1,0 +1,32 @@
+// Reads the dashboard strictly, by the schema that Grafana publishes, panels and queries included: a
+// field that Grafana does not know, that is missing or of the wrong type is an error.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+)
+
+func main() {
+	if err := check("../../deploy/grafana/hookbridge.json"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func check(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	plugins.RegisterDefaultPlugins()
+	var read dashboard.Dashboard
+	// Without a mistake it is an empty list of errors, which is not nil.
+	if err := read.UnmarshalJSONStrict(text); err != nil && err.Error() != "" {
+		return err
+	}
+	return read.Validate()
+}
