@@ -8,6 +8,7 @@
 //! - `keeper.rs`: starts the producer, replaces a broken one, explains to the operator what is wrong
 //!   with a topic.
 //! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
+//! - `producer.rs`: the producer in use, which takes the records.
 //! - `client.rs`: the client itself, and how it says that it has something to report.
 //! - `linger.rs`: few records wait for nobody, many share a batch.
 //! - `context.rs`: what the Kafka client calls back.
@@ -26,6 +27,7 @@ mod inspect;
 mod keeper;
 mod linger;
 mod post;
+mod producer;
 mod publisher;
 mod reader;
 mod settings;

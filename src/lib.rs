@@ -55,9 +55,10 @@
 //!
 //! One accepts connections and spreads them over the workers; each worker is a thread with a runtime
 //! of its own and keeps a connection to its end. The Kafka client has threads of its own; what it
-//! reports is handed out on the first worker, and `kafka`'s keeper does what may block. One thread owns
-//! the spool's store, and one drains it. The operator's listener has its own thread, so that no load
-//! can blind the operator.
+//! reports is handed out on the first worker, a thread beside it sees to it that few records wait for
+//! nobody (`kafka/linger.rs`), and `kafka`'s keeper does what may block. One thread owns the spool's
+//! store, and one drains it. The operator's listener has its own thread, so that no load can blind the
+//! operator.
 //!
 //! # Invariants, most of them absences
 //!

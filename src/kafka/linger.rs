@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread, park, park_timeout};
 use std::time::Duration;
 
-use super::publisher::Shared;
+use super::producer::Shared;
 
 /// How long records wait where many are on their way, in milliseconds.
 pub(super) const LINGER_MS: &str = "5";

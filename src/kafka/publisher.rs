@@ -11,21 +11,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _};
-use tokio::sync::watch;
 
-use super::client::Client;
-use super::context::code;
 use super::fault::Failure;
 use super::linger::Hint;
 use super::post::{Parcel, PostOffice, Report, Terms};
+use super::producer::Shared;
 use crate::route::Record;
-
-/// The headers of most records.
-const HEADERS: usize = 8;
 
 /// Proof that every in-sync replica has a record. Only a [`Sent`] record makes one.
 #[derive(Debug)]
@@ -37,19 +29,6 @@ pub struct Publisher {
     shared: Arc<Shared>,
     post: Arc<PostOffice>,
     linger: Option<Hint>,
-}
-
-/// The producer in use, which the keeper may replace.
-pub(super) struct Shared {
-    pub current: ArcSwap<Producer>,
-    /// The generation of `current`, for those who wait for the next.
-    pub generation: watch::Sender<u64>,
-}
-
-/// A producer; each replacement has the next generation.
-pub(super) struct Producer {
-    pub generation: u64,
-    pub client: Client,
 }
 
 impl Publisher {
@@ -147,33 +126,5 @@ impl Sent {
     /// Every record gets a report, also when its producer is let go.
     async fn report(&self) -> Report {
         *self.0.report.wait().await
-    }
-}
-
-impl Producer {
-    fn send(&self, parcel: Arc<Parcel>) {
-        let record = &parcel.record;
-        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS));
-        record.each_header(|key, value| {
-            headers = headers.take().map(|some| some.insert(Header { key, value: Some(value) }));
-        });
-        let message = BaseRecord {
-            partition: None,
-            payload: Some(record.value()),
-            key: record.key(),
-            timestamp: Some(record.timestamp_ms()),
-            headers,
-            ..BaseRecord::with_opaque_to(record.topic(), parcel.clone())
-        };
-        let producer = self.client.producer();
-        if let Err((error, message)) = producer.send(message) {
-            let failure = Failure::new(code(&error));
-            producer.context().settle(message.delivery_opaque, Err(failure));
-        }
-    }
-
-    /// Records that have no report yet.
-    pub fn in_flight(&self) -> usize {
-        usize::try_from(self.client.producer().in_flight_count()).unwrap_or(0)
     }
 }
