@@ -97,8 +97,9 @@ pub struct Waiting {
 }
 
 pub enum State {
-    /// The Kafka client still has it.
-    Claimed,
+    /// Not to be sent now, nor what follows it in its lane: the Kafka client still has it, or an
+    /// earlier one came after the drain's pass had gone by its place.
+    Waits,
     Ready(Record),
     /// What was written cannot be read any more.
     Damaged(Damage),
@@ -164,14 +165,14 @@ impl Order {
 /// An event as the thread finds it.
 struct Found {
     place: Place,
-    /// None where the Kafka client has it.
+    /// None where it is not to be sent now.
     frame: Option<Bytes>,
 }
 
 impl Found {
     fn read(self) -> Waiting {
         let Found { place, frame } = self;
-        let Some(frame) = frame else { return Waiting { place, state: State::Claimed } };
+        let Some(frame) = frame else { return Waiting { place, state: State::Waits } };
         let record = frame::read(&frame).ok_or(Damage::Checksum).and_then(|frame| frame.record());
         Waiting { place, state: record.map_or_else(State::Damaged, State::Ready) }
     }
@@ -308,7 +309,7 @@ impl Spool {
         self.shared.claimed.load(Ordering::Relaxed)
     }
 
-    /// The waiting events from this number on, at most so many and, beyond the first, so many bytes of
+    /// The waiting events from this number on, where 0 begins a new pass: at most so many and, beyond the first, so many bytes of
     /// them; none while the disk cannot be read.
     pub async fn read(&self, from: u64, count: usize, bytes: usize) -> Option<Vec<Waiting>> {
         let (reply, result) = oneshot::channel();
@@ -384,4 +385,41 @@ fn lane(record: &Record) -> u16 {
 /// events on disk cannot be read when it starts. Leaves a million numbers for each millisecond.
 fn first_number() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0) << 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::route::tests::record_of;
+
+    /// The numbers of the events from here on, and whether each may be sent.
+    async fn read(spool: &Spool, from: u64) -> Vec<(u64, bool)> {
+        let events = spool.read(from, 100, 1 << 20).await.expect("a disk that works");
+        let is_ready = |state| matches!(state, State::Ready(_));
+        events.into_iter().map(|e| (e.place.sequence, is_ready(e.state))).collect()
+    }
+
+    /// A click whose time with Kafka was up only after the drain had gone by its place, and the next
+    /// click of its campaign.
+    #[tokio::test]
+    async fn what_follows_a_late_comer_waits_for_the_next_pass() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config::Spool { dir: folder.path().to_owned(), max_bytes: 1 << 20 };
+        let metrics = Metrics::new(&["click"], &["clicks"]).expect("metrics").spool;
+        let (spool, keeper) =
+            Spool::open(&config, 1 << 20, metrics, Arc::default()).expect("a spool");
+        let record = |body| record_of(body, "2026-01-10T12:00:00Z", None);
+        let (seven, eight) = (record(r#"{"campid":7}"#), record(r#"{"campid":8}"#));
+        let [late, other] = [&seven, &eight].map(|record| spool.place(record));
+        spool.put(other, &eight).await.expect("room");
+        assert_eq!(read(&spool, 0).await, [(other.sequence, true)]);
+        spool.put(late, &seven).await.expect("room");
+        let next = spool.place(&seven);
+        spool.put(next, &seven).await.expect("room");
+        assert_eq!(read(&spool, other.sequence + 1).await, [(next.sequence, false)]);
+        let all = [late, other, next].map(|place| (place.sequence, true));
+        assert_eq!(read(&spool, 0).await, all);
+        keeper.close();
+    }
 }

@@ -213,7 +213,7 @@ impl Worker {
             }
             let is_suspect = self.shared.refusals.has(place.lane());
             match state {
-                State::Claimed => {
+                State::Waits => {
                     blocked.lanes.insert(place.lane());
                 }
                 State::Damaged(damage) => {

@@ -1,5 +1,6 @@
 //! The thread that owns the store: takes orders, makes their changes durable together, answers.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -48,6 +49,18 @@ struct Worker {
     was_working: bool,
     /// Removals that the disk did not take yet.
     behind: Vec<Order>,
+    pass: Pass,
+}
+
+/// How far the drain's pass has got.
+#[derive(Default)]
+struct Pass {
+    /// The first number that it has not come to.
+    next: u64,
+    /// Lanes that got an event with an earlier number since. An event has its number from its arrival,
+    /// but may come only when its time with Kafka is up: what follows it in its lane must wait for the
+    /// next pass, or it would go first.
+    overtaken: HashSet<usize>,
 }
 
 /// What is to be said when a change is durable, or is not.
@@ -90,6 +103,7 @@ impl Worker {
             full_at: None,
             was_working: true,
             behind: Vec::new(),
+            pass: Pass::default(),
         }
     }
 
@@ -147,6 +161,9 @@ impl Worker {
                         continue;
                     }
                     bytes += more;
+                    if place.sequence < self.pass.next {
+                        self.pass.overtaken.insert(place.lane());
+                    }
                     changes.push(Change::Put { sequence: place.sequence, frame });
                     answers.push(Answer::Written(place, reply));
                 }
@@ -197,14 +214,18 @@ impl Worker {
     }
 
     fn read(&mut self, from: u64, count: usize, bytes: usize) -> Option<Vec<Found>> {
-        let mut events = Vec::new();
+        let mut events: Vec<Found> = Vec::new();
         let mut left = bytes;
+        if from == 0 {
+            self.pass = Pass::default();
+        }
         // Claims are looked at here, between two transactions: one that goes with its event is there
         // as long as the event is.
-        let shared = &self.shared;
+        let (shared, overtaken) = (&self.shared, &self.pass.overtaken);
         let found = |sequence, frame: &[u8]| {
             let place = Place { sequence, lane: frame::lane(frame).unwrap_or_default() };
-            let is_free = !shared.claims().contains(&sequence);
+            let is_free =
+                !shared.claims().contains(&sequence) && !overtaken.contains(&place.lane());
             left = left.saturating_sub(frame.len());
             let frame = is_free.then(|| Bytes::copy_from_slice(frame));
             events.push(Found { place, frame });
@@ -212,7 +233,12 @@ impl Worker {
         };
         let result = self.store.as_ref()?.read(from, count, found);
         match result {
-            Ok(()) => Some(events),
+            Ok(()) => {
+                if let Some(last) = events.last() {
+                    self.pass.next = last.place.sequence + 1;
+                }
+                Some(events)
+            }
             Err(error) => {
                 self.fail(Vec::new(), &error);
                 None
