@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod brokers;
+mod found;
+mod load;
 mod process;
 mod support;
 
