@@ -13,12 +13,16 @@ mod bare;
 #[path = "../../tests/it/brokers.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod brokers;
+#[path = "../../tests/it/haproxy.rs"]
+#[expect(dead_code, reason = "the tests need more of it")]
+mod haproxy;
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod load;
 mod process;
 mod produce;
 mod report;
 
+use std::slice;
 use std::time::Duration;
 
 use clap::Parser;
@@ -26,7 +30,8 @@ use hdrhistogram::Histogram;
 use hookbridge::config::Config;
 use tokio::time::{Instant, sleep};
 
-use brokers::{Kafka, count, create_topic, unique};
+use brokers::{Kafka, count, counts, create_topic, unique};
+use haproxy::HaProxy;
 use load::{Load, warm_up};
 use process::Server;
 use report::{Goal, Report};
@@ -40,6 +45,9 @@ const PARTITIONS: i32 = 12;
 
 /// The open loop's rate, in clicks a second.
 const OPEN_RATE: u32 = 5_000;
+
+/// The rate of one replica behind a balancer: small enough for four times as much on two cores.
+const REPLICA_RATE: u32 = 1_250;
 
 /// Connections that stay open and say nothing.
 const IDLE_CONNECTIONS: usize = 2_000;
@@ -122,10 +130,10 @@ struct Case {
 const CASE: Case =
     Case { connections: 256, campaigns: CAMPAIGNS, partitions: PARTITIONS, more_bytes: 0 };
 
-/// One measurement of one server under one load.
+/// One measurement under one load.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
-    /// Of the server, for each click.
+    /// Of all servers, for each click.
     cpu_us: f64,
     /// Of the broker.
     broker_cpu_us: f64,
@@ -171,6 +179,8 @@ impl Bench {
         self.spooled(report).await;
         self.memory(report).await;
         self.growth(report).await;
+        self.scale(report).await;
+        self.spread(report).await;
         self.start(report).await;
         if self.options.long && report.wants(&["growth/10 minutes"]) {
             self.long(report).await;
@@ -197,7 +207,7 @@ impl Bench {
     async fn bare(&self, case: Case) -> Cost {
         let server = Server::bare().await;
         let load = Load::closed(server.address, &case.requests(), case.connections).await;
-        self.cost(&server, load).await.0
+        self.cost(slice::from_ref(&server), load).await.0
     }
 
     /// The bridge, and that each 200 is in the topic.
@@ -205,20 +215,21 @@ impl Bench {
         let config = self.config(case.partitions).await;
         let server = Server::bridge(&config, self.folder.path()).await;
         let load = Load::closed(server.address, &case.requests(), case.connections).await;
-        let (cost, held) = self.cost(&server, load).await;
+        let (cost, held) = self.cost(slice::from_ref(&server), load).await;
         self.verify(&config, held);
         cost
     }
 
     /// Warms up and measures for the time asked for. Returns how many clicks were held in all, too.
-    async fn cost(&self, server: &Server, load: Load) -> (Cost, u64) {
+    async fn cost(&self, servers: &[Server], load: Load) -> (Cost, u64) {
         warm_up(&load).await;
+        let of_all = || servers.iter().map(Server::cpu).sum::<Duration>();
         let broker = || process::cpu(self.kafka.pid());
-        let (began, held, cpu, broker_cpu) = (Instant::now(), load.held(), server.cpu(), broker());
+        let (began, held, cpu, broker_cpu) = (Instant::now(), load.held(), of_all(), broker());
         sleep(Duration::from_secs(self.options.seconds)).await;
         let clicks = (load.held() - held) as f64;
         let cost = |used: Duration| used.as_secs_f64() * 1e6 / clicks;
-        let (cpu_us, broker_cpu_us) = (cost(server.cpu() - cpu), cost(broker() - broker_cpu));
+        let (cpu_us, broker_cpu_us) = (cost(of_all() - cpu), cost(broker() - broker_cpu));
         let clicks_per_second = clicks / began.elapsed().as_secs_f64();
         let answers = load.stop().await;
         let p50_ms = answers.latency.value_at_quantile(0.5) as f64 / 1e3;
@@ -288,7 +299,7 @@ impl Bench {
             config.kafka.brokers = NOBODY.to_owned();
             let server = Server::bridge(&config, self.folder.path()).await;
             let load = Load::closed(server.address, &CASE.requests(), CASE.connections).await;
-            let (cost, held) = self.cost(&server, load).await;
+            let (cost, held) = self.cost(slice::from_ref(&server), load).await;
             assert_eq!(
                 server.metric("hookbridge_spool_events").await,
                 held as f64,
@@ -361,6 +372,69 @@ impl Bench {
                     (large_bridge.cpu_us / bridge.cpu_us) / (large_bare.cpu_us / bare.cpu_us)
                 });
             report.line(name, "x bare's own", goal, growth.collect());
+        }
+    }
+
+    /// What a click costs several replicas behind a balancer, all told, against what it costs one.
+    async fn scale(&self, report: &mut Report) {
+        let goal = Goal::AtMost { must: 1.1, aim: 1.05 };
+        for (name, count, rate) in [
+            ("scale/2 replicas, double rate", 2, 2 * REPLICA_RATE),
+            ("scale/4 replicas, 4 times the rate", 4, 4 * REPLICA_RATE),
+            ("scale/2 replicas, same rate", 2, REPLICA_RATE),
+            ("scale/4 replicas, same rate", 4, REPLICA_RATE),
+        ] {
+            if !report.wants(&[name]) || haproxy::program().is_none() {
+                continue;
+            }
+            let mut pairs = Vec::new();
+            for _ in 0..self.options.rounds {
+                let one = self.replicas(1, REPLICA_RATE).await;
+                pairs.push((one, self.replicas(count, rate).await));
+            }
+            report.line(name, "x 1 replica", goal, ratios(&pairs, |c| c.cpu_us));
+        }
+    }
+
+    /// So many replicas at this rate, and that each 200 is in the topic.
+    async fn replicas(&self, count: usize, rate: u32) -> Cost {
+        let config = self.config(PARTITIONS).await;
+        let (mut replicas, mut servers) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let name = format!("bridge-{number}");
+            let mut config = config.clone();
+            config.spool.dir = config.spool.dir.join(&name);
+            let replica = Server::bridge(&config, self.folder.path()).await;
+            let (http, admin) = (replica.address, replica.admin);
+            servers.push(haproxy::Server { name, http, admin });
+            replicas.push(replica);
+        }
+        let balancer = HaProxy::start(&servers).await.expect("HAProxy");
+        let load = Load::open(balancer.address, &CASE.requests(), 64, rate).await;
+        let (cost, held) = self.cost(&replicas, load).await;
+        self.verify(&config, held);
+        cost
+    }
+
+    /// What the busiest partition gets of many campaigns that are alike, against an even share. This is
+    /// as even as a hash makes so many keys, and it must be Java's hash.
+    async fn spread(&self, report: &mut Report) {
+        for (name, campaigns) in
+            [("spread/1,000 campaigns", 1_000), ("spread/10,000 campaigns", 10_000)]
+        {
+            if !report.wants(&[name]) {
+                continue;
+            }
+            let config = self.config(PARTITIONS).await;
+            let server = Server::bridge(&config, self.folder.path()).await;
+            let requests = Case { campaigns, ..CASE }.requests();
+            let load = Load::closed(server.address, &requests, CASE.connections).await;
+            let held = self.cost(slice::from_ref(&server), load).await.1;
+            assert!(held > 4 * campaigns as u64, "{held} clicks are too few");
+            let each = counts(&config.kafka.brokers, &config.webhook[0].topic);
+            let busiest = *each.iter().max().expect("partitions") as f64;
+            let even = held as f64 / each.len() as f64;
+            report.line(name, "x even share", Goal::None, vec![busiest / even]);
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Server {
     child: Child,
     pub address: SocketAddr,
     /// Where the bridge's operator looks.
-    admin: SocketAddr,
+    pub admin: SocketAddr,
     /// From its start until it was ready.
     pub start_time: Duration,
 }

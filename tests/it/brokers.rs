@@ -128,10 +128,15 @@ pub fn consumer(addresses: &str) -> BaseConsumer {
 
 /// How many records a topic holds.
 pub fn count(brokers: &str, topic: &str) -> i64 {
+    counts(brokers, topic).into_iter().sum()
+}
+
+/// How many records each partition of a topic holds.
+pub fn counts(brokers: &str, topic: &str) -> Vec<i64> {
     let consumer = consumer(brokers);
     let metadata = consumer.fetch_metadata(Some(topic), START_TIMEOUT).expect("metadata");
     let partitions = metadata.topics()[0].partitions().iter();
-    partitions.map(|partition| partition_count(&consumer, topic, partition.id())).sum()
+    partitions.map(|partition| partition_count(&consumer, topic, partition.id())).collect()
 }
 
 fn partition_count(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {

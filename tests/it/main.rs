@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod brokers;
+mod found;
+mod haproxy;
+mod load;
 mod process;
 mod support;
 
@@ -33,6 +36,8 @@ mod partitions;
 mod proof;
 /// A table of requests, with status, tag and nothing published.
 mod rejects;
+/// Replicas that restart, come and go behind a balancer.
+mod rolling;
 /// TLS, passwords and rights.
 mod security;
 /// SIGTERM and the drain.

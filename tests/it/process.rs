@@ -1,7 +1,7 @@
 //! The built program as a process, with settings from a file.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -66,6 +66,13 @@ impl Drop for Running {
     }
 }
 
+/// Has it listen on ports of this address that were free a moment ago.
+pub fn listen_on_free_ports(config: &mut Config, address: [u8; 4]) {
+    let sockets = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::from(address), 0)).unwrap());
+    let [http, admin] = sockets.map(|socket| socket.local_addr().unwrap());
+    (config.http.listen, config.admin.listen) = (http, admin);
+}
+
 /// `hookbridge serve` with its log.
 pub struct Serve {
     pub http: SocketAddr,
@@ -86,11 +93,19 @@ impl Serve {
 
     /// The same in another shell.
     pub fn launch_in(shell: &[&str], config: &Config, folder: &Path, first: &str) -> Serve {
-        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [http, admin] = sockets.map(|socket| socket.local_addr().unwrap());
         let mut config = config.clone();
-        (config.http.listen, config.admin.listen) = (http, admin);
-        let file = settings_file(folder, &config);
+        listen_on_free_ports(&mut config, [127, 0, 0, 1]);
+        Serve::resume_in(shell, &config, folder, first)
+    }
+
+    /// Starts it on the ports of its settings.
+    pub fn resume(config: &Config, folder: &Path) -> Serve {
+        Serve::resume_in(&["sh"], config, folder, "true")
+    }
+
+    fn resume_in(shell: &[&str], config: &Config, folder: &Path, first: &str) -> Serve {
+        let (http, admin) = (config.http.listen, config.admin.listen);
+        let file = settings_file(folder, config);
         let program = env!("CARGO_BIN_EXE_hookbridge");
         let command = format!("{first} && exec {program} serve --config {}", file.display());
         let mut run = Command::new(shell[0]);
@@ -142,6 +157,11 @@ impl Serve {
 
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.0.try_wait().unwrap().is_some()
     }
 
     /// Its exit code and its whole log, once it has ended.

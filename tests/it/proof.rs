@@ -7,24 +7,21 @@
 //! HOOKBRIDGE_PROOF=long cargo test --release --test it -- --nocapture --test-threads 1 proof
 //! ```
 
-mod load;
 mod proxy;
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hookbridge::config::Config;
-use hookbridge::kafka::Reader;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::brokers::{Broker, Kafka, create_topic, delete_topic, has_topic, variable};
+use crate::brokers::{Broker, Kafka, create_topic, delete_topic, has_topic};
+use crate::found::Found;
+use crate::load::{Load, is_long};
 use crate::process::Serve;
-use crate::support::{PATIENCE, TestBridge, config, until};
-use load::{Book, Load, read_mark};
+use crate::support::{TestBridge, config, until};
 use proxy::{Mode, Proxy};
 
 /// How much of everything.
@@ -40,22 +37,22 @@ struct Form {
 
 impl Form {
     fn asked_for() -> Form {
-        match variable("HOOKBRIDGE_PROOF").as_deref() {
-            Some("long") => Form {
+        if is_long() {
+            Form {
                 clicks_per_second: 4_000,
                 rounds: 2,
                 kills: 50,
                 fault: Duration::from_secs(8),
                 clicks_min: 1_000_000,
-            },
-            None | Some("short") => Form {
+            }
+        } else {
+            Form {
                 clicks_per_second: 400,
                 rounds: 1,
                 kills: 4,
                 fault: Duration::from_secs(4),
                 clicks_min: 5_000,
-            },
-            Some(other) => panic!("HOOKBRIDGE_PROOF is {other}; it may be short or long"),
+            }
         }
     }
 }
@@ -108,109 +105,10 @@ impl Cluster {
 
 const SAFE: [(&str, &str); 1] = [("min.insync.replicas", "2")];
 
-/// Everything of one click that is in Kafka.
-#[derive(Default)]
-struct Seen {
-    ids: Vec<String>,
-}
-
-/// What is in Kafka.
-#[derive(Default)]
-struct Found {
-    clicks: HashMap<(Arc<str>, u32), Seen>,
-    records: usize,
-    /// Clicks of a campaign that came after a later one, first appearances alone: which, and where.
-    out_of_order: Vec<String>,
-}
-
-impl Found {
-    /// Reads the topic and its dead letters: the clicks of campaigns whose names begin so.
-    fn in_kafka(config: &Config, name: &str) -> Found {
-        let mut found = Found::default();
-        found.read(config, &config.webhook[0].topic, name);
-        found.read(config, &config.webhook[0].dead_letters(), name);
-        found
-    }
-
-    /// Reads a topic to its present end.
-    fn read(&mut self, config: &Config, topic: &str, name: &str) {
-        let expected = crate::support::count(&config.kafka.brokers, topic);
-        let reader = Reader::open(config, topic, PATIENCE).unwrap();
-        let mut highest: HashMap<Arc<str>, u32> = HashMap::new();
-        let mut deadline = Instant::now() + PATIENCE;
-        let mut left = expected;
-        while left > 0 {
-            let Some(record) = reader.next(Duration::from_millis(100)).unwrap() else {
-                assert!(Instant::now() < deadline, "{left} of {expected} records do not come");
-                continue;
-            };
-            deadline = Instant::now() + PATIENCE;
-            left -= 1;
-            let (campaign, number) = read_mark(&record.value).expect("a click of ours");
-            if !campaign.starts_with(name) {
-                continue;
-            }
-            self.records += 1;
-            let id = record.headers.into_iter().find(|(name, _)| name == "ce_id").unwrap().1;
-            let seen = self.clicks.entry((campaign.clone(), number)).or_default();
-            seen.ids.push(id);
-            if record.key.is_some() && seen.ids.len() == 1 {
-                let highest = highest.entry(campaign.clone()).or_insert(number);
-                if number < *highest {
-                    let (partition, offset) = (record.partition, record.offset);
-                    self.out_of_order.push(format!(
-                        "{campaign}:{number} after {highest}, partition {partition}, offset {offset}"
-                    ));
-                }
-                *highest = number.max(*highest);
-            }
-        }
-    }
-
-    /// Holds what was answered against what is there, and what the bridge keeps for the operator. Says
-    /// it all before it judges.
-    fn judge(&self, name: &str, book: &Book, set_aside: f64, bridge_crashed: bool) {
-        let missing = book.held.iter().filter(|click| !self.clicks.contains_key(*click)).count();
-        let lost = missing as f64 - set_aside;
-        let duplicates = self.records - self.clicks.len();
-        let other_ids =
-            self.clicks.values().filter(|seen| seen.ids.iter().any(|id| *id != seen.ids[0]));
-        let other_ids = other_ids.count();
-        let refused: usize = book.refused.values().sum();
-        println!(
-            "\n{name}: {} sent, {} answered 200, {} in Kafka, {set_aside} set aside, {lost} lost, {duplicates} duplicates \
-             ({:.4} %), {other_ids} of them with another ce_id, {refused} refused {:?}, {} without \
-             an answer, {} out of order {:?}",
-            book.sent,
-            book.held.len(),
-            self.clicks.len(),
-            100.0 * duplicates as f64 / self.records.max(1) as f64,
-            book.refused,
-            book.unanswered,
-            self.out_of_order.len(),
-            self.out_of_order.iter().take(10).collect::<Vec<_>>(),
-        );
-        assert_eq!((lost, other_ids, refused), (0.0, 0, 0), "lost, other ids, refused");
-        if !bridge_crashed {
-            assert_eq!(
-                (book.unanswered, self.out_of_order.len()),
-                (0, 0),
-                "unanswered, out of order"
-            );
-        }
-    }
-}
-
 const SET_ASIDE: &str = "hookbridge_spool_set_aside_events";
 
 async fn set_aside(serve: &Serve) -> f64 {
     serve.metric(SET_ASIDE).await
-}
-
-/// Waits until the load has brought so many more clicks home.
-async fn more(load: &Load, clicks: usize) {
-    let before = load.held();
-    until("more clicks", async || load.held() >= before + clicks).await;
 }
 
 async fn delivered(serve: &Serve) {
@@ -269,7 +167,7 @@ async fn proof_of_kafka() {
                     for node in [third, second, first] {
                         node.kill();
                         node.resume();
-                        more(&load, form.clicks_per_second).await;
+                        load.more(form.clicks_per_second).await;
                     }
                 }
                 "late" => cluster.set_proxies(Mode::Delay(Duration::from_millis(900))),
@@ -280,7 +178,7 @@ async fn proof_of_kafka() {
                 sleep(form.fault).await;
                 cluster.set_proxies(Mode::Pass);
             }
-            more(&load, 2 * form.clicks_per_second).await;
+            load.more(2 * form.clicks_per_second).await;
             memory_max = memory_max.max(serve.metric("process_resident_memory_bytes").await);
             println!(
                 "{fault}: {} held, spool {}",
@@ -293,7 +191,8 @@ async fn proof_of_kafka() {
     delivered(&serve).await;
     let found = Found::in_kafka(&cluster.direct, "steady");
     println!("memory of the bridge: at most {:.0} MB", memory_max / 1e6);
-    found.judge("Kafka fails", &book, set_aside(&serve).await, false);
+    found.judge("Kafka fails", &book, set_aside(&serve).await);
+    found.judge_order(&book);
     assert!(memory_max < 200e6, "{memory_max} bytes");
 
     // What was in the topic is gone with it; what comes while there is none is not.
@@ -302,15 +201,16 @@ async fn proof_of_kafka() {
         // The dead letters of the last round are still there, under its name.
         let name = format!("deleted{round}");
         let load = Load::start(serve.url(), form.clicks_per_second, &name);
-        more(&load, 3 * form.clicks_per_second).await;
+        load.more(3 * form.clicks_per_second).await;
         assert!(serve.metric("hookbridge_spool_events").await > 0.0);
         cluster.create_topic().await;
-        more(&load, 3 * form.clicks_per_second).await;
+        load.more(3 * form.clicks_per_second).await;
         let book = load.stop().await;
         delivered(&serve).await;
         let found = Found::in_kafka(&cluster.direct, &name);
         let set_aside = set_aside(&serve).await;
-        found.judge("topic deleted and made again", &book, set_aside, false);
+        found.judge("topic deleted and made again", &book, set_aside);
+        found.judge_order(&book);
     }
     assert!(!serve.has_logged("panicked"));
     assert_eq!(serve.stop().0, 0);
@@ -359,13 +259,13 @@ async fn proof_of_refusals() {
             if (number + round) % 2 == 1 {
                 // The drain is to meet it, with a spool full of clicks.
                 cluster.broker_down(-1).unwrap();
-                more(&load, rate).await;
+                load.more(rate).await;
                 cluster.broker_up(-1).unwrap();
             }
             cluster.request_errors(RDKafkaApiKey::Produce, &vec![code; times]);
-            more(&load, rate / 4).await;
+            load.more(rate / 4).await;
             cluster.clear_request_errors(RDKafkaApiKey::Produce);
-            more(&load, rate / 4).await;
+            load.more(rate / 4).await;
         }
     }
     let book = load.stop().await;
@@ -376,7 +276,8 @@ async fn proof_of_refusals() {
     // One that the topic and its dead letters refuse, each time that it is tried.
     let set_aside = bridge.metric(SET_ASIDE).await;
     let found = Found::in_kafka(&bridge.config, "refused");
-    found.judge("records refused", &book, set_aside, false);
+    found.judge("records refused", &book, set_aside);
+    found.judge_order(&book);
 }
 
 /// The bridge killed or told to stop at any moment, with Kafka and without: nothing that was answered
@@ -396,7 +297,7 @@ async fn proof_of_the_bridge() {
             cluster.set_proxies(Mode::Swallow);
         }
         // Any moment: a different number of clicks after the start each time.
-        more(&load, form.clicks_per_second / 4 + (kill * 7_919) % form.clicks_per_second).await;
+        load.more(form.clicks_per_second / 4 + (kill * 7_919) % form.clicks_per_second).await;
         serve.signal(if kill % 2 == 0 { "KILL" } else { "TERM" });
         let (code, log) = serve.end();
         assert!(!log.contains("panicked"), "{log}");
@@ -405,12 +306,12 @@ async fn proof_of_the_bridge() {
         serve = launch(&config, folder.path()).await;
         *load.aim.url.lock().unwrap() = serve.url().to_owned();
     }
-    more(&load, form.clicks_per_second).await;
+    load.more(form.clicks_per_second).await;
     let book = load.stop().await;
     delivered(&serve).await;
     let found = Found::in_kafka(&cluster.direct, "crash");
     let name = format!("bridge ended {} times", 2 * form.kills);
-    found.judge(&name, &book, set_aside(&serve).await, true);
+    found.judge(&name, &book, set_aside(&serve).await);
     assert_eq!(serve.stop().0, 0);
 }
 

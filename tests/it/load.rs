@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::support::{KEY, PATIENCE};
+use crate::brokers::variable;
+use crate::support::{KEY, PATIENCE, until};
 
 /// Senders, each with campaigns of its own: it waits for each answer, so that its clicks arrive in
 /// the order of their numbers.
@@ -22,6 +23,15 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// One of so many bodies is broken.
 const BROKEN: u32 = 20;
 
+/// Whether the long form of the tests under load is asked for.
+pub fn is_long() -> bool {
+    match variable("HOOKBRIDGE_PROOF").as_deref() {
+        Some("long") => true,
+        None | Some("short") => false,
+        Some(other) => panic!("HOOKBRIDGE_PROOF is {other}; it may be short or long"),
+    }
+}
+
 /// What came of the clicks.
 #[derive(Debug, Default)]
 pub struct Book {
@@ -32,6 +42,28 @@ pub struct Book {
     pub refused: HashMap<StatusCode, usize>,
     /// Not answered: the connection broke.
     pub unanswered: usize,
+    /// The longest that an answer took.
+    pub slowest: Duration,
+}
+
+impl Book {
+    pub fn add(&mut self, other: Book) {
+        self.sent += other.sent;
+        self.unanswered += other.unanswered;
+        self.held.extend(other.held);
+        for (status, count) in other.refused {
+            *self.refused.entry(status).or_default() += count;
+        }
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+/// What a sender does between two clicks with its connection.
+#[derive(Debug, Clone, Copy)]
+pub enum Connections {
+    Kept,
+    /// Each click comes over a new one.
+    New,
 }
 
 /// Where the bridge is, and whether to go on.
@@ -49,12 +81,18 @@ pub struct Load {
 impl Load {
     /// Starts so many clicks a second, of campaigns whose names begin so.
     pub fn start(url: &str, rate: usize, name: &str) -> Load {
+        Load::start_over(Connections::Kept, url, rate, name)
+    }
+
+    /// The same over such connections.
+    pub fn start_over(connections: Connections, url: &str, rate: usize, name: &str) -> Load {
         let url = Mutex::new(url.to_owned());
         let (stopped, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let aim = Arc::new(Aim { url, stopped, answered });
         let pause = Duration::from_secs(1) * SENDERS as u32 / rate as u32;
         let senders = (0..SENDERS)
-            .map(|sender| tokio::spawn(send(name.to_owned(), sender, pause, aim.clone())));
+            .map(|sender| format!("{name}-{sender}"))
+            .map(|name| tokio::spawn(send(connections, name, pause, aim.clone())));
         Load { senders: senders.collect(), aim }
     }
 
@@ -63,25 +101,30 @@ impl Load {
         self.aim.answered.load(Ordering::Relaxed)
     }
 
+    /// Waits until so many more clicks have been.
+    pub async fn more(&self, clicks: usize) {
+        let before = self.held();
+        until("more clicks", async || self.held() >= before + clicks).await;
+    }
+
     pub async fn stop(self) -> Book {
         self.aim.stopped.store(true, Ordering::Relaxed);
         let mut book = Book::default();
         for sender in self.senders {
-            let one = sender.await.unwrap();
-            book.sent += one.sent;
-            book.unanswered += one.unanswered;
-            book.held.extend(one.held);
-            for (status, count) in one.refused {
-                *book.refused.entry(status).or_default() += count;
-            }
+            book.add(sender.await.unwrap());
         }
         book
     }
 }
 
-async fn send(name: String, sender: usize, pause: Duration, aim: Arc<Aim>) -> Book {
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
-    let campaigns = (0..CAMPAIGNS).map(|campaign| format!("{name}-{sender}-{campaign}").into());
+async fn send(connections: Connections, name: String, pause: Duration, aim: Arc<Aim>) -> Book {
+    let idle = match connections {
+        Connections::Kept => 1,
+        Connections::New => 0,
+    };
+    let client = reqwest::Client::builder().timeout(PATIENCE).pool_max_idle_per_host(idle);
+    let client = client.build().unwrap();
+    let campaigns = (0..CAMPAIGNS).map(|campaign| format!("{name}-{campaign}").into());
     let campaigns: Vec<Arc<str>> = campaigns.collect();
     let mut book = Book::default();
     let mut ticks = interval(pause);
@@ -95,7 +138,10 @@ async fn send(name: String, sender: usize, pause: Duration, aim: Arc<Aim>) -> Bo
             let url = aim.url.lock().unwrap().clone();
             let request = client.post(url).bearer_auth(KEY).body(body(campaign, number));
             book.sent += 1;
-            match request.send().await {
+            let sent = Instant::now();
+            let answer = request.send().await;
+            book.slowest = book.slowest.max(sent.elapsed());
+            match answer {
                 Ok(answer) if answer.status() == StatusCode::OK => {
                     aim.answered.fetch_add(1, Ordering::Relaxed);
                     book.held.push((campaign.clone(), number));

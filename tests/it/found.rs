@@ -1,0 +1,103 @@
+//! What is in Kafka in the end, against what was answered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookbridge::config::Config;
+use hookbridge::kafka::Reader;
+use tokio::time::Instant;
+
+use crate::load::{Book, read_mark};
+use crate::support::{PATIENCE, count};
+
+/// Everything of one click that is in Kafka.
+#[derive(Default)]
+struct Seen {
+    ids: Vec<String>,
+}
+
+/// What is in Kafka.
+#[derive(Default)]
+pub struct Found {
+    clicks: HashMap<(Arc<str>, u32), Seen>,
+    records: usize,
+    /// Clicks of a campaign that came after a later one, first appearances alone: which, and where.
+    out_of_order: Vec<String>,
+}
+
+impl Found {
+    /// Reads the topic and its dead letters: the clicks of campaigns whose names begin so.
+    pub fn in_kafka(config: &Config, name: &str) -> Found {
+        let mut found = Found::default();
+        found.read(config, &config.webhook[0].topic, name);
+        found.read(config, &config.webhook[0].dead_letters(), name);
+        found
+    }
+
+    /// Reads a topic to its present end.
+    fn read(&mut self, config: &Config, topic: &str, name: &str) {
+        let expected = count(&config.kafka.brokers, topic);
+        let reader = Reader::open(config, topic, PATIENCE).unwrap();
+        let mut highest: HashMap<Arc<str>, u32> = HashMap::new();
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut left = expected;
+        while left > 0 {
+            let Some(record) = reader.next(Duration::from_millis(100)).unwrap() else {
+                assert!(Instant::now() < deadline, "{left} of {expected} records do not come");
+                continue;
+            };
+            deadline = Instant::now() + PATIENCE;
+            left -= 1;
+            let (campaign, number) = read_mark(&record.value).expect("a click of ours");
+            if !campaign.starts_with(name) {
+                continue;
+            }
+            self.records += 1;
+            let id = record.headers.into_iter().find(|(name, _)| name == "ce_id").unwrap().1;
+            let seen = self.clicks.entry((campaign.clone(), number)).or_default();
+            seen.ids.push(id);
+            if record.key.is_some() && seen.ids.len() == 1 {
+                let highest = highest.entry(campaign.clone()).or_insert(number);
+                if number < *highest {
+                    let (partition, offset) = (record.partition, record.offset);
+                    self.out_of_order.push(format!(
+                        "{campaign}:{number} after {highest}, partition {partition}, offset {offset}"
+                    ));
+                }
+                *highest = number.max(*highest);
+            }
+        }
+    }
+
+    /// Holds what was answered against what is there, and what the bridge keeps for the operator. Says
+    /// it all before it judges.
+    pub fn judge(&self, name: &str, book: &Book, set_aside: f64) {
+        let missing = book.held.iter().filter(|click| !self.clicks.contains_key(*click)).count();
+        let lost = missing as f64 - set_aside;
+        let duplicates = self.records - self.clicks.len();
+        let other_ids =
+            self.clicks.values().filter(|seen| seen.ids.iter().any(|id| *id != seen.ids[0]));
+        let other_ids = other_ids.count();
+        let refused: usize = book.refused.values().sum();
+        println!(
+            "\n{name}: {} sent, {} answered 200, {} in Kafka, {set_aside} set aside, {lost} lost, {duplicates} duplicates \
+             ({:.4} %), {other_ids} of them with another ce_id, {refused} refused {:?}, {} without \
+             an answer, {} out of order {:?}",
+            book.sent,
+            book.held.len(),
+            self.clicks.len(),
+            100.0 * duplicates as f64 / self.records.max(1) as f64,
+            book.refused,
+            book.unanswered,
+            self.out_of_order.len(),
+            self.out_of_order.iter().take(10).collect::<Vec<_>>(),
+        );
+        assert_eq!((lost, other_ids, refused), (0.0, 0, 0), "lost, other ids, refused");
+    }
+
+    /// What holds, too, where no process was killed.
+    pub fn judge_order(&self, book: &Book) {
+        assert_eq!((book.unanswered, self.out_of_order.len()), (0, 0), "unanswered, out of order");
+    }
+}
