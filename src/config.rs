@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::auth::{Keys, hash_key, parse_hash};
+use crate::auth::{Key, Keys, Terms, hash_key, parse_hash};
 use crate::event::{Pointer, Shape, parse_offset};
 use crate::route;
 
@@ -147,11 +148,64 @@ pub struct Auth {
     pub api_key: Option<Secret>,
 }
 
-/// A key that may call, as its SHA-256.
+/// A key that may call, as its SHA-256, and when and where it may be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+// A misspelt limit must not make a key without one.
+#[serde(deny_unknown_fields)]
 pub struct NamedKey {
     pub name: String,
     pub sha256: Secret,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
+    pub not_before: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
+    pub expires_at: Option<Timestamp>,
+    /// The names of the webhooks that it is for; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<Vec<String>>,
+    /// The networks that it may be used from; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<IpNet>>,
+}
+
+impl NamedKey {
+    /// One that may be used always and everywhere.
+    pub fn new(name: impl Into<String>, sha256: impl Into<String>) -> NamedKey {
+        NamedKey {
+            name: name.into(),
+            sha256: Secret::new(sha256),
+            not_before: None,
+            expires_at: None,
+            webhooks: None,
+            networks: None,
+        }
+    }
+
+    fn read(&self) -> Option<Key> {
+        let terms = Terms {
+            not_before: self.not_before,
+            expires_at: self.expires_at,
+            webhooks: self.webhooks.clone(),
+            networks: self.networks.clone(),
+        };
+        Some(Key::new(&self.name, parse_hash(self.sha256.reveal())?, terms))
+    }
+}
+
+/// A time of RFC 3339, in quotes or as TOML's own.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Time {
+        Text(String),
+        Datetime(toml::value::Datetime),
+    }
+    let text = match Time::deserialize(deserializer) {
+        Ok(Time::Text(text)) => text,
+        Ok(Time::Datetime(time)) => time.to_string(),
+        Err(_) => String::new(),
+    };
+    let wrong = "must be a time of RFC 3339 with its offset, such as 2027-01-31T00:00:00Z";
+    text.parse().map(Some).map_err(|_| serde::de::Error::custom(wrong))
 }
 
 /// Log lines.
@@ -384,6 +438,9 @@ impl Http {
 /// What stands where a secret is not printed.
 const HIDDEN: &str = "(hidden)";
 
+/// The name of the one plain key.
+const API_KEY: &str = "api_key";
+
 /// A text that never prints.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(transparent)]
@@ -498,12 +555,12 @@ impl Config {
     pub fn callers(&self) -> Result<Keys, Problem> {
         let mut keys = Vec::new();
         for key in &self.auth.keys {
-            let hash = parse_hash(key.sha256.reveal());
-            let hash = hash.ok_or_else(|| Problem::new("auth.keys", "sha256 is not a hash"))?;
-            keys.push((key.name.clone(), hash));
+            let key = key.read();
+            keys.push(key.ok_or_else(|| Problem::new("auth.keys", "sha256 is not a hash"))?);
         }
         if let Some(key) = &self.auth.api_key {
-            keys.push(("api_key".to_owned(), hash_key(key.reveal().trim().as_bytes())));
+            let hash = hash_key(key.reveal().trim().as_bytes());
+            keys.push(Key::new(API_KEY, hash, Terms::default()));
         }
         Ok(Keys::new(keys))
     }

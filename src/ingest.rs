@@ -52,6 +52,7 @@ impl Rules {
         metrics: Arc<Metrics>,
     ) -> Result<Rules, Problem> {
         let (webhooks, keys) = (config.webhooks()?, config.callers()?);
+        metrics.set_keys(keys.names());
         Ok(Rules { webhooks, keys, limits: config.http.clone(), health, metrics })
     }
 }
@@ -73,8 +74,7 @@ impl Ingest {
         let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
-        let caller = self.rules.keys.authenticate(&head.headers)?;
-        account.caller = Some(caller.clone());
+        let caller = self.authenticate(&head.headers, webhook, received, account)?;
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
         let deadline = Instant::now() + self.rules.limits.answer_timeout();
@@ -88,6 +88,21 @@ impl Ingest {
             }
         };
         self.delivery.hold(record, deadline).await
+    }
+
+    fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        webhook: &Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<Caller, Rejection> {
+        let key = self.rules.keys.find(headers)?;
+        let name = account.caller.insert(key.shared_name());
+        if key.has_expired(received) {
+            self.rules.metrics.key_used_after_end(name);
+        }
+        key.admit(&webhook.route.webhook, account.peer.ip(), received)
     }
 
     fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
@@ -181,7 +196,8 @@ struct Account<'r> {
     peer: SocketAddr,
     started: Instant,
     webhook: Option<usize>,
-    caller: Option<Caller>,
+    /// The name of the caller, or of the key that may not be used so.
+    caller: Option<Arc<str>>,
     /// Why the body is kept as a dead letter, if it is.
     kept: Option<Refusal>,
     is_closed: bool,
@@ -225,7 +241,7 @@ impl<'r> Account<'r> {
     }
 
     fn caller_name(&self) -> &str {
-        self.caller.as_ref().map_or("", Caller::name)
+        self.caller.as_deref().unwrap_or_default()
     }
 
     /// One line for each failed request; success is quiet.

@@ -3,6 +3,9 @@
 //! Label values come from enums and from the config, never from a sender, and every combination
 //! exists from the start: a series that is absent until the first failure cannot be alerted on.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -31,6 +34,9 @@ pub struct Metrics {
     topics: ByName<TopicMetrics>,
     /// By webhook, and within it by [`DeadLetterReason`].
     dead_letters: ByName<Vec<IntCounter>>,
+    /// By the key's name; [`Metrics::set_keys`] says which there are.
+    key_uses_after_end: IntCounterVec,
+    keys: Mutex<BTreeSet<String>>,
     pub requests_in_flight: IntGauge,
     pub bytes_in_flight: IntGauge,
     pub connections: ConnectionMetrics,
@@ -197,6 +203,12 @@ impl Metrics {
             "Bodies kept as dead letters, by webhook and reason",
             &["webhook", "reason"],
         )?;
+        let key_uses_after_end = counters(
+            &registry,
+            "hookbridge_key_uses_after_end_total",
+            "Requests refused because their key's life had ended, by the key's name",
+            &["key"],
+        )?;
         let build = IntGaugeVec::new(
             Opts::new("hookbridge_build_info", "Always 1; the version is in the label"),
             &["version"],
@@ -222,6 +234,8 @@ impl Metrics {
                 let counter = |reason: DeadLetterReason| [webhook, reason.tag()];
                 DeadLetterReason::ALL.map(|r| dead_letters.with_label_values(&counter(r))).into()
             }),
+            key_uses_after_end,
+            keys: Mutex::default(),
             requests_in_flight: gauge(
                 &registry,
                 "hookbridge_requests_in_flight",
@@ -269,6 +283,28 @@ impl Metrics {
     /// Counts a dead letter. A webhook that is no longer configured counts as [`NO_WEBHOOK`].
     pub fn dead_letter(&self, webhook: &str, reason: DeadLetterReason) {
         self.dead_letters.get(webhook)[reason as usize].inc();
+    }
+
+    /// Makes a series for each of these keys and drops those of others, so that there are never more
+    /// than the settings name.
+    pub fn set_keys<'k>(&self, names: impl Iterator<Item = &'k str>) {
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in keys.difference(&names) {
+            let _ = self.key_uses_after_end.remove_label_values(&[name]);
+        }
+        for name in &names {
+            self.key_uses_after_end.with_label_values(&[name]);
+        }
+        *keys = names;
+    }
+
+    /// Counts a use of this key after its end.
+    pub fn key_used_after_end(&self, name: &str) {
+        // A key that has just been taken out gets no series again.
+        if self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            self.key_uses_after_end.with_label_values(&[name]).inc();
+        }
     }
 
     /// Everything in Prometheus' text form.

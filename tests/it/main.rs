@@ -19,6 +19,8 @@ mod disk;
 mod docs;
 /// Kafka slow, away, unwilling or broken, for a bridge without a spool.
 mod faults;
+/// Who may call, when and from where.
+mod keys;
 /// Bodies that nobody can understand, and records that Kafka does not take.
 mod letters;
 /// Slow, large and many.
