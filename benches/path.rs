@@ -170,7 +170,10 @@ fn allocations() -> f64 {
     let bridge = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let stopped = async { drop(stopped.await) };
-        runtime.expect("a runtime").block_on(run(config, listeners, stopped)).expect("a bridge")
+        runtime
+            .expect("a runtime")
+            .block_on(run(config, listeners, None, stopped))
+            .expect("a bridge")
     });
     let of_bridge = runtime.block_on(allocations_of(address));
     drop(stop);

@@ -1,10 +1,12 @@
 //! The typed settings: one tree, with a default for everything, checked as a whole.
 //!
 //! `load` merges defaults, file and environment (`config/load.rs`); `check` judges values and how
-//! they relate (`config/check.rs`). Both report every problem at once. Units are in the names.
+//! they relate (`config/check.rs`). Both report every problem at once. `config/follow.rs` notices
+//! that files have changed. Units are in the names.
 //! Secrets are [`Secret`] and never print.
 
 mod check;
+mod follow;
 mod load;
 
 use std::collections::BTreeMap;
@@ -24,7 +26,8 @@ use crate::event::{Pointer, Shape, parse_offset};
 use crate::route;
 
 pub use check::VERDICT_LAG_MS;
-pub use load::{Loaded, environment, load};
+pub use follow::Followed;
+pub use load::{Loaded, environment, load, reload_keys};
 
 /// Something wrong with the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,6 +168,9 @@ pub struct NamedKey {
     /// The networks that it may be used from; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<IpNet>>,
+    /// Whether it is from `auth.keys_file`.
+    #[serde(skip)]
+    pub is_filed: bool,
 }
 
 impl NamedKey {
@@ -177,6 +183,7 @@ impl NamedKey {
             expires_at: None,
             webhooks: None,
             networks: None,
+            is_filed: false,
         }
     }
 
@@ -563,6 +570,25 @@ impl Config {
             keys.push(Key::new(API_KEY, hash, Terms::default()));
         }
         Ok(Keys::new(keys))
+    }
+
+    /// The sections that differ in anything that is not reloaded.
+    pub fn sections_that_differ(&self, other: &Config) -> Vec<&'static str> {
+        let auth = |config: &Config| {
+            let mut auth = config.auth.clone();
+            auth.keys.retain(|key| !key.is_filed);
+            auth
+        };
+        let sections = [
+            ("http", self.http == other.http),
+            ("admin", self.admin == other.admin),
+            ("kafka", self.kafka == other.kafka),
+            ("spool", self.spool == other.spool),
+            ("auth", auth(self) == auth(other)),
+            ("log", self.log.format == other.log.format),
+            ("webhook", self.webhook == other.webhook),
+        ];
+        sections.into_iter().filter_map(|(name, is_same)| (!is_same).then_some(name)).collect()
     }
 
     /// Every topic that is written to, once, each with whether it is for events: those first, then

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -36,7 +37,7 @@ pub struct Ingest {
 /// What all workers share.
 pub struct Rules {
     pub webhooks: Vec<Webhook>,
-    pub keys: Keys,
+    pub keys: ArcSwap<Keys>,
     pub limits: config::Http,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
@@ -51,9 +52,16 @@ impl Rules {
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Result<Rules, Problem> {
-        let (webhooks, keys) = (config.webhooks()?, config.callers()?);
-        metrics.set_keys(keys.names());
-        Ok(Rules { webhooks, keys, limits: config.http.clone(), health, metrics })
+        let (webhooks, keys) = (config.webhooks()?, ArcSwap::default());
+        let rules = Rules { webhooks, keys, limits: config.http.clone(), health, metrics };
+        rules.set_keys(config.callers()?);
+        Ok(rules)
+    }
+
+    /// Replaces the keys that may call. Requests that have been let in are served to their end.
+    pub fn set_keys(&self, keys: Keys) {
+        self.metrics.set_keys(keys.names());
+        self.keys.store(Arc::new(keys));
     }
 }
 
@@ -97,7 +105,8 @@ impl Ingest {
         received: Timestamp,
         account: &mut Account<'_>,
     ) -> Result<Caller, Rejection> {
-        let key = self.rules.keys.find(headers)?;
+        let keys = self.rules.keys.load();
+        let key = keys.find(headers)?;
         let name = account.caller.insert(key.shared_name());
         if key.has_expired(received) {
             self.rules.metrics.key_used_after_end(name);

@@ -45,6 +45,27 @@ pub struct Metrics {
     pub producer_rebuilds: IntCounter,
     pub spool: SpoolMetrics,
     pub breaker: BreakerMetrics,
+    /// By [`Reloaded`]: failed, ok.
+    reloads: Vec<[IntCounter; 2]>,
+}
+
+/// What follows its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    Keys,
+    Log,
+}
+
+impl Reloaded {
+    pub const ALL: [Reloaded; 2] = [Reloaded::Keys, Reloaded::Log];
+
+    /// The value of the label `what`.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Reloaded::Keys => "keys",
+            Reloaded::Log => "log",
+        }
+    }
 }
 
 /// What is counted of the spool.
@@ -209,6 +230,12 @@ impl Metrics {
             "Requests refused because their key's life had ended, by the key's name",
             &["key"],
         )?;
+        let reloads = counters(
+            &registry,
+            "hookbridge_reloads_total",
+            "Changed files that were taken (ok) or not (failed), by what is in them",
+            &["what", "result"],
+        )?;
         let build = IntGaugeVec::new(
             Opts::new("hookbridge_build_info", "Always 1; the version is in the label"),
             &["version"],
@@ -264,6 +291,11 @@ impl Metrics {
             )?,
             spool: SpoolMetrics::new(&registry)?,
             breaker: BreakerMetrics::new(&registry)?,
+            reloads: Reloaded::ALL
+                .map(|what| {
+                    ["failed", "ok"].map(|result| reloads.with_label_values(&[what.tag(), result]))
+                })
+                .into(),
             registry,
         })
     }
@@ -305,6 +337,11 @@ impl Metrics {
         if self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
             self.key_uses_after_end.with_label_values(&[name]).inc();
         }
+    }
+
+    /// Counts a reload.
+    pub fn reload(&self, what: Reloaded, is_ok: bool) {
+        self.reloads[what as usize][usize::from(is_ok)].inc();
     }
 
     /// Everything in Prometheus' text form.

@@ -20,6 +20,7 @@ use crate::http::{self, Admission, Drain, Gate, Socket};
 use crate::ingest::{Ingest, Rules};
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
+use crate::reload::{Reload, Settings};
 
 /// Of the drain's budget, what is kept for closing the producer and the spool after the last request.
 const FLUSH_RESERVE: Duration = Duration::from_secs(1);
@@ -115,7 +116,8 @@ impl Drained {
     }
 }
 
-/// Runs the bridge until `shutdown`, then drains it.
+/// Runs the bridge until `shutdown`, then drains it. The log level follows `settings`, where they are
+/// from a file.
 ///
 /// # Errors
 ///
@@ -123,12 +125,14 @@ impl Drained {
 pub async fn run(
     config: Config,
     listeners: Listeners,
+    settings: Option<Settings>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, StartError> {
     let metrics = Arc::new(metrics(&config)?);
     let health = Arc::new(Health::default());
     let breaker = Breaker::new(metrics.breaker.clone(), config.spool.is_on());
     let rules = Arc::new(Rules::new(&config, health.clone(), metrics.clone())?);
+    let reload = Reload::start(&config, settings, &rules)?;
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
     let admin = Admin::start(listeners.admin, &config.http, metrics.clone(), health.clone())?;
     let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
@@ -189,6 +193,9 @@ pub async fn run(
         );
     } else {
         info!("Drained: every request was answered and every record acknowledged.");
+    }
+    if let Some(reload) = reload {
+        reload.stop();
     }
     admin.stop();
     Ok(drained)

@@ -128,7 +128,10 @@ fn keys(config: &Config, problems: &mut Problems) {
     let mut names: HashSet<&str> = auth.api_key.iter().map(|_| API_KEY).collect();
     let mut hashes = HashSet::new();
     for (index, key) in auth.keys.iter().enumerate() {
-        let place = format!("auth.keys[{index}]");
+        let place = match key.is_filed {
+            true => format!("auth.keys_file: key {:?}", key.name),
+            false => format!("auth.keys[{index}]"),
+        };
         problems.expect(!key.name.is_empty(), &place, "needs a name");
         problems.expect(names.insert(&key.name), &place, "has the name of another key");
         let hash = parse_hash(key.sha256.reveal());

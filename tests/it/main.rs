@@ -19,7 +19,7 @@ mod disk;
 mod docs;
 /// Kafka slow, away, unwilling or broken, for a bridge without a spool.
 mod faults;
-/// Who may call, when and from where.
+/// Who may call, when and from where; keys that follow their file.
 mod keys;
 /// Bodies that nobody can understand, and records that Kafka does not take.
 mod letters;
