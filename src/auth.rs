@@ -1,5 +1,6 @@
 //! Who calls: the `Authorization` header names a [`Key`], and the key makes a [`Caller`] where and
-//! when it may be used; else the request ends with 401 or 403.
+//! when it may be used; else the request ends with 401 or 403. Where senders show certificates, those
+//! name the caller.
 //!
 //! Keys are kept as SHA-256 and compared in constant time, all of them, whatever the first ones
 //! say. Nothing here sees a body.
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use x509_parser::extensions::GeneralName;
 
 use crate::outcome::{Refusal, Rejection};
 
@@ -68,13 +70,30 @@ pub struct Terms {
     pub networks: Option<Vec<IpNet>>,
 }
 
-/// An authenticated caller. Only [`Key::admit`] makes one.
+/// An authenticated caller. Only [`Key::admit`] and [`Caller::of_certificate`] make one.
 #[derive(Debug, Clone)]
 pub struct Caller {
     name: Arc<str>,
 }
 
 impl Caller {
+    /// Whom a certificate names that has been verified: its common name, or its first DNS name or URI.
+    /// None if it names nobody, or not in a printable way.
+    pub fn of_certificate(der: &[u8]) -> Option<Caller> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        let common = certificate.subject().iter_common_name().next();
+        let alternative = certificate.subject_alternative_name().ok().flatten();
+        let alternative = alternative.and_then(|names| {
+            names.value.general_names.iter().find_map(|name| match name {
+                GeneralName::DNSName(name) | GeneralName::URI(name) => Some(*name),
+                _ => None,
+            })
+        });
+        let name = common.and_then(|name| name.as_str().ok()).or(alternative)?;
+        let is_printable = !name.is_empty() && !name.chars().any(char::is_control);
+        is_printable.then(|| Caller { name: name.into() })
+    }
+
     /// The name of the key, as configured: safe to log.
     pub fn name(&self) -> &str {
         &self.name
@@ -194,6 +213,8 @@ fn bearer_key(headers: &HeaderMap) -> Result<&[u8], Rejection> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
     use super::*;
 
     #[track_caller]
@@ -230,6 +251,39 @@ mod tests {
         check(&["first-key"], Err("The Authorization header is not a bearer key"));
         check(&["Basic Zmlyc3Qta2V5"], Err("The Authorization header is not a bearer key"));
         check(&["Bearer first-key", "Bearer first-key"], Err("More than one Authorization header"));
+    }
+
+    #[track_caller]
+    fn check_certificate(
+        common: Option<&str>,
+        alternative: Option<SanType>,
+        expected: Option<&str>,
+    ) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        if let Some(name) = common {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params.subject_alt_names.extend(alternative);
+        let certificate = params.self_signed(&KeyPair::generate().expect("a key"));
+        let caller = Caller::of_certificate(certificate.expect("a certificate").der());
+        assert_eq!(caller.as_ref().map(Caller::name), expected, "{params:?}");
+    }
+
+    #[test]
+    fn a_certificate_names_its_caller() {
+        let text = |name: &str| name.try_into().expect("a name");
+        let dns = || Some(SanType::DnsName(text("sender.example")));
+        check_certificate(Some("partner"), None, Some("partner"));
+        check_certificate(Some("partner"), dns(), Some("partner"));
+        check_certificate(None, dns(), Some("sender.example"));
+        let uri = SanType::URI(text("spiffe://example/sender"));
+        check_certificate(None, Some(uri), Some("spiffe://example/sender"));
+        check_certificate(None, Some(SanType::Rfc822Name(text("someone@example.com"))), None);
+        check_certificate(None, None, None);
+        check_certificate(Some(""), dns(), None);
+        check_certificate(Some("two\nlines"), None, None);
+        assert!(Caller::of_certificate(b"nonsense").is_none());
     }
 
     #[track_caller]

@@ -27,7 +27,7 @@ use crate::route;
 
 pub use check::VERDICT_LAG_MS;
 pub use follow::Followed;
-pub use load::{Loaded, environment, load, reload_keys};
+pub use load::{Loaded, environment, load, read_file, reload_keys};
 
 /// Something wrong with the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +89,33 @@ pub struct Http {
     pub drain_delay_ms: u64,
     /// From SIGTERM to the end, all told.
     pub drain_timeout_ms: u64,
+    /// Absent: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// TLS on the listener for senders; files in PEM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    /// The certificate, and behind it those between it and its authority.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Senders must show a certificate of one of these authorities, and its name is the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// All its files: they are read as a unit.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pair = [&self.cert_file, &self.key_file];
+        pair.into_iter().chain(&self.client_ca_file).cloned().collect()
+    }
+
+    /// Whether the sender's certificate says who calls.
+    pub fn names_callers(&self) -> bool {
+        self.client_ca_file.is_some()
+    }
 }
 
 /// The operator's listener.
@@ -396,6 +423,7 @@ impl Default for Http {
             drain_delay_ms: 5_000,
             // Inside Kubernetes' 30 s grace period.
             drain_timeout_ms: 25_000,
+            tls: None,
         }
     }
 }

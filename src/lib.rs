@@ -67,9 +67,9 @@
 //! - No body, e-mail address or key in a log line, a metric or an answer.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
-//! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb; none but those of
-//!   `config/` and `spool/` works with files, and only `config/load.rs` reads the environment; none
-//!   but `metrics.rs` makes a metric.
+//! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb, none but those of
+//!   `http/` rustls; none but those of `config/` and `spool/` works with files, and only
+//!   `config/load.rs` reads the environment; none but `metrics.rs` makes a metric.
 //! - No `unsafe` but in `kafka/client.rs`.
 //! - `route`, `event`, `auth` and `outcome` have no async, no clock, no I/O and no logging.
 //!

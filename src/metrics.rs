@@ -45,24 +45,91 @@ pub struct Metrics {
     pub producer_rebuilds: IntCounter,
     pub spool: SpoolMetrics,
     pub breaker: BreakerMetrics,
+    pub tls: TlsMetrics,
     /// By [`Reloaded`]: failed, ok.
     reloads: Vec<[IntCounter; 2]>,
+}
+
+/// What is counted of TLS.
+#[derive(Clone)]
+pub struct TlsMetrics {
+    pub certificate_expires: IntGauge,
+    /// By [`HandshakeFailure`].
+    handshakes_failed: Vec<IntCounter>,
+}
+
+/// Why there was no TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    Timeout,
+    /// The sender went away, as port scanners do.
+    HungUp,
+    /// The sender's certificate is missing or does not verify.
+    ClientCertificate,
+    /// The two found no way, or what came was not TLS.
+    Protocol,
+}
+
+impl HandshakeFailure {
+    pub const ALL: [HandshakeFailure; 4] = [
+        HandshakeFailure::Timeout,
+        HandshakeFailure::HungUp,
+        HandshakeFailure::ClientCertificate,
+        HandshakeFailure::Protocol,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn tag(self) -> &'static str {
+        match self {
+            HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::HungUp => "hung_up",
+            HandshakeFailure::ClientCertificate => "client_certificate",
+            HandshakeFailure::Protocol => "protocol",
+        }
+    }
+}
+
+impl TlsMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<TlsMetrics> {
+        let failed = counters(
+            registry,
+            "hookbridge_tls_handshakes_failed_total",
+            "TLS handshakes that failed, by reason",
+            &["reason"],
+        )?;
+        Ok(TlsMetrics {
+            certificate_expires: gauge(
+                registry,
+                "hookbridge_tls_certificate_expires_seconds",
+                "When the certificate in force ends, in Unix time; 0 without TLS",
+            )?,
+            handshakes_failed: HandshakeFailure::ALL
+                .map(|failure| failed.with_label_values(&[failure.tag()]))
+                .into(),
+        })
+    }
+
+    pub fn failed(&self, failure: HandshakeFailure) {
+        self.handshakes_failed[failure as usize].inc();
+    }
 }
 
 /// What follows its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
     Keys,
+    Tls,
     Log,
 }
 
 impl Reloaded {
-    pub const ALL: [Reloaded; 2] = [Reloaded::Keys, Reloaded::Log];
+    pub const ALL: [Reloaded; 3] = [Reloaded::Keys, Reloaded::Tls, Reloaded::Log];
 
     /// The value of the label `what`.
     pub fn tag(self) -> &'static str {
         match self {
             Reloaded::Keys => "keys",
+            Reloaded::Tls => "tls",
             Reloaded::Log => "log",
         }
     }
@@ -291,6 +358,7 @@ impl Metrics {
             )?,
             spool: SpoolMetrics::new(&registry)?,
             breaker: BreakerMetrics::new(&registry)?,
+            tls: TlsMetrics::new(&registry)?,
             reloads: Reloaded::ALL
                 .map(|what| {
                     ["failed", "ok"].map(|result| reloads.with_label_values(&[what.tag(), result]))

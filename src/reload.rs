@@ -1,4 +1,5 @@
-//! What follows its file while the bridge serves: the keys of `auth.keys_file` and the log level.
+//! What follows its file while the bridge serves: the keys of `auth.keys_file`, the TLS pair
+//! and the log level.
 //!
 //! A thread of its own looks at the files once a second. What has changed and is settled is taken, what
 //! SIGHUP asks for at once. If something is wrong with it, what was in force stays in force. Either way
@@ -16,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Followed, NamedKey, Problem};
+use crate::http::Pair;
 use crate::ingest::Rules;
 use crate::metrics::Reloaded;
 
@@ -26,6 +28,25 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Settings {
     pub file: PathBuf,
     pub set_log_level: Box<dyn Fn(&str) + Send>,
+}
+
+/// The files that are followed.
+pub struct Files {
+    keys: Option<Followed>,
+    tls: Option<Followed>,
+    settings: Option<(Followed, Settings)>,
+}
+
+impl Files {
+    /// What changes from now on is noticed; so this comes before the files are put to use.
+    pub fn new(config: &Config, settings: Option<Settings>) -> Files {
+        let follow = |path: &PathBuf| Followed::new(vec![path.clone()]);
+        Files {
+            keys: config.auth.keys_file.as_ref().map(follow),
+            tls: config.http.tls.as_ref().map(|tls| Followed::new(tls.files())),
+            settings: settings.map(|settings| (follow(&settings.file), settings)),
+        }
+    }
 }
 
 /// The running thread.
@@ -40,18 +61,11 @@ impl Reload {
     /// # Errors
     ///
     /// No thread, or no signals.
-    pub fn start(
-        config: &Config,
-        settings: Option<Settings>,
-        rules: &Arc<Rules>,
-    ) -> io::Result<Option<Reload>> {
-        let follow = |path: &PathBuf| Followed::new(vec![path.clone()]);
-        let keys = config.auth.keys_file.as_ref().map(follow);
-        let settings = settings.map(|settings| (follow(&settings.file), settings));
-        if keys.is_none() && settings.is_none() {
+    pub fn start(files: Files, config: &Config, rules: &Arc<Rules>) -> io::Result<Option<Reload>> {
+        if files.keys.is_none() && files.tls.is_none() && files.settings.is_none() {
             return Ok(None);
         }
-        let follower = Follower { config: config.clone(), rules: rules.clone(), keys, settings };
+        let follower = Follower { config: config.clone(), rules: rules.clone(), files };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hangups = {
             let _inside = runtime.enter();
@@ -79,8 +93,7 @@ struct Follower {
     /// What is in force.
     config: Config,
     rules: Arc<Rules>,
-    keys: Option<Followed>,
-    settings: Option<(Followed, Settings)>,
+    files: Files,
 }
 
 impl Follower {
@@ -95,11 +108,15 @@ impl Follower {
             if is_told {
                 info!("Told to reload.");
             }
-            if self.keys.as_mut().is_some_and(|files| is_due(files, is_told)) {
+            if self.files.keys.as_mut().is_some_and(|files| is_due(files, is_told)) {
                 let result = self.reload_keys();
                 self.report(Reloaded::Keys, result);
             }
-            if self.settings.as_mut().is_some_and(|(files, _)| is_due(files, is_told)) {
+            if self.files.tls.as_mut().is_some_and(|files| is_due(files, is_told)) {
+                let result = self.reload_tls();
+                self.report(Reloaded::Tls, result);
+            }
+            if self.files.settings.as_mut().is_some_and(|(files, _)| is_due(files, is_told)) {
                 let result = self.reload_log_level();
                 self.report(Reloaded::Log, result);
             }
@@ -119,8 +136,17 @@ impl Follower {
         Ok(())
     }
 
+    fn reload_tls(&self) -> Result<(), Vec<Problem>> {
+        if let Some((tls, settings)) = self.rules.tls.as_ref().zip(self.config.http.tls.as_ref()) {
+            let pair = Pair::read(settings).map_err(|problem| vec![problem])?;
+            info!(ends = %pair.ends, "TLS certificate reloaded.");
+            tls.replace(pair);
+        }
+        Ok(())
+    }
+
     fn reload_log_level(&mut self) -> Result<(), Vec<Problem>> {
-        let Some((_, settings)) = &self.settings else { return Ok(()) };
+        let Some((_, settings)) = &self.files.settings else { return Ok(()) };
         let loaded = config::load(Some(&settings.file), config::environment());
         let config = loaded.into_result()?;
         (settings.set_log_level)(&config.log.level);

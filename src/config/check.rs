@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::auth::parse_hash;
 use crate::event::{Pointer, parse_offset};
 
-use super::{API_KEY, Config, NamedKey, Problem};
+use super::{API_KEY, Config, NamedKey, Problem, Tls};
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
 /// looks about once a second (measured: up to 1.06 s late).
@@ -116,7 +116,9 @@ fn kafka(config: &Config, problems: &mut Problems) {
 fn keys(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
     problems.expect(
-        !auth.keys.is_empty() || auth.api_key.is_some(),
+        !auth.keys.is_empty()
+            || auth.api_key.is_some()
+            || config.http.tls.as_ref().is_some_and(Tls::names_callers),
         "auth",
         "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
          set HOOKBRIDGE__AUTH__API_KEY",

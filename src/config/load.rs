@@ -182,6 +182,16 @@ fn bracketed(path: &str) -> String {
     text
 }
 
+/// Reads the file that a setting names.
+///
+/// # Errors
+///
+/// A problem with that setting.
+pub fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
+    std::fs::read(path)
+        .map_err(|error| Problem::new(key, format!("{} cannot be read: {error}", path.display())))
+}
+
 /// Reads more keys from a file of their own.
 fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
     #[derive(Deserialize)]

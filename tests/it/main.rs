@@ -41,3 +41,5 @@ mod shutdown;
 mod spool;
 /// The architecture's rules, read off the source.
 mod tidy;
+/// TLS on the listener: versions, pairs that change, client certificates.
+mod tls;

@@ -74,6 +74,7 @@ fn libraries_stay_behind_their_file() {
         only("rdkafka::", "kafka");
         only("hyper_util::server", "http/");
         only("std::env::", "config/load.rs");
+        only("rustls::", "http/");
         only("redb::", "spool/store.rs");
         only("indicatif", "cli/spool.rs");
         assert!(
