@@ -15,12 +15,12 @@ mod load;
 
 use std::alloc::System;
 use std::hint::black_box;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::auth::{Caller, Keys, hash_key};
+use hookbridge::auth::{Caller, Key, Keys, Terms, hash_key};
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::DevelopmentBroker;
 use hookbridge::route::{self, Webhook};
@@ -110,7 +110,7 @@ impl Click {
         let request = load::requests(1, 0)[0].clone();
         let head = request.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
         Click {
-            keys: Keys::new([("opptima".to_owned(), hash_key(KEY.as_bytes()))]),
+            keys: Keys::new([Key::new("opptima", hash_key(KEY.as_bytes()), Terms::default())]),
             headers,
             webhook: Config::default().webhooks().expect("a webhook").remove(0),
             body: Bytes::from(request).slice(head + 4..),
@@ -119,7 +119,9 @@ impl Click {
     }
 
     fn caller(&self) -> Caller {
-        self.keys.authenticate(&self.headers).expect("a caller")
+        let key = self.keys.find(&self.headers).expect("a key");
+        let (webhook, peer) = (&self.webhook.route.webhook, Ipv4Addr::LOCALHOST.into());
+        key.admit(webhook, peer, self.received).expect("a caller")
     }
 
     fn record(&self, caller: &Caller) -> route::Record {
@@ -170,7 +172,10 @@ fn allocations() -> [f64; 2] {
     let bridge = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let stopped = async { drop(stopped.await) };
-        runtime.expect("a runtime").block_on(run(config, listeners, stopped)).expect("a bridge")
+        runtime
+            .expect("a runtime")
+            .block_on(run(config, listeners, None, stopped))
+            .expect("a bridge")
     });
     let of_bridge = runtime.block_on(allocations_of(address));
     drop(stop);

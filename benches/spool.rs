@@ -2,12 +2,13 @@
 //! each, and the way out. `cargo bench --bench spool`.
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::auth::{Keys, hash_key};
+use hookbridge::auth::{Key, Keys, Terms, hash_key};
 use hookbridge::config::{self, Config};
 use hookbridge::health::Health;
 use hookbridge::metrics::Metrics;
@@ -69,8 +70,9 @@ fn record(number: usize) -> Record {
     let webhook = Config::default().webhooks().expect("a webhook").remove(0);
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer key"));
-    let keys = Keys::new([("opptima".to_owned(), hash_key(b"key"))]);
-    let caller = keys.authenticate(&headers).expect("a caller");
+    let keys = Keys::new([Key::new("opptima", hash_key(b"key"), Terms::default())]);
+    let key = keys.find(&headers).expect("a key");
+    let caller = key.admit("", Ipv4Addr::LOCALHOST.into(), Timestamp::now()).expect("a caller");
     let body = format!(
         r#"{{"type":"Email marketing","event":"click","campid":"{number}","relid":"123","cityName":"Bogota","regionName":"Distrito Capital de Bogota","countryName":"Colombia","latitude":4.60971,"longitude":-74.081749,"device_type":"mobile","browser":"Chrome","timestamp":"2026-11-23 17:07:31","email":"test@testdomain.com","campaignName":"Test campaign name","subject":"Test campaign subject","contactId":"112528991","destination":"https://www.testdomain.com/"}}"#
     );

@@ -6,7 +6,6 @@
 //! - `GET /readyz`: 200 while the replica should be sent requests, else 503 with the reason.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -20,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::config;
 use crate::health::Health;
-use crate::http::{self, Drain, Gate, Handler, Response};
+use crate::http::{self, Drain, Gate, Handler, Peer, Response};
 use crate::metrics::{ConnectionMetrics, Metrics};
 
 /// A scraper, a kubelet and a few people.
@@ -47,6 +46,7 @@ impl Admin {
         let limits = config::Http {
             max_connections: CONNECTIONS_MAX,
             max_connections_per_address: 0,
+            tls: None,
             ..limits.clone()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -85,7 +85,9 @@ async fn serve(
     loop {
         let socket = gate.accept(&listener).await;
         let (routes, limits) = (routes.clone(), limits.clone());
-        tokio::spawn(async move { http::serve(socket, routes, &limits, &Drain::default()).await });
+        tokio::spawn(
+            async move { http::serve(socket, routes, &limits, &Drain::default(), None).await },
+        );
     }
 }
 
@@ -96,7 +98,7 @@ struct Routes {
 }
 
 impl Handler for Routes {
-    async fn handle(&self, _peer: SocketAddr, request: Request<Incoming>) -> Response {
+    async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }

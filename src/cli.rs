@@ -64,7 +64,13 @@ impl Cli {
     pub fn run(self) -> Exit {
         let file = self.config;
         match self.command.unwrap_or(Command::Serve) {
-            Command::Serve => with_config(file, serve::serve),
+            Command::Serve => {
+                let loaded = load(file);
+                let file = loaded.file.clone();
+                loaded
+                    .into_result()
+                    .map_or_else(|p| report(&p), |config| serve::serve(config, file))
+            }
             Command::Dev(dev) => dev.run(),
             Command::Check(check) => check.run(load(file)),
             Command::Config => with_config(file, |config| {

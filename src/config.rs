@@ -1,10 +1,12 @@
 //! The typed settings: one tree, with a default for everything, checked as a whole.
 //!
 //! `load` merges defaults, file and environment (`config/load.rs`); `check` judges values and how
-//! they relate (`config/check.rs`). Both report every problem at once. Units are in the names.
+//! they relate (`config/check.rs`). Both report every problem at once. `config/follow.rs` notices
+//! that files have changed. Units are in the names.
 //! Secrets are [`Secret`] and never print.
 
 mod check;
+mod follow;
 mod load;
 
 use std::collections::BTreeMap;
@@ -15,15 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::auth::{Keys, hash_key, parse_hash};
+use crate::auth::{Key, Keys, Terms, hash_key, parse_hash};
 use crate::event::{Pointer, Shape, parse_offset};
 use crate::route;
 
 pub use check::VERDICT_LAG_MS;
-pub use load::{Loaded, environment, load};
+pub use follow::Followed;
+pub use load::{Loaded, environment, load, read_file, reload_keys};
 
 /// Something wrong with the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +89,33 @@ pub struct Http {
     pub drain_delay_ms: u64,
     /// From SIGTERM to the end, all told.
     pub drain_timeout_ms: u64,
+    /// Absent: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// TLS on the listener for senders; files in PEM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    /// The certificate, and behind it those between it and its authority.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Senders must show a certificate of one of these authorities, and its name is the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// All its files: they are read as a unit.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pair = [&self.cert_file, &self.key_file];
+        pair.into_iter().chain(&self.client_ca_file).cloned().collect()
+    }
+
+    /// Whether the sender's certificate says who calls.
+    pub fn names_callers(&self) -> bool {
+        self.client_ca_file.is_some()
+    }
 }
 
 /// The operator's listener.
@@ -147,11 +178,68 @@ pub struct Auth {
     pub api_key: Option<Secret>,
 }
 
-/// A key that may call, as its SHA-256.
+/// A key that may call, as its SHA-256, and when and where it may be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+// A misspelt limit must not make a key without one.
+#[serde(deny_unknown_fields)]
 pub struct NamedKey {
     pub name: String,
     pub sha256: Secret,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
+    pub not_before: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
+    pub expires_at: Option<Timestamp>,
+    /// The names of the webhooks that it is for; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<Vec<String>>,
+    /// The networks that it may be used from; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<IpNet>>,
+    /// Whether it is from `auth.keys_file`.
+    #[serde(skip)]
+    pub is_filed: bool,
+}
+
+impl NamedKey {
+    /// One that may be used always and everywhere.
+    pub fn new(name: impl Into<String>, sha256: impl Into<String>) -> NamedKey {
+        NamedKey {
+            name: name.into(),
+            sha256: Secret::new(sha256),
+            not_before: None,
+            expires_at: None,
+            webhooks: None,
+            networks: None,
+            is_filed: false,
+        }
+    }
+
+    fn read(&self) -> Option<Key> {
+        let terms = Terms {
+            not_before: self.not_before,
+            expires_at: self.expires_at,
+            webhooks: self.webhooks.clone(),
+            networks: self.networks.clone(),
+        };
+        Some(Key::new(&self.name, parse_hash(self.sha256.reveal())?, terms))
+    }
+}
+
+/// A time of RFC 3339, in quotes or as TOML's own.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Time {
+        Text(String),
+        Datetime(toml::value::Datetime),
+    }
+    let text = match Time::deserialize(deserializer) {
+        Ok(Time::Text(text)) => text,
+        Ok(Time::Datetime(time)) => time.to_string(),
+        Err(_) => String::new(),
+    };
+    let wrong = "must be a time of RFC 3339 with its offset, such as 2027-01-31T00:00:00Z";
+    text.parse().map(Some).map_err(|_| serde::de::Error::custom(wrong))
 }
 
 /// Log lines.
@@ -335,6 +423,7 @@ impl Default for Http {
             drain_delay_ms: 5_000,
             // Inside Kubernetes' 30 s grace period.
             drain_timeout_ms: 25_000,
+            tls: None,
         }
     }
 }
@@ -383,6 +472,9 @@ impl Http {
 
 /// What stands where a secret is not printed.
 const HIDDEN: &str = "(hidden)";
+
+/// The name of the one plain key.
+const API_KEY: &str = "api_key";
 
 /// A text that never prints.
 #[derive(Clone, PartialEq, Deserialize)]
@@ -498,14 +590,33 @@ impl Config {
     pub fn callers(&self) -> Result<Keys, Problem> {
         let mut keys = Vec::new();
         for key in &self.auth.keys {
-            let hash = parse_hash(key.sha256.reveal());
-            let hash = hash.ok_or_else(|| Problem::new("auth.keys", "sha256 is not a hash"))?;
-            keys.push((key.name.clone(), hash));
+            let key = key.read();
+            keys.push(key.ok_or_else(|| Problem::new("auth.keys", "sha256 is not a hash"))?);
         }
         if let Some(key) = &self.auth.api_key {
-            keys.push(("api_key".to_owned(), hash_key(key.reveal().trim().as_bytes())));
+            let hash = hash_key(key.reveal().trim().as_bytes());
+            keys.push(Key::new(API_KEY, hash, Terms::default()));
         }
         Ok(Keys::new(keys))
+    }
+
+    /// The sections that differ in anything that is not reloaded.
+    pub fn sections_that_differ(&self, other: &Config) -> Vec<&'static str> {
+        let auth = |config: &Config| {
+            let mut auth = config.auth.clone();
+            auth.keys.retain(|key| !key.is_filed);
+            auth
+        };
+        let sections = [
+            ("http", self.http == other.http),
+            ("admin", self.admin == other.admin),
+            ("kafka", self.kafka == other.kafka),
+            ("spool", self.spool == other.spool),
+            ("auth", auth(self) == auth(other)),
+            ("log", self.log.format == other.log.format),
+            ("webhook", self.webhook == other.webhook),
+        ];
+        sections.into_iter().filter_map(|(name, is_same)| (!is_same).then_some(name)).collect()
     }
 
     /// Every topic that is written to, once, each with whether it is for events: those first, then

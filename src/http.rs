@@ -3,11 +3,13 @@
 //!
 //! - `accept.rs`: from the listener to a [`Socket`], within the connection limits.
 //! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
+//! - `tls.rs`: the handshake before it, where TLS is configured.
 //! - `body.rs`: the bounded read of a body, and the budget that all requests share.
 
 mod accept;
 mod body;
 mod connection;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +20,8 @@ use tokio::sync::Notify;
 
 pub use accept::{Gate, Socket};
 pub use body::{Admission, Slot, read_body};
-pub use connection::{Handler, serve};
+pub use connection::{Handler, Peer, serve};
+pub use tls::{Pair, Tls};
 
 /// An answer: always small, always in one piece.
 pub type Response = hyper::Response<Full<Bytes>>;
@@ -37,6 +40,14 @@ impl Drain {
     pub fn begin(&self) {
         self.0.begun.store(true, Ordering::Release);
         self.0.wake.notify_waiters();
+    }
+
+    /// Waits for it.
+    async fn begun(&self) {
+        let wake = self.0.wake.notified();
+        if !self.has_begun() {
+            wake.await;
+        }
     }
 
     fn has_begun(&self) -> bool {

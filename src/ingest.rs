@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,7 +19,7 @@ use crate::auth::{Caller, Keys};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::health::Health;
-use crate::http::{self, Admission, Handler, Response};
+use crate::http::{self, Admission, Handler, Pair, Peer, Response, Tls};
 use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
 use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
@@ -36,8 +37,9 @@ pub struct Ingest {
 /// What all workers share.
 pub struct Rules {
     pub webhooks: Vec<Webhook>,
-    pub keys: Keys,
+    pub keys: ArcSwap<Keys>,
     pub limits: config::Http,
+    pub tls: Option<Tls>,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
 }
@@ -45,14 +47,24 @@ pub struct Rules {
 impl Rules {
     /// # Errors
     ///
-    /// A setting that cannot be read.
+    /// A setting or a file that cannot be read.
     pub fn new(
         config: &Config,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Result<Rules, Problem> {
-        let (webhooks, keys) = (config.webhooks()?, config.callers()?);
-        Ok(Rules { webhooks, keys, limits: config.http.clone(), health, metrics })
+        let (webhooks, keys) = (config.webhooks()?, ArcSwap::default());
+        let tls = config.http.tls.as_ref().map(Pair::read).transpose()?;
+        let tls = tls.map(|pair| Tls::new(pair, metrics.tls.clone()));
+        let rules = Rules { webhooks, keys, limits: config.http.clone(), tls, health, metrics };
+        rules.set_keys(config.callers()?);
+        Ok(rules)
+    }
+
+    /// Replaces the keys that may call. Requests that have been let in are served to their end.
+    pub fn set_keys(&self, keys: Keys) {
+        self.metrics.set_keys(keys.names());
+        self.keys.store(Arc::new(keys));
     }
 }
 
@@ -73,8 +85,7 @@ impl Ingest {
         let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
-        let caller = self.rules.keys.authenticate(&head.headers)?;
-        account.caller = Some(caller.clone());
+        let caller = self.authenticate(&head.headers, webhook, received, account)?;
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
         let deadline = Instant::now() + self.rules.limits.answer_timeout();
@@ -90,6 +101,26 @@ impl Ingest {
         self.delivery.hold(record, deadline).await
     }
 
+    fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        webhook: &Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<Caller, Rejection> {
+        if let Some(caller) = &account.peer.caller {
+            account.caller = Some(caller.shared_name());
+            return Ok(caller.clone());
+        }
+        let keys = self.rules.keys.load();
+        let key = keys.find(headers)?;
+        let name = account.caller.insert(key.shared_name());
+        if key.has_expired(received) {
+            self.rules.metrics.key_used_after_end(name);
+        }
+        key.admit(&webhook.route.webhook, account.peer.address.ip(), received)
+    }
+
     fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
         let limits = &self.rules.limits;
         let bytes: usize =
@@ -101,14 +132,15 @@ impl Ingest {
     }
 
     /// Counts and logs a connection that was closed without a request's end.
-    pub fn closed(&self, peer: SocketAddr, refusal: Refusal) {
+    pub fn closed(&self, address: SocketAddr, refusal: Refusal) {
+        let peer = Peer { address, caller: None };
         let mut account = Account::open(&self.rules, peer);
         account.close(Err(&refusal.plain()));
     }
 }
 
 impl Handler for Arc<Ingest> {
-    async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response {
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
         let version = head.version;
         let mut account = Account::open(&self.rules, peer);
@@ -178,17 +210,18 @@ fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
 /// the sender is gone.
 struct Account<'r> {
     rules: &'r Rules,
-    peer: SocketAddr,
+    peer: Peer,
     started: Instant,
     webhook: Option<usize>,
-    caller: Option<Caller>,
+    /// The name of the caller, or of the key that may not be used so.
+    caller: Option<Arc<str>>,
     /// Why the body is kept as a dead letter, if it is.
     kept: Option<Refusal>,
     is_closed: bool,
 }
 
 impl<'r> Account<'r> {
-    fn open(rules: &'r Rules, peer: SocketAddr) -> Account<'r> {
+    fn open(rules: &'r Rules, peer: Peer) -> Account<'r> {
         let started = Instant::now();
         let (webhook, caller, kept) = (None, None, None);
         Account { rules, peer, started, webhook, caller, kept, is_closed: false }
@@ -216,7 +249,8 @@ impl<'r> Account<'r> {
         self.rules.metrics.dead_letter(self.webhook_name(), reason);
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
         tracing::warn!(
-            webhook, caller, peer = %self.peer, reason = reason.tag(), "Body kept as a dead letter."
+            webhook, caller, peer = %self.peer.address, reason = reason.tag(),
+            "Body kept as a dead letter."
         );
     }
 
@@ -225,7 +259,7 @@ impl<'r> Account<'r> {
     }
 
     fn caller_name(&self) -> &str {
-        self.caller.as_ref().map_or("", Caller::name)
+        self.caller.as_deref().unwrap_or_default()
     }
 
     /// One line for each failed request; success is quiet.
@@ -238,8 +272,8 @@ impl<'r> Account<'r> {
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
-                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer, took_ms,
-                    cause, "Request refused."
+                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer.address,
+                    took_ms, cause, "Request refused."
                 )
             };
         }

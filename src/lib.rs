@@ -36,6 +36,7 @@
 //! | `main.rs` | the process edge: arguments in, exit code out |
 //! | `cli.rs`, `cli/` | the subcommands; logging and signals of `serve` |
 //! | `serve.rs` | builds the bridge, serves until told to stop, drains |
+//! | `reload.rs` | what follows its file without a restart |
 //! | `admin.rs` | the operator's listener: `/metrics`, `/livez`, `/readyz` |
 //! | `ingest.rs` | the path of a request; the one place that counts, logs and answers |
 //! | `http.rs`, `http/` | HTTP without knowledge of webhooks: accept, limits, timers, bounded read |
@@ -58,7 +59,7 @@
 //! reports is handed out on the first worker, a thread beside it sees to it that few records wait for
 //! nobody (`kafka/linger.rs`), and `kafka`'s keeper does what may block. One thread owns the spool's
 //! store, and one drains it. The operator's listener has its own thread, so that no load can blind the
-//! operator.
+//! operator; one looks whether files have changed.
 //!
 //! # Invariants, most of them absences
 //!
@@ -67,9 +68,9 @@
 //! - No body, e-mail address or key in a log line, a metric or an answer.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
-//! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb; none but
-//!   `config/load.rs` and `spool/` works with files, and only the first reads the environment; none
-//!   but `metrics.rs` makes a metric.
+//! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb, none but those of
+//!   `http/` rustls; none but those of `config/` and `spool/` works with files, and only
+//!   `config/load.rs` reads the environment; none but `metrics.rs` makes a metric.
 //! - No `unsafe` but in `kafka/client.rs`.
 //! - `route`, `event`, `auth` and `outcome` have no async, no clock, no I/O and no logging.
 //!
@@ -88,6 +89,7 @@ pub mod ingest;
 pub mod kafka;
 pub mod metrics;
 pub mod outcome;
+pub mod reload;
 pub mod route;
 pub mod serve;
 pub mod spool;

@@ -3,6 +3,9 @@
 //! Label values come from enums and from the config, never from a sender, and every combination
 //! exists from the start: a series that is absent until the first failure cannot be alerted on.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -31,6 +34,9 @@ pub struct Metrics {
     topics: ByName<TopicMetrics>,
     /// By webhook, and within it by [`DeadLetterReason`].
     dead_letters: ByName<Vec<IntCounter>>,
+    /// By the key's name; [`Metrics::set_keys`] says which there are.
+    key_uses_after_end: IntCounterVec,
+    keys: Mutex<BTreeSet<String>>,
     pub requests_in_flight: IntGauge,
     pub bytes_in_flight: IntGauge,
     pub connections: ConnectionMetrics,
@@ -39,6 +45,94 @@ pub struct Metrics {
     pub producer_rebuilds: IntCounter,
     pub spool: SpoolMetrics,
     pub breaker: BreakerMetrics,
+    pub tls: TlsMetrics,
+    /// By [`Reloaded`]: failed, ok.
+    reloads: Vec<[IntCounter; 2]>,
+}
+
+/// What is counted of TLS.
+#[derive(Clone)]
+pub struct TlsMetrics {
+    pub certificate_expires: IntGauge,
+    /// By [`HandshakeFailure`].
+    handshakes_failed: Vec<IntCounter>,
+}
+
+/// Why there was no TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    Timeout,
+    /// The sender went away, as port scanners do.
+    HungUp,
+    /// The sender's certificate is missing or does not verify.
+    ClientCertificate,
+    /// The two found no way, or what came was not TLS.
+    Protocol,
+}
+
+impl HandshakeFailure {
+    pub const ALL: [HandshakeFailure; 4] = [
+        HandshakeFailure::Timeout,
+        HandshakeFailure::HungUp,
+        HandshakeFailure::ClientCertificate,
+        HandshakeFailure::Protocol,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn tag(self) -> &'static str {
+        match self {
+            HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::HungUp => "hung_up",
+            HandshakeFailure::ClientCertificate => "client_certificate",
+            HandshakeFailure::Protocol => "protocol",
+        }
+    }
+}
+
+impl TlsMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<TlsMetrics> {
+        let failed = counters(
+            registry,
+            "hookbridge_tls_handshakes_failed_total",
+            "TLS handshakes that failed, by reason",
+            &["reason"],
+        )?;
+        Ok(TlsMetrics {
+            certificate_expires: gauge(
+                registry,
+                "hookbridge_tls_certificate_expires_seconds",
+                "When the certificate in force ends, in Unix time; 0 without TLS",
+            )?,
+            handshakes_failed: HandshakeFailure::ALL
+                .map(|failure| failed.with_label_values(&[failure.tag()]))
+                .into(),
+        })
+    }
+
+    pub fn failed(&self, failure: HandshakeFailure) {
+        self.handshakes_failed[failure as usize].inc();
+    }
+}
+
+/// What follows its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    Keys,
+    Tls,
+    Log,
+}
+
+impl Reloaded {
+    pub const ALL: [Reloaded; 3] = [Reloaded::Keys, Reloaded::Tls, Reloaded::Log];
+
+    /// The value of the label `what`.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Reloaded::Keys => "keys",
+            Reloaded::Tls => "tls",
+            Reloaded::Log => "log",
+        }
+    }
 }
 
 /// What is counted of the spool.
@@ -197,6 +291,18 @@ impl Metrics {
             "Bodies kept as dead letters, by webhook and reason",
             &["webhook", "reason"],
         )?;
+        let key_uses_after_end = counters(
+            &registry,
+            "hookbridge_key_uses_after_end_total",
+            "Requests refused because their key's life had ended, by the key's name",
+            &["key"],
+        )?;
+        let reloads = counters(
+            &registry,
+            "hookbridge_reloads_total",
+            "Changed files that were taken (ok) or not (failed), by what is in them",
+            &["what", "result"],
+        )?;
         let build = IntGaugeVec::new(
             Opts::new("hookbridge_build_info", "Always 1; the version is in the label"),
             &["version"],
@@ -222,6 +328,8 @@ impl Metrics {
                 let counter = |reason: DeadLetterReason| [webhook, reason.tag()];
                 DeadLetterReason::ALL.map(|r| dead_letters.with_label_values(&counter(r))).into()
             }),
+            key_uses_after_end,
+            keys: Mutex::default(),
             requests_in_flight: gauge(
                 &registry,
                 "hookbridge_requests_in_flight",
@@ -250,6 +358,12 @@ impl Metrics {
             )?,
             spool: SpoolMetrics::new(&registry)?,
             breaker: BreakerMetrics::new(&registry)?,
+            tls: TlsMetrics::new(&registry)?,
+            reloads: Reloaded::ALL
+                .map(|what| {
+                    ["failed", "ok"].map(|result| reloads.with_label_values(&[what.tag(), result]))
+                })
+                .into(),
             registry,
         })
     }
@@ -269,6 +383,33 @@ impl Metrics {
     /// Counts a dead letter. A webhook that is no longer configured counts as [`NO_WEBHOOK`].
     pub fn dead_letter(&self, webhook: &str, reason: DeadLetterReason) {
         self.dead_letters.get(webhook)[reason as usize].inc();
+    }
+
+    /// Makes a series for each of these keys and drops those of others, so that there are never more
+    /// than the settings name.
+    pub fn set_keys<'k>(&self, names: impl Iterator<Item = &'k str>) {
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in keys.difference(&names) {
+            let _ = self.key_uses_after_end.remove_label_values(&[name]);
+        }
+        for name in &names {
+            self.key_uses_after_end.with_label_values(&[name]);
+        }
+        *keys = names;
+    }
+
+    /// Counts a use of this key after its end.
+    pub fn key_used_after_end(&self, name: &str) {
+        // A key that has just been taken out gets no series again.
+        if self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            self.key_uses_after_end.with_label_values(&[name]).inc();
+        }
+    }
+
+    /// Counts a reload.
+    pub fn reload(&self, what: Reloaded, is_ok: bool) {
+        self.reloads[what as usize][usize::from(is_ok)].inc();
     }
 
     /// Everything in Prometheus' text form.

@@ -39,6 +39,8 @@ pub enum Refusal {
     Malformed,
     /// No valid key.
     Unauthorized,
+    /// A valid key, but not for this webhook or not from this address.
+    Forbidden,
     /// No webhook has this path.
     UnknownPath,
     /// A webhook takes POST alone.
@@ -132,11 +134,12 @@ impl Held {
 
 impl Refusal {
     /// The whole list, in the order of the declaration.
-    pub const ALL: [Refusal; 20] = [
+    pub const ALL: [Refusal; 21] = [
         Refusal::SenderGone,
         Refusal::NotHttp,
         Refusal::Malformed,
         Refusal::Unauthorized,
+        Refusal::Forbidden,
         Refusal::UnknownPath,
         Refusal::WrongMethod,
         Refusal::SlowHead,
@@ -174,6 +177,12 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED,
                 Level::WARN,
                 "A valid bearer key is required",
+            ),
+            Refusal::Forbidden => (
+                "forbidden",
+                StatusCode::FORBIDDEN,
+                Level::WARN,
+                "The key is not for this webhook or this address",
             ),
             Refusal::UnknownPath => (
                 "unknown_path",

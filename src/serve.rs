@@ -20,6 +20,7 @@ use crate::http::{self, Admission, Drain, Gate, Socket};
 use crate::ingest::{Ingest, Rules};
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
+use crate::reload::{Files, Reload, Settings};
 
 /// Of the drain's budget, what is kept for closing the producer and the spool after the last request.
 const FLUSH_RESERVE: Duration = Duration::from_secs(1);
@@ -113,9 +114,24 @@ impl Drained {
     pub fn is_clean(&self) -> bool {
         self.cut_off == 0 && self.unacknowledged == 0
     }
+
+    fn log(self) {
+        let Drained { cut_off, unacknowledged, spooled } = self;
+        if !self.is_clean() {
+            warn!(cut_off, unacknowledged, spooled, "The drain's time was up.");
+        } else if spooled > 0 {
+            warn!(
+                spooled,
+                "Drained: every request was answered; the next start delivers what is on disk."
+            );
+        } else {
+            info!("Drained: every request was answered and every record acknowledged.");
+        }
+    }
 }
 
-/// Runs the bridge until `shutdown`, then drains it.
+/// Runs the bridge until `shutdown`, then drains it. The log level follows `settings`, where they are
+/// from a file.
 ///
 /// # Errors
 ///
@@ -123,12 +139,15 @@ impl Drained {
 pub async fn run(
     config: Config,
     listeners: Listeners,
+    settings: Option<Settings>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, StartError> {
+    let files = Files::new(&config, settings);
     let metrics = Arc::new(metrics(&config)?);
     let health = Arc::new(Health::default());
     let breaker = Breaker::new(metrics.breaker.clone(), config.spool.is_on());
     let rules = Arc::new(Rules::new(&config, health.clone(), metrics.clone())?);
+    let reload = Reload::start(files, &config, &rules)?;
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
     let admin = Admin::start(listeners.admin, &config.http, metrics.clone(), health.clone())?;
     let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
@@ -179,16 +198,9 @@ pub async fn run(
             Drained { cut_off, unacknowledged: close(kafka, deadline).await, spooled: 0 }
         }
     };
-    let Drained { cut_off, unacknowledged, spooled } = drained;
-    if !drained.is_clean() {
-        warn!(cut_off, unacknowledged, spooled, "The drain's time was up.");
-    } else if spooled > 0 {
-        warn!(
-            spooled,
-            "Drained: every request was answered; the next start delivers what is on disk."
-        );
-    } else {
-        info!("Drained: every request was answered and every record acknowledged.");
+    drained.log();
+    if let Some(reload) = reload {
+        reload.stop();
     }
     admin.stop();
     Ok(drained)
@@ -303,7 +315,8 @@ impl Worker {
                 let (ingest, rules, drain) = (ingest.clone(), rules.clone(), draining.clone());
                 tokio::spawn(async move {
                     let peer = socket.peer;
-                    let served = http::serve(socket, ingest.clone(), &rules.limits, &drain).await;
+                    let (limits, tls) = (&rules.limits, rules.tls.as_ref());
+                    let served = http::serve(socket, ingest.clone(), limits, &drain, tls).await;
                     if let Err(refusal) = served {
                         ingest.closed(peer, refusal);
                     }

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::Exit;
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
+use crate::http::Pair;
 use crate::kafka::{Inspector, Severity};
 
 /// How long the brokers may take for one question.
@@ -39,6 +41,21 @@ impl Check {
             http.answer_timeout_ms,
             http.drain_timeout_ms,
         );
+        if let Some(tls) = &http.tls {
+            match Pair::read(tls) {
+                Ok(pair) if pair.ends > Timestamp::now() => {
+                    println!(
+                        "  ok       TLS: certificate and key; the certificate ends {}",
+                        pair.ends
+                    )
+                }
+                Ok(pair) => println!("  warning  TLS: the certificate ended {}", pair.ends),
+                Err(problem) => {
+                    println!("  problem  {problem}");
+                    return Exit::Config;
+                }
+            }
+        }
         if self.kafka { check_kafka(&loaded.config) } else { Exit::Clean }
     }
 }

@@ -47,7 +47,7 @@ impl Dev {
         config.auth.api_key = Some(Secret::new(&api_key));
         // That one broker in memory keeps one copy is no news here.
         config.log.level = "info,hookbridge::kafka::keeper=error".into();
-        start_logging(&config.log);
+        let _ = start_logging(&config.log);
         for (topic, _) in config.topics() {
             let created = broker.create_topic(&topic, PARTITIONS);
             created.map_err(|error| error.to_string())?;
@@ -65,7 +65,7 @@ impl Dev {
                 std::thread::spawn(move || show(&config, &topic, &stop))
             })
             .collect();
-        let exit = run_until_signal(config, listeners);
+        let exit = run_until_signal(config, listeners, None);
         stop.store(true, Ordering::Relaxed);
         for reader in readers {
             let _ = reader.join();

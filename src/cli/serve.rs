@@ -1,37 +1,42 @@
 //! `hookbridge serve`: logging, signals, runtime.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, fmt, reload};
 
 use super::{Exit, fail, report};
 use crate::config::{Config, Log, LogFormat};
 use crate::kafka;
+use crate::reload::Settings;
 use crate::serve::{Listeners, StartError, run};
 
-pub fn serve(config: Config) -> Exit {
-    start_logging(&config.log);
+/// Runs the bridge; its log level follows the settings' file, if they are from one.
+pub fn serve(config: Config, file: Option<PathBuf>) -> Exit {
+    let set_log_level = start_logging(&config.log);
+    let settings = file.map(|file| Settings { file, set_log_level: Box::new(set_log_level) });
     let (version, client) = (env!("CARGO_PKG_VERSION"), kafka::client_version());
     info!(version, librdkafka = client, "Starting.");
     match Listeners::bind(&config) {
-        Ok(listeners) => run_until_signal(config, listeners),
+        Ok(listeners) => run_until_signal(config, listeners, settings),
         Err(error) => fail(error),
     }
 }
 
 /// Runs the bridge until SIGTERM or SIGINT and drains it; a second signal stops it at once.
-pub fn run_until_signal(config: Config, listeners: Listeners) -> Exit {
+pub fn run_until_signal(config: Config, listeners: Listeners, settings: Option<Settings>) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(StartError::System(error)),
     };
-    let drained = runtime.block_on(async { run(config, listeners, first_of(signals()?)).await });
+    let drained =
+        runtime.block_on(async { run(config, listeners, settings, first_of(signals()?)).await });
     match drained {
         Ok(drained) if drained.is_clean() => Exit::Clean,
         Ok(_) => Exit::Failed,
@@ -72,14 +77,16 @@ impl Signals {
     }
 }
 
-/// Log lines go to standard error: text for people, JSON for machines.
-pub fn start_logging(log: &Log) {
+/// Log lines go to standard error: text for people, JSON for machines. What it gives back sets another
+/// level.
+pub fn start_logging(log: &Log) -> impl Fn(&str) + Send + use<> {
     let is_text = match log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
     let levels: Targets = log.level.parse().unwrap_or_default();
+    let (levels, in_force) = reload::Layer::new(levels);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = if is_text {
         lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
@@ -88,4 +95,7 @@ pub fn start_logging(log: &Log) {
     };
     // A second bridge in one process, as tests have it, logs like the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
+    move |level| {
+        let _ = in_force.reload(level.parse::<Targets>().unwrap_or_default());
+    }
 }

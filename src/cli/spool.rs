@@ -100,7 +100,7 @@ fn drain(config: Config) -> Exit {
         Ok(_) | Err(spool::StoreError::Damaged(_)) => {}
         Err(error) => return fail(format!("{}: {error}", config.spool.dir.display())),
     }
-    start_logging(&config.log);
+    let _ = start_logging(&config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let drained = match runtime {
         Ok(runtime) => runtime.block_on(drain_until_empty(&config)),

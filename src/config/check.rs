@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::auth::parse_hash;
 use crate::event::{Pointer, parse_offset};
 
-use super::{Config, Problem};
+use super::{API_KEY, Config, NamedKey, Problem, Tls};
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
 /// looks about once a second (measured: up to 1.06 s late).
@@ -116,7 +116,9 @@ fn kafka(config: &Config, problems: &mut Problems) {
 fn keys(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
     problems.expect(
-        !auth.keys.is_empty() || auth.api_key.is_some(),
+        !auth.keys.is_empty()
+            || auth.api_key.is_some()
+            || config.http.tls.as_ref().is_some_and(Tls::names_callers),
         "auth",
         "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
          set HOOKBRIDGE__AUTH__API_KEY",
@@ -125,14 +127,37 @@ fn keys(config: &Config, problems: &mut Problems) {
         let usable = !key.reveal().trim().is_empty();
         problems.expect(usable, "auth.api_key", "must not be empty");
     }
-    let mut names = HashSet::new();
+    let mut names: HashSet<&str> = auth.api_key.iter().map(|_| API_KEY).collect();
+    let mut hashes = HashSet::new();
     for (index, key) in auth.keys.iter().enumerate() {
-        let place = format!("auth.keys[{index}]");
+        let place = match key.is_filed {
+            true => format!("auth.keys_file: key {:?}", key.name),
+            false => format!("auth.keys[{index}]"),
+        };
         problems.expect(!key.name.is_empty(), &place, "needs a name");
         problems.expect(names.insert(&key.name), &place, "has the name of another key");
+        let hash = parse_hash(key.sha256.reveal());
         let message = "sha256 must be the 64 hexadecimal digits that `hookbridge key` prints";
-        problems.expect(parse_hash(key.sha256.reveal()).is_some(), &place, message);
+        problems.expect(hash.is_some(), &place, message);
+        let is_new = hash.is_none_or(|hash| hashes.insert(hash));
+        problems.expect(is_new, &place, "is the same key as another, under another name");
+        terms(config, key, &place, problems);
     }
+}
+
+/// When and where a key may be used.
+fn terms(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) {
+    let has_life = key.not_before.zip(key.expires_at).is_none_or(|(begin, end)| begin < end);
+    problems.expect(has_life, place, "expires_at must come after not_before");
+    let known = |name: &String| config.webhook.iter().any(|webhook| webhook.name == *name);
+    for name in key.webhooks.iter().flatten() {
+        let unknown = format!("webhooks: there is no webhook named {name}");
+        problems.expect(known(name), place, unknown);
+    }
+    let is_for_one = key.webhooks.as_ref().is_none_or(|names| !names.is_empty());
+    problems.expect(is_for_one, place, "webhooks must name one, or be left out for all");
+    let is_for_one = key.networks.as_ref().is_none_or(|networks| !networks.is_empty());
+    problems.expect(is_for_one, place, "networks must name one, or be left out for any");
 }
 
 fn webhooks(config: &Config, problems: &mut Problems) {

@@ -58,6 +58,21 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
     Loaded { config, file, problems }
 }
 
+/// These settings with the keys that `auth.keys_file` has now.
+///
+/// # Errors
+///
+/// What is wrong with the file or its keys.
+pub fn reload_keys(config: &Config) -> Result<Config, Vec<Problem>> {
+    let (mut config, mut problems) = (config.clone(), Vec::new());
+    config.auth.keys.retain(|key| !key.is_filed);
+    if let Some(path) = config.auth.keys_file.clone() {
+        config.auth.keys.extend(read_keys(&path, &mut problems));
+    }
+    problems.extend(super::check::check(&config));
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
 /// Merges the sources into one untyped tree.
 fn read(
     file: Option<&Path>,
@@ -167,6 +182,16 @@ fn bracketed(path: &str) -> String {
     text
 }
 
+/// Reads the file that a setting names.
+///
+/// # Errors
+///
+/// A problem with that setting.
+pub fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
+    std::fs::read(path)
+        .map_err(|error| Problem::new(key, format!("{} cannot be read: {error}", path.display())))
+}
+
 /// Reads more keys from a file of their own.
 fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
     #[derive(Deserialize)]
@@ -180,7 +205,7 @@ fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
         toml::from_str::<KeysFile>(&text).map_err(|error| error.message().to_owned())
     });
     match keys {
-        Ok(file) => file.keys,
+        Ok(file) => file.keys.into_iter().map(|key| NamedKey { is_filed: true, ..key }).collect(),
         Err(error) => {
             let message = format!("{} cannot be read: {error}", path.display());
             problems.push(Problem::new("auth.keys_file", message));

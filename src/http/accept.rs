@@ -33,6 +33,8 @@ type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
 /// Lets connections in, up to the limits.
 pub struct Gate {
     max: u32,
+    /// Whether connections are plain HTTP, so that one over the limit can be told so.
+    is_plain: bool,
     permits: Arc<Semaphore>,
     max_per_address: usize,
     addresses: Addresses,
@@ -60,6 +62,7 @@ impl Gate {
         let max = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
         Gate {
             max,
+            is_plain: limits.tls.is_none(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
             max_per_address: limits.max_connections_per_address,
             addresses: Arc::default(),
@@ -79,9 +82,10 @@ impl Gate {
                     },
                     // A fresh socket's send buffer is empty: this is written whole or, if the
                     // sender is gone already, not at all.
-                    None => {
+                    None if self.is_plain => {
                         let _ = stream.try_write(OVER_LIMIT);
                     }
+                    None => {}
                 },
                 Err(error) => self.recover(error).await,
             }

@@ -24,8 +24,11 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
-use super::{Drain, Response, Socket};
+use super::{Drain, Response, Socket, Tls};
+use crate::auth::Caller;
 use crate::config;
 use crate::outcome::Refusal;
 
@@ -37,15 +40,23 @@ const HEAD_SPARE: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
 
 /// While draining, how long a connection may take to begin its first request, from its acceptance.
-const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Takes the requests of a connection.
 pub trait Handler: Clone + Send + Sync + 'static {
     fn handle(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response> + Send;
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Who its certificate says it is, where certificates are asked for.
+    pub caller: Option<Caller>,
 }
 
 /// Serves a connection until it closes.
@@ -58,17 +69,27 @@ pub async fn serve<H: Handler>(
     handler: H,
     limits: &config::Http,
     drain: &Drain,
+    tls: Option<&Tls>,
 ) -> Result<(), Refusal> {
-    let Socket { stream, peer, place: _place } = socket;
+    let Socket { stream, peer: address, place: _place } = socket;
     // Answers are small and must not wait for more.
     let _ = stream.set_nodelay(true);
     let Ok(stream) = TcpStream::from_std(stream) else { return Err(Refusal::SenderGone) };
+    let (stream, caller) = match tls {
+        None => (Either::Left(stream), None),
+        // Boxed, so that connections without TLS have no room for it.
+        Some(tls) => match Box::pin(tls.accept(stream, limits, drain)).await {
+            Some((stream, caller)) => (Either::Right(stream), caller),
+            None => return Ok(()),
+        },
+    };
+    let peer = Peer { address, caller };
     let activity = Arc::new(Activity::default());
     let io = Io { stream: TokioIo::new(stream), activity: activity.clone() };
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let in_hand = InHand::new(requests.clone(), request.version() == Version::HTTP_2);
-        let handler = handler.clone();
+        let (handler, peer) = (handler.clone(), peer.clone());
         async move {
             let response = handler.handle(peer, request).await;
             drop(in_hand);
@@ -287,9 +308,12 @@ impl Drop for InHand {
     }
 }
 
+/// Plain, or within TLS.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// The socket, with an eye on what passes.
 struct Io {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     activity: Arc<Activity>,
 }
 
@@ -344,7 +368,10 @@ impl hyper::rt::Write for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        // What TLS has taken to write may still be waiting for the sender to read.
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.activity.stalled.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {

@@ -204,9 +204,7 @@ on_every_broker! {
     async fn several_keys(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             for name in ["old", "new"] {
-                let hash = hookbridge::auth::hash_key(name.as_bytes());
-                let sha256 = hookbridge::config::Secret::new(hookbridge::auth::format_hash(&hash));
-                config.auth.keys.push(hookbridge::config::NamedKey { name: name.into(), sha256 });
+                config.auth.keys.push(crate::keys::key(name));
             }
         })
         .await;

@@ -175,6 +175,63 @@ fn keys_come_from_a_file_too() {
     );
 }
 
+/// A key's limits are read as they are meant, or not at all.
+#[test]
+fn keys_have_limits() {
+    let hash =
+        |key: &str| hookbridge::auth::format_hash(&hookbridge::auth::hash_key(key.as_bytes()));
+    let key = |name: &str, rest: &str| {
+        format!("[[auth.keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n{rest}\n", hash(name))
+    };
+    for (begin, end) in [
+        ("\"2026-11-24T00:00:00-05:00\"", "\"2027-01-31T00:00:00Z\""),
+        ("2026-11-24T00:00:00-05:00", "2027-01-31T00:00:00Z"),
+    ] {
+        let rest = format!(
+            "not_before = {begin}\nexpires_at = {end}\nwebhooks = [\"email-marketing-click\"]\n\
+             networks = [\"10.0.0.0/8\", \"2001:db8::/32\"]"
+        );
+        let inline = from(&key("a", &rest), &[]).into_result().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
+        std::fs::write(&path, key("a", &rest).replace("auth.", "")).unwrap();
+        let file = format!("[auth]\nkeys_file = {:?}\n", path.display().to_string());
+        let filed = from(&file, &[]).into_result().unwrap();
+        for key in [&inline.auth.keys[0], &filed.auth.keys[0]] {
+            assert_eq!(key.not_before.unwrap().to_string(), "2026-11-24T05:00:00Z");
+            assert_eq!(key.expires_at.unwrap().to_string(), "2027-01-31T00:00:00Z");
+            assert_eq!(key.webhooks.as_ref().unwrap().len(), 1);
+            assert_eq!(key.networks.as_ref().unwrap().len(), 2);
+        }
+        let printed = toml::to_string(&inline).unwrap();
+        assert!(printed.contains("expires_at = \"2027-01-31T00:00:00Z\""), "{printed}");
+    }
+    let problem = |rest: &str, key_of: &str, words: &str| {
+        check_problems(&format!("{KEYS}{}", key("a", rest)), &[], &[(key_of, words)]);
+    };
+    problem("expires_at = 2027-01-31", "auth.keys[0].expires_at", "RFC 3339");
+    problem("expires_at = \"2027-01-31T00:00:00\"", "auth.keys[0].expires_at", "RFC 3339");
+    problem("expires_at = 7", "auth.keys[0].expires_at", "RFC 3339");
+    problem("networks = [\"::/0\", \"10.0.0.300/8\"]", "auth.keys[0].networks[1]", "invalid IP");
+    problem("networks = []", "auth.keys[0]", "left out for any");
+    problem("webhooks = []", "auth.keys[0]", "left out for all");
+    problem("webhooks = [\"click\"]", "auth.keys[0]", "no webhook named click");
+    problem(
+        "expires = \"2027-01-31T00:00:00Z\"",
+        "auth.keys[0].expires",
+        "unknown field `expires`",
+    );
+    let both = "not_before = 2027-01-31T00:00:00Z\nexpires_at = 2027-01-31T00:00:00Z";
+    problem(both, "auth.keys[0]", "after not_before");
+    let again = key("a", "").replace("name = \"a\"", "name = \"b\"");
+    problem(&again, "auth.keys[1]", "the same key as another");
+    check_problems(
+        &format!("{KEYS}{}", key("api_key", "")),
+        &[],
+        &[("auth.keys[0]", "another key")],
+    );
+}
+
 /// What carries the promise cannot be weakened; what librdkafka does not know is named.
 #[test]
 fn kafka_options_are_judged() {

@@ -39,6 +39,7 @@ fn answers() {
 #[test]
 fn metrics() {
     let metrics = Metrics::new(&["webhook"], &["topic"]).unwrap();
+    metrics.set_keys(["key"].into_iter());
     let scrape = String::from_utf8(metrics.scrape().unwrap()).unwrap();
     let rows = scrape.lines().filter_map(|line| {
         let (name, help) = line.strip_prefix("# HELP ")?.split_once(' ')?;

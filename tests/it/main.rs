@@ -22,6 +22,8 @@ mod disk;
 mod docs;
 /// Kafka slow, away, unwilling or broken, for a bridge without a spool.
 mod faults;
+/// Who may call, when and from where; keys that follow their file.
+mod keys;
 /// Bodies that nobody can understand, and records that Kafka does not take.
 mod letters;
 /// Slow, large and many.
@@ -46,3 +48,5 @@ mod shutdown;
 mod spool;
 /// The architecture's rules, read off the source.
 mod tidy;
+/// TLS on the listener: versions, pairs that change, client certificates.
+mod tls;

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ impl TestBridge {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let stopped = async { drop(stopped.await) };
-            let bridge = run(for_thread, listeners, stopped);
+            let bridge = run(for_thread, listeners, None, stopped);
             runtime.expect("a runtime").block_on(bridge).expect("a bridge")
         });
         let (stop, thread) = (Some(stop), Some(thread));
@@ -288,5 +289,43 @@ impl Raw {
     /// False when the other side takes no more.
     pub fn try_send(&mut self, text: &str) -> bool {
         self.0.write_all(text.as_bytes()).is_ok()
+    }
+}
+
+/// Files that change all at once, as Kubernetes mounts a Secret: each is a link through `..data`, which
+/// is a link to the folder of the version in force and is replaced in one step.
+pub struct Mount {
+    folder: TempDir,
+    version: usize,
+}
+
+impl Mount {
+    pub fn new(files: &[(&str, &str)]) -> Mount {
+        let mut mount = Mount { folder: tempfile::tempdir().expect("a folder"), version: 0 };
+        mount.swap(files);
+        for (name, _) in files {
+            let target = Path::new("..data").join(name);
+            symlink(target, mount.path(name)).expect("a link");
+        }
+        mount
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn swap(&mut self, files: &[(&str, &str)]) {
+        let old = self.path(&format!("..{}", self.version));
+        self.version += 1;
+        let new = self.path(&format!("..{}", self.version));
+        std::fs::create_dir(&new).expect("a folder");
+        for (name, text) in files {
+            std::fs::write(new.join(name), text).expect("written");
+        }
+        symlink(new.file_name().expect("a name"), self.path("..data_tmp")).expect("a link");
+        std::fs::rename(self.path("..data_tmp"), self.path("..data")).expect("renamed");
+        if old.exists() {
+            std::fs::remove_dir_all(old).expect("removed");
+        }
     }
 }

@@ -1,0 +1,85 @@
+//! Whether files have changed, told by their content: a swapped symlink, as Kubernetes does it, an
+//! editor's rename and a plain overwrite all look the same, on any file system.
+
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+type Content = [u8; 32];
+
+/// Files that are read as a unit.
+#[derive(Debug)]
+pub struct Followed {
+    paths: Vec<PathBuf>,
+    /// What was there when it was last taken.
+    taken: Content,
+    /// What was there at the last look.
+    seen: Content,
+}
+
+impl Followed {
+    /// What is there now counts as taken.
+    pub fn new(paths: Vec<PathBuf>) -> Followed {
+        let taken = content(&paths);
+        Followed { paths, taken, seen: taken }
+    }
+
+    /// Whether there is something new to take, which then counts as taken. It must be the same at two
+    /// looks: a file may be half written, or the other file of a pair not yet.
+    pub fn has_changed(&mut self) -> bool {
+        let now = content(&self.paths);
+        let is_settled = now == self.seen;
+        self.seen = now;
+        let has_changed = is_settled && now != self.taken;
+        if has_changed {
+            self.taken = now;
+        }
+        has_changed
+    }
+
+    /// What is there now counts as taken, changed or not.
+    pub fn take(&mut self) {
+        self.seen = content(&self.paths);
+        self.taken = self.seen;
+    }
+}
+
+fn content(paths: &[PathBuf]) -> Content {
+    let mut hash = Sha256::new();
+    for path in paths {
+        match std::fs::read(path) {
+            Ok(bytes) => hash.update(Sha256::digest(bytes)),
+            // A file that cannot be read is another content, too.
+            Err(error) => hash.update(error.kind().to_string()),
+        }
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_settled_is_taken_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "one").expect("written");
+        let mut followed = Followed::new(vec![path.clone()]);
+        let mut check = |content: Option<&str>, expected: &[bool]| {
+            match content {
+                Some(text) => std::fs::write(&path, text).expect("written"),
+                None => std::fs::remove_file(&path).expect("removed"),
+            }
+            let looks: Vec<bool> = expected.iter().map(|_| followed.has_changed()).collect();
+            assert_eq!(looks, expected, "{content:?}");
+        };
+        check(Some("one"), &[false, false]);
+        check(Some("two"), &[false, true, false]);
+        check(Some("thr"), &[false]);
+        check(Some("three"), &[false, true, false]);
+        check(None, &[false]);
+        check(Some("three"), &[false, false]);
+        check(None, &[false, true, false]);
+    }
+}

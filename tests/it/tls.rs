@@ -1,0 +1,252 @@
+use std::net::TcpStream;
+use std::time::Duration;
+
+use hookbridge::config::{Config, Tls};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use reqwest::tls::Version;
+use reqwest::{Certificate, ClientBuilder, Identity, StatusCode};
+use tokio::time::Instant;
+
+use crate::brokers::Broker;
+use crate::process::{Serve, hookbridge};
+use crate::support::{KEY, Mount, PATIENCE, TestBridge, click, config, until};
+
+/// An authority for one test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate for the bridge and for a sender of this name alike.
+    fn issue(&self, name: &str, end: i32) -> Pair {
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = date_time_ymd(end, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Pair { certificate, key: key.serialize_pem() }
+    }
+
+    /// A sender that trusts this authority alone.
+    fn client(&self) -> ClientBuilder {
+        let root = Certificate::from_pem(self.pem.as_bytes()).unwrap();
+        let client = reqwest::Client::builder().timeout(PATIENCE);
+        client.tls_built_in_root_certs(false).add_root_certificate(root)
+    }
+}
+
+impl Pair {
+    fn files(&self) -> [(&str, &str); 2] {
+        [("tls.crt", &self.certificate), ("tls.key", &self.key)]
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::from_pem(format!("{}{}", self.certificate, self.key).as_bytes()).unwrap()
+    }
+}
+
+fn settings(mount: &Mount) -> Tls {
+    let (cert_file, key_file) = (mount.path("tls.crt"), mount.path("tls.key"));
+    Tls { cert_file, key_file, client_ca_file: None }
+}
+
+fn failed(reason: &str) -> String {
+    format!("hookbridge_tls_handshakes_failed_total{{reason=\"{reason}\"}}")
+}
+
+const EXPIRES: &str = "hookbridge_tls_certificate_expires_seconds";
+
+/// Both versions of TLS with both of HTTP; what is no handshake is counted, in time.
+#[tokio::test]
+async fn versions() {
+    let (broker, authority) = (Broker::embedded(), Authority::new());
+    let mount = Mount::new(&authority.issue("bridge", 2040).files());
+    let tls = |config: &mut Config| {
+        config.http.tls = Some(settings(&mount));
+        config.http.header_timeout_ms = 500;
+    };
+    let bridge = TestBridge::start_with(&broker, tls).await;
+    let url = bridge.url().replace("http:", "https:");
+    for version in [Version::TLS_1_2, Version::TLS_1_3] {
+        let client = || authority.client().min_tls_version(version).max_tls_version(version);
+        for (client, http) in [
+            (client().http1_only(), reqwest::Version::HTTP_11),
+            (client(), reqwest::Version::HTTP_2),
+        ] {
+            let request = client.build().unwrap().post(&url).bearer_auth(KEY).body(click("7"));
+            let answer = request.send().await.unwrap();
+            assert_eq!((answer.status(), answer.version()), (StatusCode::OK, http), "{version:?}");
+        }
+    }
+    assert_eq!(bridge.count(), 4);
+    assert_eq!(bridge.metric(EXPIRES).await, 2_208_988_800.0);
+
+    let mut plain = bridge.raw();
+    plain.send("GET / HTTP/1.1\r\n\r\n");
+    assert!(!plain.read_all().contains("HTTP"));
+    until("counted", async || bridge.metric(&failed("protocol")).await == 1.0).await;
+    drop(bridge.raw());
+    until("counted", async || bridge.metric(&failed("hung_up")).await == 1.0).await;
+    let mut silent = bridge.raw();
+    assert_eq!(silent.read_all(), "");
+    until("counted", async || bridge.metric(&failed("timeout")).await == 1.0).await;
+    until("closed", async || bridge.metric("hookbridge_connections").await == 0.0).await;
+}
+
+/// A sender that does not finish its handshake does not hold up the end.
+#[tokio::test]
+async fn handshake_while_draining() {
+    let (broker, authority) = (Broker::embedded(), Authority::new());
+    let mount = Mount::new(&authority.issue("bridge", 2040).files());
+    let tls = |config: &mut Config| {
+        config.http.tls = Some(settings(&mount));
+        config.http.header_timeout_ms = 20_000;
+    };
+    let bridge = TestBridge::start_with(&broker, tls).await;
+    let _silent = TcpStream::connect(bridge.http).unwrap();
+    until("open", async || bridge.metric("hookbridge_connections").await == 1.0).await;
+    let asked = Instant::now();
+    assert!(bridge.stopped().is_clean());
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+/// A pair that does not fit is no reason to guess: exit code 78, and what is wrong.
+#[test]
+fn pairs_are_checked() {
+    let authority = Authority::new();
+    let (pair, other) = (authority.issue("bridge", 2040), authority.issue("bridge", 2041));
+    let mount = Mount::new(&[
+        ("tls.crt", &pair.certificate),
+        ("tls.key", &pair.key),
+        ("other.key", &other.key),
+        ("empty", ""),
+    ]);
+    let run = |command: &str, certificate: &str, key: &str, authorities: Option<&str>| {
+        let mut program = hookbridge([command]);
+        program.env("HOOKBRIDGE__AUTH__API_KEY", "k").env("HOOKBRIDGE__SPOOL__DIR", "");
+        program.env("HOOKBRIDGE__HTTP__LISTEN", "127.0.0.1:0");
+        program.env("HOOKBRIDGE__ADMIN__LISTEN", "127.0.0.1:0");
+        program.env("HOOKBRIDGE__HTTP__TLS__CERT_FILE", mount.path(certificate));
+        program.env("HOOKBRIDGE__HTTP__TLS__KEY_FILE", mount.path(key));
+        if let Some(name) = authorities {
+            program.env("HOOKBRIDGE__HTTP__TLS__CLIENT_CA_FILE", mount.path(name));
+        }
+        let output = program.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    for command in ["check", "serve"] {
+        for (certificate, key, authorities, words) in [
+            ("tls.crt", "other.key", None, "cannot be used together"),
+            ("tls.crt", "empty", None, "http.tls.key_file: "),
+            ("empty", "tls.key", None, "http.tls.cert_file: "),
+            ("tls.key", "tls.key", None, "holds no certificate in PEM"),
+            ("missing", "tls.key", None, "missing cannot be read"),
+            ("tls.crt", "tls.key", Some("empty"), "http.tls.client_ca_file: "),
+        ] {
+            let (code, text) = run(command, certificate, key, authorities);
+            assert_eq!(code, 78, "{text}");
+            assert!(text.contains(words), "{words}: {text}");
+            assert!(!text.contains(pair.key.lines().nth(1).unwrap()), "{text}");
+        }
+    }
+    let (code, text) = run("check", "tls.crt", "tls.key", None);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("the certificate ends 2040-01-01T00:00:00Z"), "{text}");
+    let (code, text) = run("config", "tls.crt", "tls.key", None);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("[http.tls]\ncert_file = "), "{text}");
+}
+
+/// The pair follows its files in a volume as Kubernetes mounts it; one that is broken changes nothing.
+#[tokio::test]
+async fn pairs_are_reloaded() {
+    let (broker, old, new) = (Broker::embedded(), Authority::new(), Authority::new());
+    let (first, second) = (old.issue("bridge", 2040), new.issue("bridge", 2041));
+    let mut mount = Mount::new(&first.files());
+    let mut config = config(&broker);
+    config.http.tls = Some(settings(&mount));
+    broker.create_topic(&config.webhook[0].topic, 12).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    let url = serve.url().replace("http:", "https:");
+    let send = async |client: &reqwest::Client| {
+        client.post(&url).bearer_auth(KEY).body(click("7")).send().await.map(|a| a.status())
+    };
+    let kept = old.client().build().unwrap();
+    assert_eq!(send(&kept).await.unwrap(), StatusCode::OK);
+    assert!(send(&new.client().build().unwrap()).await.is_err());
+
+    let reloads =
+        |result: &str| format!("hookbridge_reloads_total{{result=\"{result}\",what=\"tls\"}}");
+    mount.swap(&second.files());
+    until("reloaded", async || serve.metric(&reloads("ok")).await == 1.0).await;
+    assert_eq!(send(&new.client().build().unwrap()).await.unwrap(), StatusCode::OK);
+    assert!(send(&old.client().build().unwrap()).await.is_err());
+    assert_eq!(send(&kept).await.unwrap(), StatusCode::OK, "an open connection goes on");
+    assert_eq!(serve.metric(EXPIRES).await, 2_240_611_200.0);
+
+    mount.swap(&[("tls.crt", &first.certificate), ("tls.key", &second.key)]);
+    until("refused", async || serve.metric(&reloads("failed")).await == 1.0).await;
+    assert_eq!(send(&new.client().build().unwrap()).await.unwrap(), StatusCode::OK);
+    assert_eq!(serve.metric(EXPIRES).await, 2_240_611_200.0);
+    serve.wait_for_log("cannot be used together");
+    let (code, log) = serve.stop();
+    assert_eq!(code, 0, "{log}");
+}
+
+/// With an authority for senders a certificate is the key, and its name the caller.
+#[tokio::test]
+async fn client_certificates() {
+    let (broker, ours, theirs) = (Broker::embedded(), Authority::new(), Authority::new());
+    let mount = Mount::new(&ours.issue("bridge", 2040).files());
+    std::fs::write(mount.path("ca.crt"), &theirs.pem).unwrap();
+    let tls = |config: &mut Config| {
+        config.http.tls =
+            Some(Tls { client_ca_file: Some(mount.path("ca.crt")), ..settings(&mount) });
+        config.auth.api_key = None;
+    };
+    let bridge = TestBridge::start_with(&broker, tls).await;
+    let url = bridge.url().replace("http:", "https:");
+    for version in [Version::TLS_1_2, Version::TLS_1_3] {
+        let client = || ours.client().min_tls_version(version).max_tls_version(version);
+        let send = async |client: ClientBuilder, body: Vec<u8>| {
+            client.build().unwrap().post(&url).body(body).send().await.map(|a| a.status())
+        };
+        let before = bridge.metric(&failed("client_certificate")).await;
+        assert!(send(client(), click("7")).await.is_err());
+        for stranger in [ours.issue("partner", 2040), theirs.issue("partner", 2020)] {
+            let client = client().identity(stranger.identity());
+            assert!(send(client, click("7")).await.is_err());
+        }
+        until("counted", async || {
+            bridge.metric(&failed("client_certificate")).await == before + 3.0
+        })
+        .await;
+        let known = client().identity(theirs.issue("partner", 2040).identity());
+        assert_eq!(send(known, click("7")).await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(bridge.count(), 2);
+    let known = ours.client().identity(theirs.issue("partner", 2040).identity());
+    let request = known.build().unwrap().post(&url).body("{");
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+    let letter = bridge.dead_letter();
+    let caller = letter.headers.iter().find(|(name, _)| name == "hookbridge-caller").unwrap();
+    assert_eq!(caller.1, "partner");
+}
