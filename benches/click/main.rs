@@ -7,7 +7,12 @@
 //!
 //! The default takes about five minutes; `--rounds N` and `--seconds N` take more, `--long` adds ten
 //! minutes of steady load, and a line's name on the command line measures that line alone.
-#![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement that cannot be made has failed"
+)]
 
 mod bare;
 #[path = "../../tests/it/brokers.rs"]

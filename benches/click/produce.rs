@@ -49,6 +49,6 @@ pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> His
         start.elapsed() < duration
     });
     producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");
-    let times = producer.context().0.lock().expect("the times").clone();
-    times
+    let times = producer.context().0.lock().expect("the times");
+    times.clone()
 }

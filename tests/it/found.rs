@@ -73,20 +73,22 @@ impl Found {
     /// Holds what was answered against what is there, and what the bridge keeps for the operator. Says
     /// it all before it judges.
     pub fn judge(&self, name: &str, book: &Book, set_aside: f64) {
-        let missing = book.held.iter().filter(|click| !self.clicks.contains_key(*click)).count();
-        let lost = missing as f64 - set_aside;
+        let is_missing = |click: &&(Arc<str>, u32)| !self.clicks.contains_key(*click);
+        let missing: Vec<_> = book.held.iter().filter(is_missing).collect();
+        let lost = missing.len() as f64 - set_aside;
         let duplicates = self.records - self.clicks.len();
         let other_ids =
             self.clicks.values().filter(|seen| seen.ids.iter().any(|id| *id != seen.ids[0]));
         let other_ids = other_ids.count();
         let refused: usize = book.refused.values().sum();
         println!(
-            "\n{name}: {} sent, {} answered 200, {} in Kafka, {set_aside} set aside, {lost} lost, {duplicates} duplicates \
-             ({:.4} %), {other_ids} of them with another ce_id, {refused} refused {:?}, {} without \
-             an answer, {} out of order {:?}",
+            "\n{name}: {} sent, {} answered 200, {} in Kafka, {set_aside} set aside, {lost} lost {:?}, \
+             {duplicates} duplicates ({:.4} %), {other_ids} of them with another ce_id, {refused} \
+             refused {:?}, {} without an answer, {} out of order {:?}",
             book.sent,
             book.held.len(),
             self.clicks.len(),
+            missing.iter().take(10).collect::<Vec<_>>(),
             100.0 * duplicates as f64 / self.records.max(1) as f64,
             book.refused,
             book.unanswered,
