@@ -227,7 +227,8 @@ function schema() {
   );
   // The chart sets these itself.
   const mine = (name) => name === "spool.dir" || name.startsWith("auth.");
-  const explained = (name) => new RegExp(`^#.*\\b${name.split(".").pop()} = `, "m").test(text);
+  const explained = (name) =>
+    new RegExp(`^#.*(\\b${name.split(".").pop()} = |\\[${name}\\])`, "m").test(text);
   const place = "config in values.schema.json";
   assert.deepEqual(
     shipped.filter((name) => !mine(name) && !known.includes(name)),
