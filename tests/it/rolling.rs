@@ -89,6 +89,9 @@ async fn stop(mut serve: Serve) {
     serve.signal("TERM");
     until("ended", async || serve.has_ended()).await;
     let (code, log) = serve.end();
+    // Why it refused clicks, should it have.
+    let refusals = log.lines().filter(|line| line.contains("Request refused."));
+    refusals.take(5).for_each(|line| println!("{line}"));
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("Drained: every request was answered and every record"), "{log}");
 }
