@@ -77,7 +77,7 @@ fn report() -> ExitCode {
     }
     let [of_bare, of_bridge] = allocations();
     println!("{:<14}{of_bare:>10.1} allocations per click", "bare server");
-    line("bridge", of_bridge, "allocations", of_bare + ALLOCATIONS_MAX);
+    line("bridge", of_bridge, "allocations", of_bare.round() + ALLOCATIONS_MAX);
     if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
