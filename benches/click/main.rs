@@ -5,7 +5,7 @@
 //! operating system (`process.rs`). Every line is printed as it is known, with its goal, and all of
 //! them as JSON into the file that `--json FILE` names (`report.rs`).
 //!
-//! The default takes about five minutes; `--rounds N` and `--seconds N` take more, `--long` adds ten
+//! The default takes some minutes; `--rounds N` and `--seconds N` take more, `--long` adds ten
 //! minutes of steady load, and a line's name on the command line measures that line alone.
 #![expect(
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! What the Kafka client calls back, on its own thread: delivery reports, statistics, errors, log
-//! lines.
+//! What the Kafka client calls back, on the thread that polls it (`client.rs`): delivery reports,
+//! statistics, errors, log lines.
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;

@@ -72,6 +72,8 @@ fn libraries_stay_behind_their_file() {
             assert!(!found, "{name} has {words}, which belongs to {allowed}");
         };
         only("rdkafka::", "kafka");
+        only("unsafe {", "kafka/client.rs");
+        only("unsafe impl", "kafka/client.rs");
         only("hyper_util::server", "http/");
         only("std::env::", "config/load.rs");
         only("rustls::", "http/");

@@ -65,6 +65,15 @@ fn settings(mount: &Mount) -> Tls {
     Tls { cert_file, key_file, client_ca_file: None }
 }
 
+/// A bridge with this pair, which gives a handshake so long.
+async fn start(broker: &Broker, mount: &Mount, header_timeout_ms: u64) -> TestBridge {
+    let change = |config: &mut Config| {
+        config.http.tls = Some(settings(mount));
+        config.http.header_timeout_ms = header_timeout_ms;
+    };
+    TestBridge::start_with(broker, change).await
+}
+
 fn failed(reason: &str) -> String {
     format!("hookbridge_tls_handshakes_failed_total{{reason=\"{reason}\"}}")
 }
@@ -76,11 +85,7 @@ const EXPIRES: &str = "hookbridge_tls_certificate_expires_seconds";
 async fn versions() {
     let (broker, authority) = (Broker::embedded(), Authority::new());
     let mount = Mount::new(&authority.issue("bridge", 2040).files());
-    let tls = |config: &mut Config| {
-        config.http.tls = Some(settings(&mount));
-        config.http.header_timeout_ms = 500;
-    };
-    let bridge = TestBridge::start_with(&broker, tls).await;
+    let bridge = start(&broker, &mount, 500).await;
     let url = bridge.url().replace("http:", "https:");
     for version in [Version::TLS_1_2, Version::TLS_1_3] {
         let client = || authority.client().min_tls_version(version).max_tls_version(version);
@@ -113,11 +118,7 @@ async fn versions() {
 async fn handshake_while_draining() {
     let (broker, authority) = (Broker::embedded(), Authority::new());
     let mount = Mount::new(&authority.issue("bridge", 2040).files());
-    let tls = |config: &mut Config| {
-        config.http.tls = Some(settings(&mount));
-        config.http.header_timeout_ms = 20_000;
-    };
-    let bridge = TestBridge::start_with(&broker, tls).await;
+    let bridge = start(&broker, &mount, 20_000).await;
     let _silent = TcpStream::connect(bridge.http).unwrap();
     until("open", async || bridge.metric("hookbridge_connections").await == 1.0).await;
     let asked = Instant::now();
