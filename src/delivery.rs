@@ -219,6 +219,7 @@ fn refusal(failure: Failure) -> Refusal {
     match failure.fault {
         Fault::NotTried => Refusal::KafkaQueueFull,
         Fault::TimedOut => Refusal::KafkaTimeout,
+        Fault::Unproven => Refusal::Unconfirmed,
         Fault::TooLarge => Refusal::RecordTooLarge,
         Fault::Corrupt | Fault::Refused | Fault::ProducerFailed => Refusal::KafkaRefused,
     }

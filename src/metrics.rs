@@ -204,6 +204,8 @@ pub struct TopicMetrics {
 pub enum RecordResult {
     Acknowledged,
     QueueFull,
+    /// The client takes it for acknowledged, and no broker said so.
+    Unproven,
     TimedOut,
     TooLarge,
     Corrupt,
@@ -213,9 +215,10 @@ pub enum RecordResult {
 }
 
 impl RecordResult {
-    pub const ALL: [RecordResult; 7] = [
+    pub const ALL: [RecordResult; 8] = [
         RecordResult::Acknowledged,
         RecordResult::QueueFull,
+        RecordResult::Unproven,
         RecordResult::TimedOut,
         RecordResult::TooLarge,
         RecordResult::Corrupt,
@@ -228,6 +231,7 @@ impl RecordResult {
         match self {
             RecordResult::Acknowledged => "acknowledged",
             RecordResult::QueueFull => "queue_full",
+            RecordResult::Unproven => "unproven",
             RecordResult::TimedOut => "timed_out",
             RecordResult::TooLarge => "too_large",
             RecordResult::Corrupt => "corrupt",

@@ -255,7 +255,8 @@ impl Worker {
                 Ok(Err(failure)) => match failure.remedy() {
                     Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
                     Remedy::Spool => self.keep(flight, blocked),
-                    Remedy::Rebuild => {
+                    // In the next pass, in its order.
+                    Remedy::Rebuild | Remedy::Repeat => {
                         blocked.lanes.insert(flight.place.lane());
                         self.spool.release(flight.place);
                     }

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::Offset;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -65,7 +66,7 @@ impl Context {
             Err(failure) => match failure.fault {
                 Fault::ProducerFailed => self.replace(),
                 Fault::TimedOut | Fault::Refused => self.ask(Work::Explain),
-                Fault::NotTried | Fault::TooLarge | Fault::Corrupt => {}
+                Fault::NotTried | Fault::Unproven | Fault::TooLarge | Fault::Corrupt => {}
             },
         }
         topic.count(result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged));
@@ -104,7 +105,15 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Arc<Parcel>;
 
     fn delivery(&self, report: &DeliveryResult<'_>, parcel: Arc<Parcel>) {
-        let result = report.as_ref().map(drop).map_err(|(error, _)| Failure::new(code(error)));
+        let result = match report {
+            // The broker's answer gives each record its offset. Without one, the client only concludes
+            // from a later answer that this record must be there, too (`Fault::Unproven`).
+            Ok(message) if Offset::from_raw(message.offset()) == Offset::Invalid => {
+                Err(Failure::unproven())
+            }
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(Failure::new(code(error))),
+        };
         self.settle(parcel, result);
     }
 }

@@ -18,6 +18,13 @@ pub enum Fault {
     /// The client's queue is full, or another record of the batch was refused: nothing is known
     /// against this one.
     NotTried,
+    /// The client takes it for acknowledged, and no broker said so.
+    ///
+    /// Of two requests on their way the first failed and the second did not. A broker takes the second
+    /// alone only if it has the first already, for it knows the numbers of a producer's records: so the
+    /// client reports the first as delivered. But a broker that knows nothing of the producer yet, or
+    /// no longer (`ProducerAppendInfo.checkSequence`), takes any number, and then the first is lost.
+    Unproven,
     /// No acknowledgement in time.
     TimedOut,
     /// Kafka takes no record of this size.
@@ -35,6 +42,8 @@ pub enum Fault {
 pub enum Remedy {
     /// Send it again, alone.
     TryAgain,
+    /// Send it again, before what follows it.
+    Repeat,
     /// Keep it until Kafka takes it.
     Spool,
     /// Send it to the dead letters, if it is refused alone, too: a batch is refused as one.
@@ -47,6 +56,7 @@ impl Fault {
     pub fn remedy(self) -> Remedy {
         match self {
             Fault::NotTried => Remedy::TryAgain,
+            Fault::Unproven => Remedy::Repeat,
             Fault::TimedOut | Fault::Refused => Remedy::Spool,
             Fault::TooLarge | Fault::Corrupt => Remedy::DeadLetter,
             Fault::ProducerFailed => Remedy::Rebuild,
@@ -56,6 +66,7 @@ impl Fault {
     pub fn result(self) -> RecordResult {
         match self {
             Fault::NotTried => RecordResult::QueueFull,
+            Fault::Unproven => RecordResult::Unproven,
             Fault::TimedOut => RecordResult::TimedOut,
             Fault::TooLarge => RecordResult::TooLarge,
             Fault::Corrupt => RecordResult::Corrupt,
@@ -70,12 +81,19 @@ impl Failure {
         Failure { fault: classify(code).0, code }
     }
 
+    pub(super) fn unproven() -> Failure {
+        Failure { fault: Fault::Unproven, code: Code::NoError }
+    }
+
     pub fn remedy(&self) -> Remedy {
         self.fault.remedy()
     }
 
     /// For the log: what happened and what to do.
     pub fn explain(&self) -> String {
+        if self.fault == Fault::Unproven {
+            return "the Kafka client takes it for delivered, but no broker said so".to_owned();
+        }
         let (_, advice) = classify(self.code);
         if advice.is_empty() { self.code.to_string() } else { format!("{}: {advice}", self.code) }
     }

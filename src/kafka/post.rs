@@ -17,8 +17,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn is_broken(&self) -> bool {
-        matches!(self.result, Err(Failure { fault: Fault::ProducerFailed, .. }))
+    pub fn fault(&self) -> Option<Fault> {
+        self.result.err().map(|failure| failure.fault)
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::fault::Failure;
+use super::fault::{Failure, Fault};
 use super::linger::Hint;
 use super::post::{Parcel, PostOffice, Report, Terms};
 use super::producer::Shared;
@@ -89,18 +89,22 @@ impl Publisher {
 
     /// Publishes a record and waits for Kafka's verdict, which without a spool comes within
     /// `kafka.ack_timeout_ms` and about another second; the caller holds the deadline. When the
-    /// producer breaks down meanwhile, the record goes once more to its replacement: it may then be
-    /// in the topic twice, with the same id.
+    /// producer breaks down meanwhile, the record goes once more to its replacement; when its
+    /// acknowledgement is unproven, once more to the same one. It may then be in the topic twice, with
+    /// the same id.
     ///
     /// # Errors
     ///
     /// Why the record is not acknowledged.
     pub async fn publish(&self, record: &Record) -> Result<Acknowledged, Failure> {
-        let mut report = self.send(record.clone(), Terms::default()).report().await;
-        if report.is_broken() {
+        let send = || self.send(record.clone(), Terms::default());
+        let mut report = send().report().await;
+        if report.fault() == Some(Fault::ProducerFailed) {
             let mut generations = self.shared.generation.subscribe();
             let _ = generations.wait_for(|current| *current > report.generation).await;
-            report = self.send(record.clone(), Terms::default()).report().await;
+            report = send().report().await;
+        } else if report.fault() == Some(Fault::Unproven) {
+            report = send().report().await;
         }
         report.result.map(Acknowledged)
     }

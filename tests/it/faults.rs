@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use reqwest::StatusCode;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::brokers::{Broker, Kafka, create_topic};
@@ -81,6 +82,48 @@ async fn produce_errors() {
         until("well again", async || bridge.post(click("8")).await.status() == 200).await;
         assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await, "{errors:?}");
     }
+}
+
+/// Of two requests on their way the first is refused, and a broker that does not know the producer takes
+/// the second. The Kafka client then reports both as delivered; each click that was answered 200 is
+/// there all the same.
+#[tokio::test]
+async fn delivered_by_no_brokers_word() {
+    for is_spooling in [false, true] {
+        let broker = Broker::embedded();
+        let bridge = if is_spooling {
+            TestBridge::start_spooling(&broker, |_| {}).await
+        } else {
+            TestBridge::start(&broker).await
+        };
+        assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+        // The development broker looks at no record's number, as if it did not know the producer.
+        let cluster = broker.development().cluster();
+        cluster.broker_round_trip_time(-1, Duration::from_millis(100)).unwrap();
+        let unproven = unproven_records(&bridge);
+        until("delivered without a broker's word", async || {
+            let error = [Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND];
+            cluster.request_errors(RDKafkaApiKey::Produce, &error);
+            let mut answers = JoinSet::new();
+            for _ in 0..20 {
+                answers.spawn(bridge.request(click("7")).send());
+                // Some are to come when others are on their way.
+                bridge.admin("/livez").await;
+            }
+            for answer in answers.join_all().await {
+                assert_eq!(answer.unwrap().status(), StatusCode::OK);
+            }
+            bridge.metric(&unproven).await > 0.0
+        })
+        .await;
+        let accepted = bridge.outcomes("accepted").await + bridge.outcomes("spooled").await;
+        until("all are there", async || bridge.count() as f64 == accepted).await;
+    }
+}
+
+fn unproven_records(bridge: &TestBridge) -> String {
+    let topic = bridge.topic();
+    format!("hookbridge_kafka_records_total{{result=\"unproven\",topic=\"{topic}\"}}")
 }
 
 /// A fatal error of the idempotent producer is repaired in process, and the click that met it is held.
