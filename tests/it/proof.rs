@@ -15,7 +15,7 @@ use std::time::Duration;
 use hookbridge::config::Config;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::brokers::{Broker, Kafka, create_topic, delete_topic, has_topic};
 use crate::found::Found;
@@ -33,6 +33,9 @@ struct Form {
     fault: Duration,
     /// How many clicks the Kafka part is to send at least.
     clicks_min: usize,
+    /// How long all brokers are away in one piece, in seconds, and the load meanwhile.
+    outage_seconds: usize,
+    outage_clicks_per_second: usize,
 }
 
 impl Form {
@@ -44,6 +47,8 @@ impl Form {
                 kills: 50,
                 fault: Duration::from_secs(8),
                 clicks_min: 1_000_000,
+                outage_seconds: 300,
+                outage_clicks_per_second: 5_000,
             }
         } else {
             Form {
@@ -52,6 +57,8 @@ impl Form {
                 kills: 4,
                 fault: Duration::from_secs(4),
                 clicks_min: 5_000,
+                outage_seconds: 10,
+                outage_clicks_per_second: 400,
             }
         }
     }
@@ -111,9 +118,19 @@ async fn set_aside(serve: &Serve) -> f64 {
     serve.metric(SET_ASIDE).await
 }
 
+const WAITING: &str = "hookbridge_spool_events";
+
+/// Waits until nothing is left in the spool.
 async fn delivered(serve: &Serve) {
-    until("everything is delivered", async || serve.metric("hookbridge_spool_events").await == 0.0)
+    let mut left = serve.metric(WAITING).await;
+    while left > 0.0 {
+        let before = left;
+        until("less waits", async || {
+            left = serve.metric(WAITING).await;
+            left < before
+        })
         .await;
+    }
 }
 
 /// Brokers that die, hang, restart and change leaders; a network that delays, cuts and swallows; a
@@ -180,11 +197,7 @@ async fn proof_of_kafka() {
             }
             load.more(2 * form.clicks_per_second).await;
             memory_max = memory_max.max(serve.metric("process_resident_memory_bytes").await);
-            println!(
-                "{fault}: {} held, spool {}",
-                load.held(),
-                serve.metric("hookbridge_spool_events").await
-            );
+            println!("{fault}: {} held, spool {}", load.held(), serve.metric(WAITING).await);
         }
     }
     let book = load.stop().await;
@@ -195,6 +208,8 @@ async fn proof_of_kafka() {
     found.judge_order(&book);
     assert!(memory_max < 200e6, "{memory_max} bytes");
 
+    survive_an_outage(&form, &cluster, &serve).await;
+
     // What was in the topic is gone with it; what comes while there is none is not.
     for round in 0..2 * form.rounds {
         cluster.delete_topic().await;
@@ -202,7 +217,7 @@ async fn proof_of_kafka() {
         let name = format!("deleted{round}");
         let load = Load::start(serve.url(), form.clicks_per_second, &name);
         load.more(3 * form.clicks_per_second).await;
-        assert!(serve.metric("hookbridge_spool_events").await > 0.0);
+        assert!(serve.metric(WAITING).await > 0.0);
         cluster.create_topic().await;
         load.more(3 * form.clicks_per_second).await;
         let book = load.stop().await;
@@ -214,6 +229,40 @@ async fn proof_of_kafka() {
     }
     assert!(!serve.has_logged("panicked"));
     assert_eq!(serve.stop().0, 0);
+}
+
+/// No broker for minutes: the spool takes everything, memory stays as it is, and everything arrives.
+async fn survive_an_outage(form: &Form, cluster: &Cluster, serve: &Serve) {
+    let rate = form.outage_clicks_per_second;
+    let load = Load::start(serve.url(), rate, "away");
+    load.more(rate).await;
+    cluster.nodes.iter().for_each(Kafka::kill);
+    let mut memory = Vec::new();
+    for _ in 0..form.outage_seconds {
+        load.more(rate).await;
+        memory.push(serve.metric("process_resident_memory_bytes").await);
+    }
+    let spooled = serve.metric(WAITING).await;
+    resume_all(&cluster.nodes);
+    load.more(rate).await;
+    let book = load.stop().await;
+    let stopped = Instant::now();
+    delivered(serve).await;
+    let took = stopped.elapsed();
+    let (early, late) = memory.split_at(memory.len() / 5);
+    let [early, late] = [early, late].map(|part| part.iter().fold(0.0_f64, |a, b| a.max(*b)));
+    println!(
+        "{spooled} clicks in the spool; memory at most {:.0} MB in the first fifth, {:.0} MB after; \
+         empty {took:?} after the load; slowest answer {:?}",
+        early / 1e6,
+        late / 1e6,
+        book.slowest,
+    );
+    let found = Found::in_kafka(&cluster.direct, "away");
+    found.judge("a long outage", &book, set_aside(serve).await);
+    found.judge_order(&book);
+    assert!(spooled as usize > rate * form.outage_seconds * 9 / 10);
+    assert!(late < 1.2 * early && late < 200e6, "memory grows");
 }
 
 fn resume_all(nodes: &[Kafka; 3]) {
@@ -269,10 +318,7 @@ async fn proof_of_refusals() {
         }
     }
     let book = load.stop().await;
-    until("everything is delivered", async || {
-        bridge.metric("hookbridge_spool_events").await == 0.0
-    })
-    .await;
+    until("everything is delivered", async || bridge.metric(WAITING).await == 0.0).await;
     // One that the topic and its dead letters refuse, each time that it is tried.
     let set_aside = bridge.metric(SET_ASIDE).await;
     let found = Found::in_kafka(&bridge.config, "refused");
