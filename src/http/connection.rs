@@ -1,12 +1,15 @@
 //! One connection, HTTP/1.1 or HTTP/2 by its first bytes, and its timers.
 //!
+//! hyper keeps two buffers of 8 KiB for each connection. One that is silent has none: an HTTP/1.1
+//! connection gives hyper up while it rests, and takes it again with its next byte.
+//!
 //! hyper's own header timer runs between requests too and takes an allocation and a timer for each,
 //! so the timers here are ours: one for each connection, set for the phase that the connection is
 //! in, and moved only when it fires too early. A request in hand has deadlines of its own (the body
 //! read, the answer), so the timer rests then.
 
 use std::convert::Infallible;
-use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,12 +18,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::rt::ReadBufCursor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -38,6 +43,12 @@ const HEAD_SPARE: usize = 16 << 10;
 
 /// hyper answers 431 by itself beyond this many headers; `http.max_headers` may not be more.
 const HEADERS_MAX: usize = 100;
+
+/// How HTTP/2 begins (RFC 9113, 3.4), and no HTTP/1.1 request.
+const HTTP2_BEGINS: &[u8] = b"PRI";
+
+/// How long a connection that has had more than one request is silent before it rests.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// While draining, how long a connection may take to begin its first request, from its acceptance.
 pub(super) const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
@@ -85,7 +96,6 @@ pub async fn serve<H: Handler>(
     };
     let peer = Peer { address, caller };
     let activity = Arc::new(Activity::default());
-    let io = Io { stream: TokioIo::new(stream), activity: activity.clone() };
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let in_hand = InHand::new(requests.clone(), request.version() == Version::HTTP_2);
@@ -96,32 +106,89 @@ pub async fn serve<H: Handler>(
             Ok::<Response, Infallible>(response)
         }
     });
-    let builder = builder(limits);
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let mut watch = Watch::new(activity, limits, drain);
-    std::future::poll_fn(|context| {
+    let mut watch = Watch::new(activity.clone(), limits, drain);
+    let (mut stream, mut begun) = (stream, Bytes::new());
+    loop {
+        if begun.is_empty() {
+            begun = first_bytes(&mut stream, &mut watch).await?;
+        }
+        if begun.is_empty() {
+            return Ok(());
+        }
+        let is_http2 = begun.starts_with(HTTP2_BEGINS);
+        let io = Io { stream: TokioIo::new(stream), begun, activity: activity.clone() };
+        if is_http2 {
+            let mut connection = Box::pin(http2(limits).serve_connection(io, service));
+            return converse(&mut connection, |c| c.graceful_shutdown(), &mut watch)
+                .await
+                .map(drop);
+        }
+        let mut connection = Box::pin(http1(limits).serve_connection(io, &service));
+        match converse(&mut connection, |c| c.graceful_shutdown(), &mut watch).await? {
+            End::Closed => return Ok(()),
+            End::Resting => {
+                let parts = Pin::into_inner(connection).into_parts();
+                (stream, begun) = (parts.io.stream.into_inner(), parts.read_buf);
+            }
+        }
+    }
+}
+
+/// How hyper's part of a connection ended.
+enum End {
+    Closed,
+    /// Nothing is under way, and the connection stays.
+    Resting,
+}
+
+/// Waits for the first bytes of a connection, or the first after a rest: as few as tell its version.
+/// None where it ends.
+async fn first_bytes(stream: &mut Stream, watch: &mut Watch<'_>) -> Result<Bytes, Refusal> {
+    let mut bytes = [0; HTTP2_BEGINS.len()];
+    let mut buffer = ReadBuf::new(&mut bytes);
+    poll_fn(|context| {
+        while HTTP2_BEGINS.starts_with(buffer.filled()) && buffer.remaining() > 0 {
+            let before = buffer.filled().len();
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                    watch.activity.unclaimed.store(true, Ordering::Relaxed);
+                }
+                Poll::Ready(_ended) => return Poll::Ready(Ok(Bytes::new())),
+                Poll::Pending if watch.should_drain(context) => {
+                    return Poll::Ready(Ok(Bytes::new()));
+                }
+                Poll::Pending => return watch.poll(context, true).map_ok(|_| Bytes::new()),
+            }
+        }
+        Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+    })
+    .await
+}
+
+/// Has hyper serve the connection, as long as the watch allows.
+async fn converse<C: Future<Output = hyper::Result<()>>>(
+    connection: &mut Pin<Box<C>>,
+    shut: impl Fn(Pin<&mut C>),
+    watch: &mut Watch<'_>,
+) -> Result<End, Refusal> {
+    poll_fn(|context| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
-                return Poll::Ready(quiet(result.err().and_then(|error| closed_by(&*error))));
+                let refusal = result.err().and_then(|error| closed_by(&error));
+                return Poll::Ready(refusal.map_or(Ok(End::Closed), Err));
             }
             if !watch.should_drain(context) {
-                return watch.poll(context).map(quiet);
+                return watch.poll(context, false);
             }
-            connection.as_mut().graceful_shutdown();
+            shut(connection.as_mut());
         }
     })
     .await
 }
 
-/// An end that is no refusal is nothing to report.
-fn quiet(refusal: Option<Refusal>) -> Result<(), Refusal> {
-    refusal.map_or(Ok(()), Err)
-}
-
-fn builder(limits: &config::Http) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn http1(limits: &config::Http) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         // A sender that has said all it wants to say still gets its answer, and hyper saves a read
@@ -129,9 +196,13 @@ fn builder(limits: &config::Http) -> Builder<TokioExecutor> {
         .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(limits.max_header_bytes + HEAD_SPARE);
+    builder
+}
+
+fn http2(limits: &config::Http) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     let header_list = u32::try_from(limits.max_header_bytes + HEAD_SPARE).unwrap_or(u32::MAX);
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(header_list)
         // What a stranger can make us hold before its key is looked at.
@@ -141,8 +212,7 @@ fn builder(limits: &config::Http) -> Builder<TokioExecutor> {
 }
 
 /// What hyper's error means; none for a connection that merely ended.
-fn closed_by(error: &(dyn Error + Send + Sync + 'static)) -> Option<Refusal> {
-    let error = error.downcast_ref::<hyper::Error>()?;
+fn closed_by(error: &hyper::Error) -> Option<Refusal> {
     if error.is_parse_too_large() {
         Some(Refusal::HeadTooLarge)
     } else if error.is_parse() {
@@ -163,6 +233,8 @@ struct Activity {
     stalled: AtomicBool,
     /// Pieces written, to tell a slow reader from one that stopped.
     written: AtomicU32,
+    /// Whether everything that was to be written is, and everything that has come is read.
+    is_even: AtomicBool,
     /// Whether there has been a request.
     used: AtomicBool,
     /// Over HTTP/2 bytes that belong to no request are housekeeping.
@@ -187,6 +259,11 @@ impl Activity {
         self.unclaimed.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed)
     }
 
+    /// Whether hyper can be given up until the next byte comes.
+    fn may_rest(&self) -> bool {
+        self.is_even.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed)
+    }
+
     fn phase(&self) -> Phase {
         if self.stalled.load(Ordering::Relaxed) {
             Phase::Stalled(self.written.load(Ordering::Relaxed))
@@ -206,6 +283,7 @@ struct Watch<'l> {
     limits: &'l config::Http,
     phase: Phase,
     since: Instant,
+    has_rested: bool,
     /// Never later than the deadline of the phase, unless the phase has none.
     timer: Pin<Box<Sleep>>,
     drain: &'l Drain,
@@ -228,6 +306,7 @@ impl<'l> Watch<'l> {
             activity,
             limits,
             since,
+            has_rested: false,
             timer: Box::pin(sleep_until(since + limits.header_timeout())),
             drain,
             drain_wake: Box::pin(drain.0.wake.notified()),
@@ -251,9 +330,9 @@ impl<'l> Watch<'l> {
         false
     }
 
-    /// Ready when the connection has stayed in its phase for too long, with the refusal that this
-    /// is, if it is one.
-    fn poll(&mut self, context: &mut Context) -> Poll<Option<Refusal>> {
+    /// Ready when the connection has stayed in its phase for long enough to rest, or for too long, with
+    /// the refusal that this is, if it is one.
+    fn poll(&mut self, context: &mut Context, rests: bool) -> Poll<Result<End, Refusal>> {
         let phase = self.activity.phase();
         if phase != self.phase {
             self.phase = phase;
@@ -261,14 +340,22 @@ impl<'l> Watch<'l> {
                 self.since = Instant::now();
             }
         }
-        let (allowed, refusal) = match phase {
+        let may_rest = !rests && self.activity.may_rest();
+        let (allowed, end) = match phase {
             Phase::Busy => return Poll::Pending,
-            Phase::Head if self.drain.has_begun() => (FIRST_WORD_TIMEOUT, None),
-            Phase::Head => (self.limits.header_timeout(), Some(Refusal::SlowHead)),
-            Phase::Idle => (self.limits.idle_timeout(), None),
-            Phase::Stalled(_) => (self.limits.answer_timeout(), Some(Refusal::SenderGone)),
+            Phase::Head if self.drain.has_begun() => (FIRST_WORD_TIMEOUT, Ok(End::Closed)),
+            Phase::Head => (self.limits.header_timeout(), Err(Refusal::SlowHead)),
+            // Many connections bring one click.
+            Phase::Idle if may_rest && !self.has_rested => (Duration::ZERO, Ok(End::Resting)),
+            Phase::Idle if may_rest => (REST_AFTER, Ok(End::Resting)),
+            Phase::Idle => (self.limits.idle_timeout(), Ok(End::Closed)),
+            Phase::Stalled(_) => (self.limits.answer_timeout(), Err(Refusal::SenderGone)),
         };
-        self.poll_deadline(context, allowed).map(|()| refusal)
+        if !allowed.is_zero() {
+            ready!(self.poll_deadline(context, allowed));
+        }
+        self.has_rested |= matches!(end, Ok(End::Resting));
+        Poll::Ready(end)
     }
 
     fn poll_deadline(&mut self, context: &mut Context, allowed: Duration) -> Poll<()> {
@@ -314,11 +401,14 @@ type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// The socket, with an eye on what passes.
 struct Io {
     stream: TokioIo<Stream>,
+    /// What was read of it already.
+    begun: Bytes,
     activity: Arc<Activity>,
 }
 
 impl Io {
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.is_even.store(false, Ordering::Relaxed);
         match &written {
             Poll::Pending => self.activity.stalled.store(true, Ordering::Relaxed),
             Poll::Ready(_) => {
@@ -334,12 +424,20 @@ impl hyper::rt::Read for Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context,
-        buffer: ReadBufCursor,
+        mut buffer: ReadBufCursor,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = if self.begun.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let count = self.begun.len().min(buffer.remaining());
+            buffer.put_slice(&self.begun.split_to(count));
+            Poll::Ready(Ok(()))
+        };
         if read.is_ready() {
             self.activity.unclaimed.store(true, Ordering::Relaxed);
         }
+        // hyper reads the next request when it has written the last answer.
+        self.activity.is_even.store(read.is_pending(), Ordering::Relaxed);
         read
     }
 }
