@@ -34,7 +34,7 @@
 //! | file | duty |
 //! | --- | --- |
 //! | `main.rs` | the process edge: arguments in, exit code out |
-//! | `cli.rs`, `cli/` | the subcommands; logging and signals of `serve` |
+//! | `cli.rs`, `cli/` | the subcommands; signals of `serve` |
 //! | `serve.rs` | builds the bridge, serves until told to stop, drains |
 //! | `reload.rs` | what follows its file without a restart |
 //! | `admin.rs` | the operator's listener: `/metrics`, `/livez`, `/readyz` |
@@ -45,6 +45,7 @@
 //! | `kafka.rs`, `kafka/` | the only place that names rdkafka |
 //! | `breaker.rs` | whether events may try Kafka directly |
 //! | `metrics.rs` | every metric |
+//! | `log.rs` | the log, which holds up nobody |
 //! | `health.rs` | started, able to hold clicks, draining |
 //! | `config.rs`, `config/` | the settings: typed, merged, checked |
 //! | `route.rs` | pure: path to webhook, event to record |
@@ -59,7 +60,7 @@
 //! reports is handed out on the first worker, a thread beside it sees to it that few records wait for
 //! nobody (`kafka/linger.rs`), and `kafka`'s keeper does what may block. One thread owns the spool's
 //! store, and one drains it. The operator's listener has its own thread, so that no load can blind the
-//! operator; one looks whether files have changed.
+//! operator; one looks whether files have changed, one writes the log.
 //!
 //! # Invariants, most of them absences
 //!
@@ -87,6 +88,7 @@ pub mod health;
 pub mod http;
 pub mod ingest;
 pub mod kafka;
+pub mod log;
 pub mod metrics;
 pub mod outcome;
 pub mod reload;

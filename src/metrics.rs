@@ -11,6 +11,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::log;
 use crate::outcome::Outcome;
 
 /// The value of the label `webhook` where a request has none: no such path, or not even HTTP.
@@ -43,6 +44,7 @@ pub struct Metrics {
     pub kafka_queue: IntGauge,
     pub kafka_brokers_up: IntGauge,
     pub producer_rebuilds: IntCounter,
+    log_lines_lost: IntCounter,
     pub spool: SpoolMetrics,
     pub breaker: BreakerMetrics,
     pub tls: TlsMetrics,
@@ -355,6 +357,11 @@ impl Metrics {
                 "hookbridge_kafka_brokers_up",
                 "Brokers that the Kafka client is connected to",
             )?,
+            log_lines_lost: counter(
+                &registry,
+                "hookbridge_log_lines_lost_total",
+                "Log lines that were lost because nobody read them in time",
+            )?,
             producer_rebuilds: counter(
                 &registry,
                 "hookbridge_kafka_producer_rebuilds_total",
@@ -422,6 +429,7 @@ impl Metrics {
     ///
     /// A metric that cannot be written.
     pub fn scrape(&self) -> prometheus::Result<Vec<u8>> {
+        self.log_lines_lost.inc_by(log::lost().saturating_sub(self.log_lines_lost.get()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::serve::{run_until_signal, start_logging};
+use super::serve::run_until_signal;
 use super::{Exit, fail, key};
 use crate::config::{Config, Secret};
 use crate::kafka::{DevelopmentBroker, Reader, Seen};
+use crate::log::Log;
 use crate::serve::Listeners;
 
 /// As many as docker-compose.yml gives the topic.
@@ -47,7 +48,7 @@ impl Dev {
         config.auth.api_key = Some(Secret::new(&api_key));
         // That one broker in memory keeps one copy is no news here.
         config.log.level = "info,hookbridge::kafka::keeper=error".into();
-        let _ = start_logging(&config.log);
+        let _log = Log::start(&config.log);
         for (topic, _) in config.topics() {
             let created = broker.create_topic(&topic, PARTITIONS);
             created.map_err(|error| error.to_string())?;

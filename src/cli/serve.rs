@@ -1,25 +1,21 @@
-//! `hookbridge serve`: logging, signals, runtime.
+//! `hookbridge serve`: signals, runtime.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt, reload};
 
 use super::{Exit, fail, report};
-use crate::config::{Config, Log, LogFormat};
+use crate::config::Config;
 use crate::kafka;
+use crate::log::Log;
 use crate::reload::Settings;
 use crate::serve::{Listeners, StartError, run};
 
 /// Runs the bridge; its log level follows the settings' file, if they are from one.
 pub fn serve(config: Config, file: Option<PathBuf>) -> Exit {
-    let set_log_level = start_logging(&config.log);
-    let settings = file.map(|file| Settings { file, set_log_level: Box::new(set_log_level) });
+    let log = Log::start(&config.log);
+    let settings = file.map(|file| Settings { file, set_log_level: Box::new(log.level()) });
     let (version, client) = (env!("CARGO_PKG_VERSION"), kafka::client_version());
     info!(version, librdkafka = client, "Starting.");
     match Listeners::bind(&config) {
@@ -74,28 +70,5 @@ impl Signals {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
         }
-    }
-}
-
-/// Log lines go to standard error: text for people, JSON for machines. What it gives back sets another
-/// level.
-pub fn start_logging(log: &Log) -> impl Fn(&str) + Send + use<> {
-    let is_text = match log.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let levels: Targets = log.level.parse().unwrap_or_default();
-    let (levels, in_force) = reload::Layer::new(levels);
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines = if is_text {
-        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
-    } else {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-    };
-    // A second bridge in one process, as tests have it, logs like the first.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
-    move |level| {
-        let _ = in_force.reload(level.parse::<Targets>().unwrap_or_default());
     }
 }

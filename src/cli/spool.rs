@@ -10,13 +10,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{Timestamp, Unit};
 use tokio::time::Instant;
 
-use super::serve::{signals, start_logging};
+use super::serve::signals;
 use super::{Exit, fail, report};
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::delivery::{self, Backlog};
 use crate::health::Health;
 use crate::kafka::Kafka;
+use crate::log::Log;
 use crate::serve::{self, StartError};
 use crate::spool::{self, Contents};
 
@@ -100,7 +101,7 @@ fn drain(config: Config) -> Exit {
         Ok(_) | Err(spool::StoreError::Damaged(_)) => {}
         Err(error) => return fail(format!("{}: {error}", config.spool.dir.display())),
     }
-    let _ = start_logging(&config.log);
+    let _log = Log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let drained = match runtime {
         Ok(runtime) => runtime.block_on(drain_until_empty(&config)),

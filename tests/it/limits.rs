@@ -241,3 +241,27 @@ async fn no_file_descriptors() {
     let complaints = log.matches("No connection can be accepted").count();
     assert!(complaints <= seconds + 1, "{complaints} complaints in {seconds} s: {log}");
 }
+
+/// A log that nobody reads holds up no click; what does not fit is lost, and counted.
+#[tokio::test]
+async fn log_that_nobody_reads() {
+    let broker = Broker::embedded();
+    let config = config(&broker);
+    broker.create_topic(&config.webhook[0].topic, 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("log");
+    let first = format!("mkfifo {pipe} && exec 2<> {pipe}", pipe = pipe.display());
+    let serve = Serve::launch(&config, folder.path(), &first);
+    until("ready", async || serve.is_ready().await).await;
+    until("lines are lost", async || {
+        // Each is a line.
+        let mut raw = Raw::connect(serve.http);
+        let request = "GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n";
+        raw.send(request.repeat(1_000));
+        raw.read_until("404 Not Found", 1_000);
+        serve.metric("hookbridge_log_lines_lost_total").await > 0.0
+    })
+    .await;
+    assert_eq!(serve.post(click("7")).send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(serve.stop().0, 0);
+}

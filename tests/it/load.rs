@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::brokers::variable;
-use crate::support::{KEY, PATIENCE, until};
+use crate::support::{KEY, PATIENCE, POLL_INTERVAL};
 
 /// Senders, each with campaigns of its own: it waits for each answer, so that its clicks arrive in
 /// the order of their numbers.
@@ -71,6 +71,8 @@ pub struct Aim {
     pub url: Mutex<String>,
     stopped: AtomicBool,
     answered: AtomicUsize,
+    /// Answered otherwise, or not at all.
+    failed: AtomicUsize,
 }
 
 pub struct Load {
@@ -87,8 +89,8 @@ impl Load {
     /// The same over such connections.
     pub fn start_over(connections: Connections, url: &str, rate: usize, name: &str) -> Load {
         let url = Mutex::new(url.to_owned());
-        let (stopped, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let aim = Arc::new(Aim { url, stopped, answered });
+        let (answered, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let aim = Arc::new(Aim { url, stopped: AtomicBool::new(false), answered, failed });
         let pause = Duration::from_secs(1) * SENDERS as u32 / rate as u32;
         let senders = (0..SENDERS)
             .map(|sender| format!("{name}-{sender}"))
@@ -104,7 +106,16 @@ impl Load {
     /// Waits until so many more clicks have been.
     pub async fn more(&self, clicks: usize) {
         let before = self.held();
-        until("more clicks", async || self.held() >= before + clicks).await;
+        let deadline = Instant::now() + PATIENCE;
+        while self.held() < before + clicks {
+            let failed = self.aim.failed.load(Ordering::Relaxed);
+            assert!(
+                Instant::now() < deadline,
+                "{} of {clicks} more clicks were held; {failed} failed since the start",
+                self.held() - before
+            );
+            sleep(POLL_INTERVAL).await;
+        }
     }
 
     pub async fn stop(self) -> Book {
@@ -146,10 +157,14 @@ async fn send(connections: Connections, name: String, pause: Duration, aim: Arc<
                     aim.answered.fetch_add(1, Ordering::Relaxed);
                     book.held.push((campaign.clone(), number));
                 }
-                Ok(answer) => *book.refused.entry(answer.status()).or_default() += 1,
+                Ok(answer) => {
+                    aim.failed.fetch_add(1, Ordering::Relaxed);
+                    *book.refused.entry(answer.status()).or_default() += 1;
+                }
                 Err(_) => {
+                    aim.failed.fetch_add(1, Ordering::Relaxed);
                     book.unanswered += 1;
-                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                    sleep(RECONNECT_PAUSE).await;
                 }
             }
         }

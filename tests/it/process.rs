@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, channel};
 
 use hookbridge::config::Config;
 use reqwest::RequestBuilder;
@@ -72,6 +72,9 @@ pub fn listen_on_free_ports(config: &mut Config, address: [u8; 4]) {
     let [http, admin] = sockets.map(|socket| socket.local_addr().unwrap());
     (config.http.listen, config.admin.listen) = (http, admin);
 }
+
+/// So many lines of its log are shown where a test fails.
+const LAST_LINES: usize = 40;
 
 /// `hookbridge serve` with its log.
 pub struct Serve {
@@ -168,7 +171,7 @@ impl Serve {
     pub fn end(mut self) -> (i32, String) {
         let code = self.process.end();
         self.log.extend(self.lines.iter().flat_map(|line| [line, "\n".into()]));
-        (code, self.log)
+        (code, std::mem::take(&mut self.log))
     }
 
     pub fn stop(self) -> (i32, String) {
@@ -177,10 +180,21 @@ impl Serve {
     }
 }
 
+impl Drop for Serve {
+    /// What it said last, where a test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.log.extend(self.lines.try_iter().flat_map(|line| [line, "\n".into()]));
+            let lines: Vec<_> = self.log.lines().rev().take(LAST_LINES).collect();
+            lines.iter().rev().for_each(|line| println!("{line}"));
+        }
+    }
+}
+
 /// The lines that a program prints, as they come, for a reader that does not wait for ever.
 pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
-    // More than any test's program prints; beyond that the program would wait.
-    let (sender, receiver) = sync_channel(100_000);
+    // Without a bound, or a program that says much would wait to be read.
+    let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             if sender.send(line).is_err() {

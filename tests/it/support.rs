@@ -23,6 +23,8 @@ pub const KEY: &str = "a-test-key";
 /// The longest that anything in a test may take; what is waited for is waited for by polling it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A documented body, or one of our own.
 pub fn fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -235,7 +237,7 @@ pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !check().await {
         assert!(Instant::now() < deadline, "still not: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
