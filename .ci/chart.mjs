@@ -60,8 +60,14 @@ function wiring(objects) {
   }
   for (const { spec } of of(objects, "PodDisruptionBudget"))
     contains(labels, spec.selector.matchLabels);
-  for (const { spec } of of(objects, "NetworkPolicy"))
+  const { otlp_endpoint } = settings(objects).tracing;
+  for (const { spec } of of(objects, "NetworkPolicy")) {
     contains(labels, spec.podSelector.matchLabels);
+    // Kafka and DNS; then the collector, if there is one; then what values add.
+    const [collector] = spec.egress.slice(2);
+    const expected = otlp_endpoint && Number(new URL(otlp_endpoint).port || 80);
+    assert.equal(collector?.ports[0].port ?? "", expected);
+  }
   for (const { spec } of of(objects, "HorizontalPodAutoscaler")) {
     assert.equal(spec.scaleTargetRef.name, set.metadata.name);
     assert.equal(set.spec.replicas, undefined, "the autoscaler sets the replicas");

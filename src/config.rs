@@ -60,6 +60,7 @@ pub struct Config {
     pub spool: Spool,
     pub auth: Auth,
     pub log: Log,
+    pub tracing: Tracing,
     pub webhook: Vec<Webhook>,
 }
 
@@ -279,6 +280,22 @@ impl Default for Log {
     }
 }
 
+/// Spans for a collector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tracing {
+    /// Where spans go, in OTLP over HTTP; empty: nowhere, and none are made.
+    pub otlp_endpoint: String,
+    /// Of the requests without a `traceparent`, the share that is traced: from 0 to 1.
+    pub sample_ratio: f64,
+}
+
+impl Default for Tracing {
+    fn default() -> Tracing {
+        Tracing { otlp_endpoint: String::new(), sample_ratio: 0.01 }
+    }
+}
+
 /// One webhook: data, not code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Webhook {
@@ -380,6 +397,7 @@ impl Default for Config {
             spool: Spool::default(),
             auth: Auth::default(),
             log: Log::default(),
+            tracing: Tracing::default(),
             webhook: vec![Webhook {
                 name: "email-marketing-click".into(),
                 path: "/webhooks/email-marketing/click".into(),

@@ -5,8 +5,10 @@
 //! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
 //! - `tls.rs`: the handshake before it, where TLS is configured.
 //! - `body.rs`: the bounded read of a body, and the budget that all requests share.
+//! - `ask.rs`: one request to another server.
 
 mod accept;
+mod ask;
 mod body;
 mod connection;
 mod tls;
@@ -19,6 +21,7 @@ use http_body_util::Full;
 use tokio::sync::Notify;
 
 pub use accept::{Gate, Socket};
+pub use ask::ask;
 pub use body::{Admission, Slot, read_body};
 pub use connection::{Handler, Peer, serve};
 pub use tls::{Pair, Tls};

@@ -23,6 +23,7 @@ use crate::http::{self, Admission, Handler, Pair, Peer, Response, Tls};
 use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
 use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
+use crate::trace::{Span, Tracer};
 
 /// What a refused sender is told to wait before it tries again.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -42,6 +43,8 @@ pub struct Rules {
     pub tls: Option<Tls>,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
+    /// None: requests are not traced.
+    pub tracer: Option<Tracer>,
 }
 
 impl Rules {
@@ -56,7 +59,9 @@ impl Rules {
         let (webhooks, keys) = (config.webhooks()?, ArcSwap::default());
         let tls = config.http.tls.as_ref().map(Pair::read).transpose()?;
         let tls = tls.map(|pair| Tls::new(pair, metrics.tls.clone()));
-        let rules = Rules { webhooks, keys, limits: config.http.clone(), tls, health, metrics };
+        let tracer = Tracer::start(config);
+        let limits = config.http.clone();
+        let rules = Rules { webhooks, keys, limits, tls, health, metrics, tracer };
         rules.set_keys(config.callers()?);
         Ok(rules)
     }
@@ -86,10 +91,13 @@ impl Ingest {
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
         let caller = self.authenticate(&head.headers, webhook, received, account)?;
+        // Not before it is known who calls: a stranger's `traceparent` would fill the collector.
+        let parent = route::trace_parent(&head.headers);
+        account.span = self.rules.tracer.as_ref().and_then(|tracer| tracer.begin(webhook, parent));
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
         let deadline = Instant::now() + self.rules.limits.answer_timeout();
-        let trace = route::trace_parent(&head.headers);
+        let trace = account.span.as_deref().map_or(parent, |span| Some(span.traceparent()));
         let record = match webhook.shape.decode(&body) {
             Ok(event) => route::record(webhook, &caller, event, &body, trace, received),
             Err(why) if webhook.rejects_invalid => return Err(why),
@@ -215,6 +223,7 @@ struct Account<'r> {
     webhook: Option<usize>,
     /// The name of the caller, or of the key that may not be used so.
     caller: Option<Arc<str>>,
+    span: Option<Box<Span>>,
     /// Why the body is kept as a dead letter, if it is.
     kept: Option<Refusal>,
     is_closed: bool,
@@ -223,8 +232,8 @@ struct Account<'r> {
 impl<'r> Account<'r> {
     fn open(rules: &'r Rules, peer: Peer) -> Account<'r> {
         let started = Instant::now();
-        let (webhook, caller, kept) = (None, None, None);
-        Account { rules, peer, started, webhook, caller, kept, is_closed: false }
+        let (webhook, caller, span, kept) = (None, None, None, None);
+        Account { rules, peer, started, webhook, caller, span, kept, is_closed: false }
     }
 
     fn close(&mut self, result: Result<Held, &Rejection>) {
@@ -232,6 +241,9 @@ impl<'r> Account<'r> {
         let took = self.started.elapsed();
         let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), Outcome::Held);
         self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
+        if let (Some(span), Some(webhook)) = (self.span.take(), self.webhook) {
+            span.end(&self.rules.webhooks[webhook], outcome);
+        }
         match result {
             Ok(_) => self.count_dead_letter(),
             Err(rejection) => {

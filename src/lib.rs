@@ -39,6 +39,7 @@
 //! | `reload.rs` | what follows its file without a restart |
 //! | `admin.rs` | the operator's listener: `/metrics`, `/livez`, `/readyz` |
 //! | `ingest.rs` | the path of a request; the one place that counts, logs and answers |
+//! | `trace.rs` | spans and their export; the only place that names OpenTelemetry |
 //! | `http.rs`, `http/` | HTTP without knowledge of webhooks: accept, limits, timers, bounded read |
 //! | `delivery.rs`, `delivery/` | what "hold" means; the drain from the spool to Kafka |
 //! | `spool.rs`, `spool/` | the durable queue on disk; the only place that names redb |
@@ -60,7 +61,8 @@
 //! reports is handed out on the first worker, a thread beside it sees to it that few records wait for
 //! nobody (`kafka/linger.rs`), and `kafka`'s keeper does what may block. One thread owns the spool's
 //! store, and one drains it. The operator's listener has its own thread, so that no load can blind the
-//! operator; one looks whether files have changed, one writes the log.
+//! operator; one looks whether files have changed, one writes the log. Where requests are traced, one
+//! sends the spans to the collector.
 //!
 //! # Invariants, most of them absences
 //!
@@ -70,8 +72,9 @@
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
 //! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb, none but those of
-//!   `http/` rustls; none but those of `config/` and `spool/` works with files, and only
-//!   `config/load.rs` reads the environment; none but `metrics.rs` makes a metric.
+//!   `http/` rustls, none but `trace.rs` OpenTelemetry (which reads variables of its own, `OTEL_...`);
+//!   none but those of `config/` and `spool/` works with files, and only `config/load.rs` reads the
+//!   environment; none but `metrics.rs` makes a metric.
 //! - No `unsafe` but in `kafka/client.rs`.
 //! - `route`, `event`, `auth` and `outcome` have no async, no clock, no I/O and no logging.
 //!
@@ -95,3 +98,4 @@ pub mod reload;
 pub mod route;
 pub mod serve;
 pub mod spool;
+pub mod trace;

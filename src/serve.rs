@@ -198,6 +198,9 @@ pub async fn run(
             Drained { cut_off, unacknowledged: close(kafka, deadline).await, spooled: 0 }
         }
     };
+    if let Some(tracer) = &rules.tracer {
+        tracer.close(deadline).await;
+    }
     drained.log();
     if let Some(reload) = reload {
         reload.stop();

@@ -3,13 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::{Exit, fail};
+use crate::http;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -18,10 +16,8 @@ pub fn ask(admin: SocketAddr) -> Exit {
         ip if ip.is_unspecified() => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), admin.port()),
         _ => admin,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answer = runtime.map_err(Into::into).and_then(|runtime| {
-        runtime.block_on(async { tokio::time::timeout(TIMEOUT, readiness(address)).await? })
-    });
+    let request = Request::get(format!("http://{address}/readyz")).body(Full::default());
+    let answer = request.map_err(Into::into).and_then(|request| http::ask(request, TIMEOUT));
     match answer {
         Ok(status) if status.is_success() => {
             println!("ready");
@@ -29,18 +25,5 @@ pub fn ask(admin: SocketAddr) -> Exit {
         }
         Ok(status) => fail(format!("not ready: {address} answers {status}")),
         Err(error) => fail(format!("{address} does not answer: {error}")),
-    }
-}
-
-async fn readiness(
-    address: SocketAddr,
-) -> Result<hyper::StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/readyz").header("host", "localhost").body(Empty::<Bytes>::new())?;
-    tokio::select! {
-        answer = sender.send_request(request) => Ok(answer?.status()),
-        ended = connection => Err(ended.err().map_or("the connection was closed".into(), Into::into)),
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use hyper::Uri;
+
 use crate::auth::parse_hash;
 use crate::event::{Pointer, parse_offset};
 
-use super::{API_KEY, Config, NamedKey, Problem, Tls};
+use super::{API_KEY, Config, NamedKey, Problem, Tls, Tracing};
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
 /// looks about once a second (measured: up to 1.06 s late).
@@ -31,6 +33,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     kafka(config, &mut problems);
     spool(config, &mut problems);
     keys(config, &mut problems);
+    tracing(config, &mut problems);
     webhooks(config, &mut problems);
     let is_level = |level: &str| level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     let levels = config.log.level.split(',').map(|part| part.rsplit('=').next().unwrap_or(part));
@@ -158,6 +161,27 @@ fn terms(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) 
     problems.expect(is_for_one, place, "webhooks must name one, or be left out for all");
     let is_for_one = key.networks.as_ref().is_none_or(|networks| !networks.is_empty());
     problems.expect(is_for_one, place, "networks must name one, or be left out for any");
+}
+
+fn tracing(config: &Config, problems: &mut Problems) {
+    let Tracing { otlp_endpoint, sample_ratio } = &config.tracing;
+    let is_endpoint = |uri: Uri| {
+        uri.scheme_str() == Some("http")
+            && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
+            && uri.query().is_none()
+            && !uri.path().trim_end_matches('/').ends_with("/v1/traces")
+    };
+    problems.expect(
+        otlp_endpoint.is_empty() || otlp_endpoint.parse().is_ok_and(is_endpoint),
+        "tracing.otlp_endpoint",
+        "must be http://host:port of a collector that takes OTLP over HTTP (port 4318 as a rule), \
+         without /v1/traces; for one behind TLS run a collector beside the bridge",
+    );
+    problems.expect(
+        (0.0..=1.0).contains(sample_ratio),
+        "tracing.sample_ratio",
+        format!("must be from 0 to 1 (it is {sample_ratio})"),
+    );
 }
 
 fn webhooks(config: &Config, problems: &mut Problems) {

@@ -84,7 +84,7 @@ fn every_problem_is_reported_at_once() {
         &[
             (
                 "nonsense",
-                "no such setting; known here: admin, auth, http, kafka, log, spool, webhook",
+                "no such setting; known here: admin, auth, http, kafka, log, spool, tracing, webhook",
             ),
             ("http.listen", "socket address"),
             ("http.max_body_bytes", "many"),
@@ -278,6 +278,33 @@ fn secrets_do_not_print() {
             assert!(!printed.contains(secret), "{printed}");
         }
         assert!(printed.contains("user"), "{printed}");
+    }
+}
+
+#[test]
+fn tracing_is_checked() {
+    let with = |endpoint: &str, ratio: &str| {
+        format!("{KEYS}[tracing]\notlp_endpoint = \"{endpoint}\"\nsample_ratio = {ratio}\n")
+    };
+    for endpoint in ["", "http://collector:4318", "http://[::1]:4318/", "http://gate/prefix"] {
+        for ratio in ["0", "0.5", "1"] {
+            check_problems(&with(endpoint, ratio), &[], &[]);
+        }
+    }
+    for endpoint in [
+        "collector:4318",
+        "https://collector:4318",
+        "grpc://collector:4317",
+        "http://",
+        "http://user:word@collector:4318",
+        "http://collector:4318/v1/traces",
+        "http://collector:4318?x=y",
+    ] {
+        let expected = [("tracing.otlp_endpoint", "http://host:port")];
+        check_problems(&with(endpoint, "1"), &[], &expected);
+    }
+    for ratio in ["-0.1", "1.5", "nan"] {
+        check_problems(&with("", ratio), &[], &[("tracing.sample_ratio", "from 0 to 1")]);
     }
 }
 

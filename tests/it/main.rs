@@ -44,6 +44,8 @@ mod rolling;
 mod security;
 /// SIGTERM and the drain.
 mod shutdown;
+/// Spans, as a collector gets them.
+mod spans;
 /// What Kafka cannot take now: held on disk, delivered later, in order.
 mod spool;
 /// The architecture's rules, read off the source.

@@ -49,6 +49,7 @@
 {{- end }}
 {{- $sections := "HOOKBRIDGE__(HTTP|ADMIN|SPOOL|WEBHOOK)__" }}
 {{- $single := "HOOKBRIDGE__KAFKA__(BROKERS|ACK_TIMEOUT_MS)$|HOOKBRIDGE__AUTH__KEYS_FILE$" }}
+{{- $single = printf "%s|HOOKBRIDGE__TRACING__OTLP_ENDPOINT$" $single }}
 {{- range .Values.extraEnv }}
 {{- if regexMatch (printf "^(%s|%s|HOOKBRIDGE_CONFIG$)" $sections $single) (upper .name) }}
 {{- fail (printf

@@ -45,7 +45,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Numbers of values are floats, which TOML would show; those of the bridge are integers. */}}
+{{/* Numbers of values are floats, and would show as such: whole ones are integers to the bridge. */}}
 {{- define "hookbridge.tomlValue" -}}
 {{- if kindIs "string" . }}
 {{- toRawJson . }}
@@ -57,7 +57,9 @@
 {{- $items = append $items (include "hookbridge.tomlValue" .) }}
 {{- end }}
 {{- printf "[%s]" (join ", " $items) }}
-{{- else }}
+{{- else if eq (float64 .) (int64 . | float64) }}
 {{- int64 . }}
+{{- else }}
+{{- toJson . }}
 {{- end }}
 {{- end }}
