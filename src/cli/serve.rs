@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -93,6 +93,11 @@ pub fn start_logging(log: &Log) -> impl Fn(&str) + Send + use<> {
     } else {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     };
+    // A panic's own text may quote a body.
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        error!(location, "A panic; what it was working on has failed.");
+    }));
     // A second bridge in one process, as tests have it, logs like the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
     move |level| {

@@ -9,21 +9,23 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::rt::ReadBufCursor;
+use hyper::rt::{Executor, ReadBufCursor};
 use hyper::service::service_fn;
 use hyper::{Request, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
@@ -39,6 +41,12 @@ const HEAD_SPARE: usize = 16 << 10;
 /// hyper answers 431 by itself beyond this many headers; `http.max_headers` may not be more.
 const HEADERS_MAX: usize = 100;
 
+/// How often a connection may read before others have their turn.
+const READS_MAX: u32 = 2;
+
+/// Requests that a connection of HTTP/2 may have at once.
+const STREAMS_MAX: u32 = 100;
+
 /// While draining, how long a connection may take to begin its first request, from its acceptance.
 pub(super) const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -49,6 +57,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
         peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response> + Send;
+
+    /// The answer where `handle` panicked.
+    fn panicked(&self) -> Response;
 }
 
 /// Who is at the other end of a connection.
@@ -88,18 +99,26 @@ pub async fn serve<H: Handler>(
     let io = Io { stream: TokioIo::new(stream), activity: activity.clone() };
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let in_hand = InHand::new(requests.clone(), request.version() == Version::HTTP_2);
+        let is_http2 = request.version() == Version::HTTP_2;
+        // Over HTTP/2 each has a task of its own.
+        let is_in_turn = is_http2 || !requests.had_its_request.swap(true, Ordering::Relaxed);
+        let in_hand = InHand::new(requests.clone(), is_http2);
         let (handler, peer) = (handler.clone(), peer.clone());
         async move {
-            let response = handler.handle(peer, request).await;
+            if !is_in_turn {
+                yield_now().await;
+            }
+            let response = unless_it_panics(handler.handle(peer, request)).await;
+            let response = response.unwrap_or_else(|| handler.panicked());
             drop(in_hand);
             Ok::<Response, Infallible>(response)
         }
     });
     let builder = builder(limits);
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let mut connection = pin!(builder.serve_connection(io, service));
     let mut watch = Watch::new(activity, limits, drain);
     std::future::poll_fn(|context| {
+        watch.activity.begin_turn();
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
                 return Poll::Ready(quiet(result.err().and_then(|error| closed_by(&*error))));
@@ -113,13 +132,41 @@ pub async fn serve<H: Handler>(
     .await
 }
 
+/// What comes of a request; none if it panics, which is then over for this request alone: what requests
+/// share is atomic, or behind a lock that does not mind.
+async fn unless_it_panics<T>(request: impl Future<Output = T>) -> Option<T> {
+    let mut request = pin!(request);
+    let poll = |context: &mut Context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |poll| poll.map(Some))
+    };
+    std::future::poll_fn(poll).await
+}
+
+/// Runs the requests of HTTP/2. Each has deadlines of its own, but for its answer, which waits for as
+/// long as the sender makes no room for it; so all of it has one, too.
+#[derive(Clone)]
+struct Streams {
+    timeout: Duration,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(timeout(self.timeout, stream));
+    }
+}
+
 /// An end that is no refusal is nothing to report.
 fn quiet(refusal: Option<Refusal>) -> Result<(), Refusal> {
     refusal.map_or(Ok(()), Err)
 }
 
-fn builder(limits: &config::Http) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(limits: &config::Http) -> Builder<Streams> {
+    let answered = limits.body_timeout() + limits.answer_timeout();
+    let mut builder = Builder::new(Streams { timeout: answered + limits.answer_timeout() });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -134,6 +181,7 @@ fn builder(limits: &config::Http) -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(header_list)
+        .max_concurrent_streams(STREAMS_MAX)
         // What a stranger can make us hold before its key is looked at.
         .initial_stream_window_size(64 << 10)
         .initial_connection_window_size(256 << 10);
@@ -145,11 +193,17 @@ fn closed_by(error: &(dyn Error + Send + Sync + 'static)) -> Option<Refusal> {
     let error = error.downcast_ref::<hyper::Error>()?;
     if error.is_parse_too_large() {
         Some(Refusal::HeadTooLarge)
-    } else if error.is_parse() {
+    } else if error.is_parse() || error.is_incomplete_message() || is_http2_broken(error) {
         Some(Refusal::NotHttp)
     } else {
         None
     }
+}
+
+/// Whether the sender broke the rules of HTTP/2, and we ended the connection for it.
+fn is_http2_broken(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(h2::Error::is_library)
 }
 
 /// What the connection does, as its two ends see it: the socket below hyper, the requests above.
@@ -167,6 +221,12 @@ struct Activity {
     used: AtomicBool,
     /// Over HTTP/2 bytes that belong to no request are housekeeping.
     is_http2: AtomicBool,
+    /// Whether there has been a request in this turn of the connection's task. A sender that sends
+    /// without end, and perhaps without reading, is always ready: each turn is for little, so that
+    /// the other connections of the thread wait for little.
+    had_its_request: AtomicBool,
+    /// How often it has read in this turn.
+    reads: AtomicU32,
 }
 
 /// What a connection is waiting for.
@@ -183,6 +243,11 @@ enum Phase {
 }
 
 impl Activity {
+    fn begin_turn(&self) {
+        self.had_its_request.store(false, Ordering::Relaxed);
+        self.reads.store(0, Ordering::Relaxed);
+    }
+
     fn has_begun_a_head(&self) -> bool {
         self.unclaimed.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed)
     }
@@ -336,8 +401,13 @@ impl hyper::rt::Read for Io {
         context: &mut Context,
         buffer: ReadBufCursor,
     ) -> Poll<io::Result<()>> {
+        if self.activity.reads.load(Ordering::Relaxed) >= READS_MAX {
+            // Its first poll has this task polled again when the others have been.
+            return pin!(yield_now()).poll(context).map(Ok);
+        }
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() {
+            self.activity.reads.fetch_add(1, Ordering::Relaxed);
             self.activity.unclaimed.store(true, Ordering::Relaxed);
         }
         read
@@ -376,5 +446,67 @@ impl hyper::rt::Write for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::StatusCode;
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::Gate;
+    use super::*;
+    use crate::metrics::ConnectionMetrics;
+
+    /// Panics at one path, after it has waited.
+    #[derive(Clone)]
+    struct Clumsy;
+
+    impl Handler for Clumsy {
+        async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response {
+            tokio::task::yield_now().await;
+            assert_ne!(request.uri().path(), "/stumble", "as it should");
+            Response::new(Full::new(Bytes::from_static(b"upright")))
+        }
+
+        fn panicked(&self) -> Response {
+            let mut response = Response::new(Full::new(Bytes::from_static(b"fallen")));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_request_alone() {
+        let limits = config::Http::default();
+        let metrics = ConnectionMetrics::new(&Registry::new()).expect("metrics");
+        let gate = Gate::new(&limits, metrics);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let ask = async {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let lines = "host: t\r\nconnection: ";
+            let stumble = format!("GET /stumble HTTP/1.1\r\n{lines}keep-alive\r\n\r\n");
+            let walk = format!("GET / HTTP/1.1\r\n{lines}close\r\n\r\n");
+            stream.write_all((stumble + &walk).as_bytes()).await.expect("written");
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.expect("answers");
+            answers
+        };
+        let answer = async {
+            let socket = gate.accept(&listener).await;
+            serve(socket, Clumsy, &limits, &Drain::default(), None).await
+        };
+        let (answers, served) = tokio::join!(ask, answer);
+        assert_eq!(served, Ok(()));
+        let [_, fallen, upright] = answers.split("HTTP/1.1 ").collect::<Vec<_>>()[..] else {
+            panic!("two answers: {answers}");
+        };
+        assert!(fallen.starts_with("500") && fallen.ends_with("fallen"), "{fallen}");
+        assert!(upright.starts_with("200") && upright.ends_with("upright"), "{upright}");
     }
 }

@@ -207,7 +207,7 @@ async fn answers_that_nobody_reads() {
     let flood = std::thread::spawn(move || {
         // Written until the kernel takes no more, because the other side stopped reading.
         let mut raw = raw;
-        while raw.try_send(&"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100)) {}
+        while raw.try_send("GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100)) {}
     });
     until("let go", async || bridge.strangers("abandoned").await == 1.0).await;
     flood.join().unwrap();

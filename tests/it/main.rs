@@ -5,6 +5,7 @@
 
 mod brokers;
 mod found;
+mod frames;
 mod haproxy;
 mod load;
 mod process;
@@ -14,6 +15,8 @@ mod support;
 mod accepts;
 /// The subcommands and their exit codes, on the built program.
 mod cli;
+/// Compressed bodies.
+mod coding;
 /// Files, variables, problems.
 mod config;
 /// A disk that fails, fills up, or comes back damaged.
@@ -42,6 +45,8 @@ mod rejects;
 mod rolling;
 /// TLS, passwords and rights.
 mod security;
+/// More than a sender's share.
+mod shares;
 /// SIGTERM and the drain.
 mod shutdown;
 /// What Kafka cannot take now: held on disk, delivered later, in order.
@@ -50,3 +55,5 @@ mod spool;
 mod tidy;
 /// TLS on the listener: versions, pairs that change, client certificates.
 mod tls;
+/// HTTP byte for byte: a table of what senders may say, and what comes of it.
+mod wire;
