@@ -13,6 +13,8 @@ mod support;
 
 /// What goes in and what comes out.
 mod accepts;
+/// Senders that mean no good, beside one that does.
+mod attacks;
 /// The subcommands and their exit codes, on the built program.
 mod cli;
 /// Compressed bodies.
