@@ -112,6 +112,10 @@ impl Handler for Routes {
             _ => text(StatusCode::NOT_FOUND, "/metrics, /livez, /readyz\n"),
         }
     }
+
+    fn panicked(&self) -> Response {
+        text(StatusCode::INTERNAL_SERVER_ERROR, "a panic; the log says where\n")
+    }
 }
 
 impl Routes {

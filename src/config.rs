@@ -79,7 +79,13 @@ pub struct Http {
     pub max_bytes_in_flight: usize,
     pub max_headers: usize,
     pub max_header_bytes: usize,
+    /// Also of an unpacked body.
     pub max_body_bytes: usize,
+    /// Requests a second; 0 is no limit, here and below.
+    pub max_rate_per_address: u32,
+    pub max_rate_per_key: u32,
+    /// Requests a second without a valid key.
+    pub max_failure_rate_per_address: u32,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
     /// How long a connection may stay open between requests.
@@ -431,6 +437,9 @@ impl Default for Http {
             max_headers: 64,
             max_header_bytes: 16 << 10,
             max_body_bytes: 1 << 20,
+            max_rate_per_address: 0,
+            max_rate_per_key: 0,
+            max_failure_rate_per_address: 100,
             header_timeout_ms: 5_000,
             body_timeout_ms: 5_000,
             // Longer than the 60 s of the usual balancers: whoever closes an idle connection

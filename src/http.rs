@@ -4,13 +4,17 @@
 //! - `accept.rs`: from the listener to a [`Socket`], within the connection limits.
 //! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
 //! - `tls.rs`: the handshake before it, where TLS is configured.
+//! - `head.rs`: what hyper lets pass in a head and the bridge does not.
 //! - `body.rs`: the bounded read of a body, and the budget that all requests share.
+//! - `coding.rs`: bodies that come compressed.
 //! - `ask.rs`: one request to another server.
 
 mod accept;
 mod ask;
 mod body;
+mod coding;
 mod connection;
+mod head;
 mod tls;
 
 use std::sync::Arc;
@@ -23,7 +27,9 @@ use tokio::sync::Notify;
 pub use accept::{Gate, Socket};
 pub use ask::ask;
 pub use body::{Admission, Slot, read_body};
+pub use coding::{CODINGS, Coding};
 pub use connection::{Handler, Peer, serve};
+pub use head::check_head;
 pub use tls::{Pair, Tls};
 
 /// An answer: always small, always in one piece.

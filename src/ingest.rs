@@ -1,5 +1,9 @@
 //! The path of a request: the one function that takes it through every step, top to bottom, and the
 //! one place that counts, logs and answers what came of it.
+//!
+//! `ingest/fair.rs` says what each sender may have of it.
+
+mod fair;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +12,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Version};
 use jiff::Timestamp;
@@ -19,14 +23,18 @@ use crate::auth::{Caller, Keys};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::health::Health;
-use crate::http::{self, Admission, Handler, Pair, Peer, Response, Tls};
+use crate::http::{self, Admission, Coding, Handler, Pair, Peer, Response, Tls};
 use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
 use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
 use crate::trace::{Span, Tracer};
+use fair::Fair;
 
 /// What a refused sender is told to wait before it tries again.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// The same for one that sends more than its share, which is one of a second.
+const RETRY_NEXT_SECOND: HeaderValue = HeaderValue::from_static("1");
 
 /// Serves requests on one worker thread.
 pub struct Ingest {
@@ -40,6 +48,7 @@ pub struct Rules {
     pub webhooks: Vec<Webhook>,
     pub keys: ArcSwap<Keys>,
     pub limits: config::Http,
+    fair: Fair,
     pub tls: Option<Tls>,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
@@ -59,9 +68,9 @@ impl Rules {
         let (webhooks, keys) = (config.webhooks()?, ArcSwap::default());
         let tls = config.http.tls.as_ref().map(Pair::read).transpose()?;
         let tls = tls.map(|pair| Tls::new(pair, metrics.tls.clone()));
-        let tracer = Tracer::start(config);
-        let limits = config.http.clone();
-        let rules = Rules { webhooks, keys, limits, tls, health, metrics, tracer };
+        let (tracer, limits) = (Tracer::start(config), config.http.clone());
+        let fair = Fair::new(&limits, metrics.log_lines_left_out.clone());
+        let rules = Rules { webhooks, keys, limits, fair, tls, health, metrics, tracer };
         rules.set_keys(config.callers()?);
         Ok(rules)
     }
@@ -86,19 +95,29 @@ impl Ingest {
         account: &mut Account<'_>,
     ) -> Result<Receipt, Rejection> {
         let received = now();
-        self.check_head(&head.headers)?;
-        let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
+        let (rules, address, began) = (&self.rules, account.peer.address.ip(), account.started);
+        rules.fair.address(address, began)?;
+        http::check_head(head, &rules.limits)?;
+        let webhook = route::find(&rules.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
-        let caller = self.authenticate(&head.headers, webhook, received, account)?;
+        let caller = self.authenticate(&head.headers, webhook, received, account);
+        let caller = caller.map_err(|why| rules.fair.failure(why, address, began))?;
+        rules.fair.caller(caller.name(), began)?;
         // Not before it is known who calls: a stranger's `traceparent` would fill the collector.
         let parent = route::trace_parent(&head.headers);
-        account.span = self.rules.tracer.as_ref().and_then(|tracer| tracer.begin(webhook, parent));
+        account.span = rules.tracer.as_ref().and_then(|tracer| tracer.begin(webhook, parent));
+        let coding = Coding::of(&head.headers)?;
         let mut slot = self.admission.admit()?;
-        let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
-        let deadline = Instant::now() + self.rules.limits.answer_timeout();
+        let body = http::read_body(body, &mut slot, &rules.limits).await?;
+        let (body, flaw) = match coding {
+            Some(coding) => coding.unpack(body, &mut slot, &rules.limits)?,
+            None => (body, None),
+        };
+        let deadline = Instant::now() + rules.limits.answer_timeout();
         let trace = account.span.as_deref().map_or(parent, |span| Some(span.traceparent()));
-        let record = match webhook.shape.decode(&body) {
+        let event = flaw.map_or_else(|| webhook.shape.decode(&body), Err);
+        let record = match event {
             Ok(event) => route::record(webhook, &caller, event, &body, trace, received),
             Err(why) if webhook.rejects_invalid => return Err(why),
             Err(why) => {
@@ -129,16 +148,6 @@ impl Ingest {
         key.admit(&webhook.route.webhook, account.peer.address.ip(), received)
     }
 
-    fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
-        let limits = &self.rules.limits;
-        let bytes: usize =
-            headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if headers.len() > limits.max_headers || bytes > limits.max_header_bytes {
-            return Err(Refusal::HeadTooLarge.plain());
-        }
-        Ok(())
-    }
-
     /// Counts and logs a connection that was closed without a request's end.
     pub fn closed(&self, address: SocketAddr, refusal: Refusal) {
         let peer = Peer { address, caller: None };
@@ -158,15 +167,22 @@ impl Handler for Arc<Ingest> {
         // request of the connection, and nobody allocates one.
         let mut headers = head.headers;
         headers.clear();
+        // A sender that keeps its connection is asked to make its next one elsewhere; and where two
+        // may read a request differently, nothing that follows is read at all.
+        let is_doubtful = result.as_ref().is_err_and(|why| why.refusal == Refusal::NotHttp);
+        let closes = version < Version::HTTP_2 && (is_doubtful || self.rules.health.is_draining());
         let mut response = match result {
             Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, headers, receipt),
             Err(rejection) => refused(headers, &rejection),
         };
-        // A sender that keeps its connection is asked to make its next one elsewhere.
-        if version < Version::HTTP_2 && self.rules.health.is_draining() {
+        if closes {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    fn panicked(&self) -> Response {
+        refused(HeaderMap::new(), &Refusal::Panicked.plain())
     }
 }
 
@@ -198,24 +214,26 @@ fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
     *response.status_mut() = facts.status;
     let problem = HeaderValue::from_static("application/problem+json");
     headers.insert(header::CONTENT_TYPE, problem);
-    match facts.status {
-        StatusCode::UNAUTHORIZED => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
-        }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
-        }
-        _ => {}
-    }
+    headers.extend(hint(facts.status));
     *response.headers_mut() = headers;
     response
 }
 
+/// What a refused sender can do about it, where there is a header to say so.
+fn hint(status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
+    let text = HeaderValue::from_static;
+    match status {
+        StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, text("Bearer"))),
+        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, text("POST"))),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Some((header::ACCEPT_ENCODING, text(http::CODINGS))),
+        StatusCode::TOO_MANY_REQUESTS => Some((header::RETRY_AFTER, RETRY_NEXT_SECOND)),
+        StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
+        _ => None,
+    }
+}
+
 /// What is known of a request while it is served. Closed once, with its outcome; dropped before that,
-/// the sender is gone.
+/// the sender is gone, or serving it panicked.
 struct Account<'r> {
     rules: &'r Rules,
     peer: Peer,
@@ -238,32 +256,37 @@ impl<'r> Account<'r> {
 
     fn close(&mut self, result: Result<Held, &Rejection>) {
         self.is_closed = true;
-        let took = self.started.elapsed();
+        let now = Instant::now();
+        let took = now - self.started;
         let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), Outcome::Held);
         self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
         if let (Some(span), Some(webhook)) = (self.span.take(), self.webhook) {
             span.end(&self.rules.webhooks[webhook], outcome);
         }
-        match result {
-            Ok(_) => self.count_dead_letter(),
-            Err(rejection) => {
-                self.log(rejection, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        let line = || self.rules.fair.line(outcome, now);
+        match (result, self.kept) {
+            (Ok(_), Some(why)) => self.count_dead_letter(why, line()),
+            (Ok(_), None) => {}
+            (Err(rejection), _) => {
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                line().inspect(|left_out| self.log(rejection, took_ms, *left_out));
             }
         }
     }
 
-    fn count_dead_letter(&self) {
-        let Some(why) = self.kept else { return };
+    fn count_dead_letter(&self, why: Refusal, line: Option<u64>) {
         let reason = match why {
             Refusal::Malformed => DeadLetterReason::Malformed,
             _ => DeadLetterReason::Invalid,
         };
         self.rules.metrics.dead_letter(self.webhook_name(), reason);
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
-        tracing::warn!(
-            webhook, caller, peer = %self.peer.address, reason = reason.tag(),
-            "Body kept as a dead letter."
-        );
+        if let Some(left_out) = line {
+            tracing::warn!(
+                webhook, caller, peer = %self.peer.address, reason = reason.tag(), left_out,
+                "Body kept as a dead letter."
+            );
+        }
     }
 
     fn webhook_name(&self) -> &str {
@@ -274,8 +297,8 @@ impl<'r> Account<'r> {
         self.caller.as_deref().unwrap_or_default()
     }
 
-    /// One line for each failed request; success is quiet.
-    fn log(&self, rejection: &Rejection, took_ms: u64) {
+    /// One line for each failed request, but for those that were too many; success is quiet.
+    fn log(&self, rejection: &Rejection, took_ms: u64, left_out: u64) {
         let facts = rejection.refusal.facts();
         let status = facts.status.as_u16();
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
@@ -285,7 +308,7 @@ impl<'r> Account<'r> {
             ($level:expr) => {
                 tracing::event!(
                     $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer.address,
-                    took_ms, cause, "Request refused."
+                    took_ms, cause, left_out, "Request refused."
                 )
             };
         }
@@ -302,7 +325,9 @@ impl<'r> Account<'r> {
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         if !self.is_closed {
-            self.close(Err(&Refusal::SenderGone.plain()));
+            let is_ours = std::thread::panicking();
+            let why = if is_ours { Refusal::Panicked } else { Refusal::SenderGone };
+            self.close(Err(&why.plain()));
         }
     }
 }
@@ -311,4 +336,45 @@ impl Drop for Account<'_> {
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn rules() -> Rules {
+        let metrics = Metrics::new(&["email-marketing-click"], &[]).expect("metrics");
+        Rules::new(&Config::default(), Arc::default(), Arc::new(metrics)).expect("rules")
+    }
+
+    fn count(rules: &Rules, outcome: &str) -> String {
+        let scrape = String::from_utf8(rules.metrics.scrape().expect("a scrape")).expect("text");
+        let series =
+            format!("hookbridge_requests_total{{outcome=\"{outcome}\",webhook=\"none\"}} ");
+        let count = scrape.lines().find_map(|line| line.strip_prefix(&series));
+        count.expect("the series").to_owned()
+    }
+
+    #[test]
+    fn a_request_that_panics_is_counted_as_ours_and_one_that_is_dropped_is_not() {
+        let rules = rules();
+        let peer = Peer { address: SocketAddr::from(([192, 0, 2, 1], 1)), caller: None };
+        drop(Account::open(&rules, peer.clone()));
+        assert_eq!([count(&rules, "abandoned"), count(&rules, "panicked")], ["1", "0"]);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let account = Account::open(&rules, peer);
+            assert!(account.is_closed, "as it should");
+        }));
+        assert!(caught.is_err());
+        assert_eq!([count(&rules, "abandoned"), count(&rules, "panicked")], ["1", "1"]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_500() {
+        let answer = refused(HeaderMap::new(), &Refusal::Panicked.plain());
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
 }

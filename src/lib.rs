@@ -17,10 +17,10 @@
 //!
 //! ```text
 //! http      accept ──► Request            connection, header and time limits
-//! ingest      │
+//! ingest      ├─ fair shares                     else 429
 //! route       ├─ method, path ─────► Webhook     else 404, 405
 //! auth        ├─ headers ──────────► Caller      else 401, before a byte of the body is read
-//! http        ├─ bounded read ─────► Bytes       else 413, 408, 503
+//! http        ├─ bounded read ─────► Bytes       else 413, 408, 503; unpacked: else 415, 413
 //! event       ├─ decode ───────────► Event       else a dead letter (or 400, 422)
 //! route       ├─ topic, key, headers ► Record
 //! delivery    ├─ hold ─────────────► Receipt     Kafka's word, else the spool's, else 503
@@ -45,6 +45,7 @@
 //! | `spool.rs`, `spool/` | the durable queue on disk; the only place that names redb |
 //! | `kafka.rs`, `kafka/` | the only place that names rdkafka |
 //! | `breaker.rs` | whether events may try Kafka directly |
+//! | `shares.rs` | fair shares: how often something may happen, for each of many |
 //! | `metrics.rs` | every metric |
 //! | `log.rs` | the log, which holds up nobody |
 //! | `health.rs` | started, able to hold clicks, draining |
@@ -97,5 +98,6 @@ pub mod outcome;
 pub mod reload;
 pub mod route;
 pub mod serve;
+pub mod shares;
 pub mod spool;
 pub mod trace;

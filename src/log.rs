@@ -6,6 +6,7 @@
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
+use tracing::error;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -46,6 +47,11 @@ impl Log {
         } else {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         };
+        // A panic's own text may quote a body.
+        std::panic::set_hook(Box::new(|panic| {
+            let location = panic.location().map(ToString::to_string);
+            error!(location, "A panic; what it was working on has failed.");
+        }));
         // A second bridge in one process, as tests have it, logs like the first.
         let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
         Log { _writer: guard, levels: handle }

@@ -41,6 +41,7 @@ pub struct Metrics {
     pub requests_in_flight: IntGauge,
     pub bytes_in_flight: IntGauge,
     pub connections: ConnectionMetrics,
+    pub log_lines_left_out: IntCounter,
     pub kafka_queue: IntGauge,
     pub kafka_brokers_up: IntGauge,
     pub producer_rebuilds: IntCounter,
@@ -347,6 +348,11 @@ impl Metrics {
                 "Bytes of the bodies being served",
             )?,
             connections: ConnectionMetrics::new(&registry)?,
+            log_lines_left_out: counter(
+                &registry,
+                "hookbridge_log_lines_left_out_total",
+                "Lines of refused requests and dead letters that were too many for the log",
+            )?,
             kafka_queue: gauge(
                 &registry,
                 "hookbridge_kafka_queue_messages",

@@ -49,14 +49,24 @@ pub enum Refusal {
     SlowHead,
     /// The body did not arrive in time.
     SlowBody,
-    /// The body is over the limit.
+    /// The body is over the limit, as it came or unpacked.
     BodyTooLarge,
     /// Neither the topic nor its dead letters take a record of this size.
     RecordTooLarge,
+    /// The body is compressed in a way that is not taken.
+    UnknownEncoding,
     /// The body is JSON, but not an event of this webhook.
     Invalid,
+    /// The address sends more requests than its share.
+    AddressOverRate,
+    /// The key does.
+    KeyOverRate,
+    /// The address sends more requests without a valid key than its share.
+    TooManyFailures,
     /// Too many headers, or too many bytes of them.
     HeadTooLarge,
+    /// Serving it panicked, which is a mistake of ours.
+    Panicked,
     /// As many requests as allowed are being served.
     TooManyRequests,
     /// The bodies being held for an acknowledgement use up their budget.
@@ -134,7 +144,7 @@ impl Held {
 
 impl Refusal {
     /// The whole list, in the order of the declaration.
-    pub const ALL: [Refusal; 21] = [
+    pub const ALL: [Refusal; 26] = [
         Refusal::SenderGone,
         Refusal::NotHttp,
         Refusal::Malformed,
@@ -146,8 +156,13 @@ impl Refusal {
         Refusal::SlowBody,
         Refusal::BodyTooLarge,
         Refusal::RecordTooLarge,
+        Refusal::UnknownEncoding,
         Refusal::Invalid,
+        Refusal::AddressOverRate,
+        Refusal::KeyOverRate,
+        Refusal::TooManyFailures,
         Refusal::HeadTooLarge,
+        Refusal::Panicked,
         Refusal::TooManyRequests,
         Refusal::MemoryFull,
         Refusal::KafkaQueueFull,
@@ -220,17 +235,47 @@ impl Refusal {
                 Level::ERROR,
                 "The event is larger than its topic takes",
             ),
+            Refusal::UnknownEncoding => (
+                "unknown_encoding",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Level::WARN,
+                "A body may be compressed by gzip or zstd alone",
+            ),
             Refusal::Invalid => (
                 "invalid",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 Level::WARN,
                 "The body is not an event of this webhook",
             ),
+            Refusal::AddressOverRate => (
+                "address_over_rate",
+                StatusCode::TOO_MANY_REQUESTS,
+                Level::WARN,
+                "Too many requests a second from this address",
+            ),
+            Refusal::KeyOverRate => (
+                "key_over_rate",
+                StatusCode::TOO_MANY_REQUESTS,
+                Level::WARN,
+                "Too many requests a second with this key",
+            ),
+            Refusal::TooManyFailures => (
+                "too_many_failures",
+                StatusCode::TOO_MANY_REQUESTS,
+                Level::WARN,
+                "Too many requests a second without a valid key from this address",
+            ),
             Refusal::HeadTooLarge => (
                 "head_too_large",
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 Level::INFO,
                 "Too many headers, or too many bytes of them",
+            ),
+            Refusal::Panicked => (
+                "panicked",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Level::ERROR,
+                "The bridge made a mistake",
             ),
             Refusal::TooManyRequests => (
                 "too_many_requests",

@@ -57,6 +57,14 @@ fn limits(config: &Config, problems: &mut Problems) {
         let range = format!("must be from {least} to {most} (it is {value})");
         problems.expect((least..=most).contains(&value), key, range);
     }
+    for (key, value) in [
+        ("http.max_rate_per_address", http.max_rate_per_address),
+        ("http.max_rate_per_key", http.max_rate_per_key),
+        ("http.max_failure_rate_per_address", http.max_failure_rate_per_address),
+    ] {
+        let range = format!("must be at most 1000000, or 0 for no limit (it is {value})");
+        problems.expect(value <= 1_000_000, key, range);
+    }
     problems.expect(
         http.max_bytes_in_flight >= http.max_body_bytes,
         "http.max_bytes_in_flight",

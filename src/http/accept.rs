@@ -13,6 +13,7 @@ use tracing::{debug, error};
 
 use crate::config;
 use crate::metrics::ConnectionMetrics;
+use crate::shares::neighbourhood;
 
 /// How long the listener rests when there is no descriptor for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -26,6 +27,10 @@ const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-length: 119\r\n\r\n\
     {\"type\":\"urn:hookbridge:problem:too_many_connections\",\"title\":\"Too many connections\",\
     \"status\":503,\"detail\":\"Try again\"}";
+
+/// One address may have at most so many times as many connections as are free: however many others
+/// there are, some are always left, and one address alone may have seven of eight.
+const SHARE_OF_FREE: usize = 7;
 
 /// How many connections each address has open; one that has none is not in it.
 type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
@@ -53,7 +58,8 @@ pub struct Socket {
 /// A connection's place within the limits, given back when dropped.
 pub struct Place {
     _permit: OwnedSemaphorePermit,
-    address: Option<(IpAddr, Addresses)>,
+    address: IpAddr,
+    addresses: Addresses,
     metrics: ConnectionMetrics,
 }
 
@@ -115,20 +121,22 @@ impl Gate {
             self.metrics.over_limit.inc();
             return None;
         };
-        let address = if self.max_per_address == 0 {
-            None
-        } else {
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = addresses.entry(address).or_default();
-            if *open >= self.max_per_address {
-                self.metrics.over_address_limit.inc();
-                return None;
-            }
-            *open += 1;
-            Some((address, self.addresses.clone()))
-        };
+        let address = neighbourhood(address);
+        let free = self.permits.available_permits() + 1;
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = addresses.get(&address).copied().unwrap_or_default();
+        if self.max_per_address != 0 && open >= self.max_per_address {
+            self.metrics.over_address_limit.inc();
+            return None;
+        }
+        if open >= SHARE_OF_FREE * free {
+            self.metrics.over_limit.inc();
+            return None;
+        }
+        addresses.insert(address, open + 1);
         self.metrics.open.inc();
-        Some(Place { _permit: permit, address, metrics: self.metrics.clone() })
+        let (addresses, metrics) = (self.addresses.clone(), self.metrics.clone());
+        Some(Place { _permit: permit, address, addresses, metrics })
     }
 
     /// A connection that failed before it was ours is nothing; without descriptors or memory the
@@ -164,12 +172,11 @@ impl Gate {
 impl Drop for Place {
     fn drop(&mut self) {
         self.metrics.open.dec();
-        let Some((address, addresses)) = &self.address else { return };
-        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = addresses.get_mut(address) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = addresses.get_mut(&self.address) {
             *open -= 1;
             if *open == 0 {
-                addresses.remove(address);
+                addresses.remove(&self.address);
             }
         }
     }

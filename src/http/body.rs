@@ -55,7 +55,7 @@ impl Admission {
 }
 
 impl Slot<'_> {
-    fn reserve(&mut self, bytes: usize) -> Result<(), Rejection> {
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), Rejection> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let admission = self.admission;
         if admission.bytes.get().saturating_add(bytes) > admission.max_bytes {

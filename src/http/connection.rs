@@ -9,10 +9,12 @@
 //! read, the answer), so the timer rests then.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
@@ -20,15 +22,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::rt::ReadBufCursor;
+use hyper::rt::{Executor, ReadBufCursor};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
@@ -45,10 +48,15 @@ const HEAD_SPARE: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
 
 /// How HTTP/2 begins (RFC 9113, 3.4), and no HTTP/1.1 request.
-const HTTP2_BEGINS: &[u8] = b"PRI";
+const HTTP2_BEGINS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a connection that has had more than one request is silent before it rests.
 const REST_AFTER: Duration = Duration::from_secs(1);
+/// How often a connection may read before others have their turn.
+const READS_MAX: u32 = 2;
+
+/// Requests that a connection of HTTP/2 may have at once.
+const STREAMS_MAX: u32 = 100;
 
 /// While draining, how long a connection may take to begin its first request, from its acceptance.
 pub(super) const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
@@ -60,6 +68,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
         peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response> + Send;
+
+    /// The answer where `handle` panicked.
+    fn panicked(&self) -> Response;
 }
 
 /// Who is at the other end of a connection.
@@ -98,10 +109,17 @@ pub async fn serve<H: Handler>(
     let activity = Arc::new(Activity::default());
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let in_hand = InHand::new(requests.clone(), request.version() == Version::HTTP_2);
+        let is_http2 = request.version() == Version::HTTP_2;
+        // Over HTTP/2 each has a task of its own.
+        let is_in_turn = is_http2 || !requests.had_its_request.swap(true, Ordering::Relaxed);
+        let in_hand = InHand::new(requests.clone(), is_http2);
         let (handler, peer) = (handler.clone(), peer.clone());
         async move {
-            let response = handler.handle(peer, request).await;
+            if !is_in_turn {
+                yield_now().await;
+            }
+            let response = unless_it_panics(handler.handle(peer, request)).await;
+            let response = response.unwrap_or_else(|| handler.panicked());
             drop(in_hand);
             Ok::<Response, Infallible>(response)
         }
@@ -142,7 +160,7 @@ enum End {
 }
 
 /// Waits for the first bytes of a connection, or the first after a rest: as few as tell its version.
-/// None where it ends.
+/// Nothing where it ends.
 async fn first_bytes(stream: &mut Stream, watch: &mut Watch<'_>) -> Result<Bytes, Refusal> {
     let mut bytes = [0; HTTP2_BEGINS.len()];
     let mut buffer = ReadBuf::new(&mut bytes);
@@ -172,6 +190,7 @@ async fn converse<C: Future<Output = hyper::Result<()>>>(
     watch: &mut Watch<'_>,
 ) -> Result<End, Refusal> {
     poll_fn(|context| {
+        watch.activity.begin_turn();
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
                 let refusal = result.err().and_then(|error| closed_by(&error));
@@ -184,6 +203,33 @@ async fn converse<C: Future<Output = hyper::Result<()>>>(
         }
     })
     .await
+}
+
+/// What comes of a request; none if it panics, which is then over for this request alone: what requests
+/// share is atomic, or behind a lock that does not mind.
+async fn unless_it_panics<T>(request: impl Future<Output = T>) -> Option<T> {
+    let mut request = pin!(request);
+    let poll = |context: &mut Context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |poll| poll.map(Some))
+    };
+    poll_fn(poll).await
+}
+
+/// Runs the requests of HTTP/2. Each has deadlines of its own, but for its answer, which waits for as
+/// long as the sender makes no room for it; so all of it has one, too.
+#[derive(Clone)]
+struct Streams {
+    timeout: Duration,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(timeout(self.timeout, stream));
+    }
 }
 
 fn http1(limits: &config::Http) -> http1::Builder {
@@ -199,12 +245,14 @@ fn http1(limits: &config::Http) -> http1::Builder {
     builder
 }
 
-fn http2(limits: &config::Http) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(limits: &config::Http) -> http2::Builder<Streams> {
+    let answered = limits.body_timeout() + limits.answer_timeout();
+    let mut builder = http2::Builder::new(Streams { timeout: answered + limits.answer_timeout() });
     let header_list = u32::try_from(limits.max_header_bytes + HEAD_SPARE).unwrap_or(u32::MAX);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(header_list)
+        .max_concurrent_streams(STREAMS_MAX)
         // What a stranger can make us hold before its key is looked at.
         .initial_stream_window_size(64 << 10)
         .initial_connection_window_size(256 << 10);
@@ -215,11 +263,17 @@ fn http2(limits: &config::Http) -> http2::Builder<TokioExecutor> {
 fn closed_by(error: &hyper::Error) -> Option<Refusal> {
     if error.is_parse_too_large() {
         Some(Refusal::HeadTooLarge)
-    } else if error.is_parse() {
+    } else if error.is_parse() || error.is_incomplete_message() || is_http2_broken(error) {
         Some(Refusal::NotHttp)
     } else {
         None
     }
+}
+
+/// Whether the sender broke the rules of HTTP/2, and we ended the connection for it.
+fn is_http2_broken(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(h2::Error::is_library)
 }
 
 /// What the connection does, as its two ends see it: the socket below hyper, the requests above.
@@ -239,6 +293,12 @@ struct Activity {
     used: AtomicBool,
     /// Over HTTP/2 bytes that belong to no request are housekeeping.
     is_http2: AtomicBool,
+    /// Whether there has been a request in this turn of the connection's task. A sender that sends
+    /// without end, and perhaps without reading, is always ready: each turn is for little, so that
+    /// the other connections of the thread wait for little.
+    had_its_request: AtomicBool,
+    /// How often it has read in this turn.
+    reads: AtomicU32,
 }
 
 /// What a connection is waiting for.
@@ -255,6 +315,11 @@ enum Phase {
 }
 
 impl Activity {
+    fn begin_turn(&self) {
+        self.had_its_request.store(false, Ordering::Relaxed);
+        self.reads.store(0, Ordering::Relaxed);
+    }
+
     fn has_begun_a_head(&self) -> bool {
         self.unclaimed.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed)
     }
@@ -426,14 +491,18 @@ impl hyper::rt::Read for Io {
         context: &mut Context,
         mut buffer: ReadBufCursor,
     ) -> Poll<io::Result<()>> {
-        let read = if self.begun.is_empty() {
-            Pin::new(&mut self.stream).poll_read(context, buffer)
-        } else {
+        if !self.begun.is_empty() {
             let count = self.begun.len().min(buffer.remaining());
             buffer.put_slice(&self.begun.split_to(count));
-            Poll::Ready(Ok(()))
-        };
+            return Poll::Ready(Ok(()));
+        }
+        if self.activity.reads.load(Ordering::Relaxed) >= READS_MAX {
+            // Its first poll has this task polled again when the others have been.
+            return pin!(yield_now()).poll(context).map(Ok);
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() {
+            self.activity.reads.fetch_add(1, Ordering::Relaxed);
             self.activity.unclaimed.store(true, Ordering::Relaxed);
         }
         // hyper reads the next request when it has written the last answer.
@@ -474,5 +543,67 @@ impl hyper::rt::Write for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::StatusCode;
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::Gate;
+    use super::*;
+    use crate::metrics::ConnectionMetrics;
+
+    /// Panics at one path, after it has waited.
+    #[derive(Clone)]
+    struct Clumsy;
+
+    impl Handler for Clumsy {
+        async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response {
+            tokio::task::yield_now().await;
+            assert_ne!(request.uri().path(), "/stumble", "as it should");
+            Response::new(Full::new(Bytes::from_static(b"upright")))
+        }
+
+        fn panicked(&self) -> Response {
+            let mut response = Response::new(Full::new(Bytes::from_static(b"fallen")));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_request_alone() {
+        let limits = config::Http::default();
+        let metrics = ConnectionMetrics::new(&Registry::new()).expect("metrics");
+        let gate = Gate::new(&limits, metrics);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let ask = async {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let lines = "host: t\r\nconnection: ";
+            let stumble = format!("GET /stumble HTTP/1.1\r\n{lines}keep-alive\r\n\r\n");
+            let walk = format!("GET / HTTP/1.1\r\n{lines}close\r\n\r\n");
+            stream.write_all((stumble + &walk).as_bytes()).await.expect("written");
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.expect("answers");
+            answers
+        };
+        let answer = async {
+            let socket = gate.accept(&listener).await;
+            serve(socket, Clumsy, &limits, &Drain::default(), None).await
+        };
+        let (answers, served) = tokio::join!(ask, answer);
+        assert_eq!(served, Ok(()));
+        let [_, fallen, upright] = answers.split("HTTP/1.1 ").collect::<Vec<_>>()[..] else {
+            panic!("two answers: {answers}");
+        };
+        assert!(fallen.starts_with("500") && fallen.ends_with("fallen"), "{fallen}");
+        assert!(upright.starts_with("200") && upright.ends_with("upright"), "{upright}");
     }
 }

@@ -7,7 +7,7 @@ use crate::brokers::{Broker, create_topic};
 use crate::on_every_broker;
 use crate::support::{TestBridge, click, config, count, records, until};
 
-fn header<'s>(seen: &'s Seen, name: &str) -> &'s str {
+pub fn header<'s>(seen: &'s Seen, name: &str) -> &'s str {
     let found = seen.headers.iter().find(|(found, _)| found == name);
     &found.unwrap_or_else(|| panic!("no {name} in {:?}", seen.headers)).1
 }

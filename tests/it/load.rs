@@ -42,8 +42,8 @@ pub struct Book {
     pub refused: HashMap<StatusCode, usize>,
     /// Not answered: the connection broke.
     pub unanswered: usize,
-    /// The longest that an answer took.
-    pub slowest: Duration,
+    /// How long each answer took.
+    pub took: Vec<Duration>,
 }
 
 impl Book {
@@ -54,7 +54,15 @@ impl Book {
         for (status, count) in other.refused {
             *self.refused.entry(status).or_default() += count;
         }
-        self.slowest = self.slowest.max(other.slowest);
+        self.took.extend(other.took);
+    }
+
+    /// What this share of the answers took at most.
+    pub fn percentile(&self, share: f64) -> Duration {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        let place = (took.len() as f64 * share).ceil() as usize;
+        took.get(place.saturating_sub(1)).copied().unwrap_or_default()
     }
 }
 
@@ -151,7 +159,7 @@ async fn send(connections: Connections, name: String, pause: Duration, aim: Arc<
             book.sent += 1;
             let sent = Instant::now();
             let answer = request.send().await;
-            book.slowest = book.slowest.max(sent.elapsed());
+            book.took.push(sent.elapsed());
             match answer {
                 Ok(answer) if answer.status() == StatusCode::OK => {
                     aim.answered.fetch_add(1, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 
 mod brokers;
 mod found;
+mod frames;
 mod haproxy;
 mod load;
 mod process;
@@ -12,8 +13,12 @@ mod support;
 
 /// What goes in and what comes out.
 mod accepts;
+/// Senders that mean no good, beside one that does.
+mod attacks;
 /// The subcommands and their exit codes, on the built program.
 mod cli;
+/// Compressed bodies.
+mod coding;
 /// Files, variables, problems.
 mod config;
 /// A disk that fails, fills up, or comes back damaged.
@@ -42,6 +47,8 @@ mod rejects;
 mod rolling;
 /// TLS, passwords and rights.
 mod security;
+/// More than a sender's share.
+mod shares;
 /// SIGTERM and the drain.
 mod shutdown;
 /// Spans, as a collector gets them.
@@ -52,3 +59,5 @@ mod spool;
 mod tidy;
 /// TLS on the listener: versions, pairs that change, client certificates.
 mod tls;
+/// HTTP byte for byte: a table of what senders may say, and what comes of it.
+mod wire;

@@ -136,7 +136,14 @@ fn every_lost_click_raises_an_alert() {
     let by_others = of("HookbridgeClicksNotTaken");
     let no_key = of("HookbridgeSenderUnauthorized");
     // Before a key was seen: most likely no sender's.
-    let strangers = ["not_http", "unknown_path", "wrong_method", "slow_head", "head_too_large"];
+    let strangers = [
+        "not_http",
+        "unknown_path",
+        "wrong_method",
+        "slow_head",
+        "head_too_large",
+        "address_over_rate",
+    ];
     for outcome in Outcome::all() {
         let facts = outcome.facts();
         let lists = [
@@ -147,7 +154,7 @@ fn every_lost_click_raises_an_alert() {
             strangers.contains(&facts.tag),
         ];
         assert_eq!(lists.iter().filter(|is_in| **is_in).count(), 1, "{}: {lists:?}", facts.tag);
-        let is_our_doing = facts.status == StatusCode::SERVICE_UNAVAILABLE;
+        let is_our_doing = facts.status.is_server_error();
         assert_eq!(by_us.contains(facts.tag), is_our_doing, "{}", facts.tag);
     }
     let lost: BTreeSet<String> = by_us.union(&by_others).cloned().collect();

@@ -193,7 +193,7 @@ impl Drop for Serve {
 
 /// The lines that a program prints, as they come, for a reader that does not wait for ever.
 pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
-    // Without a bound, or a program that says much would wait to be read.
+    #[expect(clippy::disallowed_methods, reason = "a program that is not read stops")]
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

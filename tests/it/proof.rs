@@ -256,7 +256,7 @@ async fn survive_an_outage(form: &Form, cluster: &Cluster, serve: &Serve) {
          empty {took:?} after the load; slowest answer {:?}",
         early / 1e6,
         late / 1e6,
-        book.slowest,
+        book.percentile(1.0),
     );
     let found = Found::in_kafka(&cluster.direct, "away");
     found.judge("a long outage", &book, set_aside(serve).await);

@@ -1,5 +1,6 @@
 //! The harness: a bridge in this process, a sender, and a look into the topic.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
@@ -12,6 +13,7 @@ use hookbridge::kafka::{Reader, Seen};
 use hookbridge::serve::{Drained, Listeners, run};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -158,6 +160,20 @@ impl TestBridge {
             .await
     }
 
+    /// How many requests ended in each way, over all webhooks.
+    pub async fn ends(&self) -> BTreeMap<String, f64> {
+        let mut ends = BTreeMap::new();
+        for line in self.admin("/metrics").await.1.lines() {
+            let Some(series) = line.strip_prefix("hookbridge_requests_total{outcome=\"") else {
+                continue;
+            };
+            let (outcome, rest) = series.split_once('"').expect("an outcome");
+            let count: f64 = rest.split_once("} ").expect("a count").1.parse().expect("a number");
+            *ends.entry(outcome.to_owned()).or_default() += count;
+        }
+        ends
+    }
+
     /// The one dead letter, with its headers.
     pub fn dead_letter(&self) -> Seen {
         let topic = self.config.webhook[0].dead_letters();
@@ -246,7 +262,20 @@ pub struct Raw(TcpStream);
 
 impl Raw {
     pub fn connect(address: SocketAddr) -> Raw {
-        let stream = TcpStream::connect(address).expect("a connection");
+        Raw::over(TcpStream::connect(address).expect("a connection"))
+    }
+
+    /// The same from an address of this machine.
+    pub async fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((local, 0).into()).expect("an address");
+        let stream = socket.connect(address).await.expect("a connection");
+        let stream = stream.into_std().expect("a connection");
+        stream.set_nonblocking(false).expect("a connection that waits");
+        Raw::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Raw {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         Raw(stream)
@@ -263,8 +292,9 @@ impl Raw {
         ));
     }
 
+    /// Half closes, unless the other side has closed already.
     pub fn stop_writing(&self) {
-        self.0.shutdown(std::net::Shutdown::Write).expect("half closed");
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
     /// Everything up to the end of the connection. An abrupt end is an end.
@@ -289,8 +319,8 @@ impl Raw {
 
 impl Raw {
     /// False when the other side takes no more.
-    pub fn try_send(&mut self, text: &str) -> bool {
-        self.0.write_all(text.as_bytes()).is_ok()
+    pub fn try_send(&mut self, text: impl AsRef<[u8]>) -> bool {
+        self.0.write_all(text.as_ref()).is_ok()
     }
 }
 

@@ -1,0 +1,210 @@
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder};
+use hookbridge::config::Invalid;
+use hookbridge::kafka::Seen;
+use reqwest::StatusCode;
+
+use crate::brokers::Broker;
+use crate::letters::header;
+use crate::process::Serve;
+use crate::support::{TestBridge, click, config, records, until};
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 19).unwrap()
+}
+
+/// A click among so many bytes that do not get much smaller.
+fn padded(length: usize) -> Vec<u8> {
+    let noise: String = (0..length).map(|n| char::from(b'a' + (n * n % 7919 % 26) as u8)).collect();
+    format!(r#"{{"campid":"7","noise":"{noise}"}}"#).into_bytes()
+}
+
+/// What lands is the JSON, as if it had come unpacked: the same value, key and id.
+#[tokio::test]
+async fn compressed_clicks() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let body = padded(100_000);
+    let (front, back) = body.split_at(1_000);
+    let cases = [
+        ("gzip", gzip(&body)),
+        ("GZIP", gzip(&body)),
+        ("x-gzip", gzip(&body)),
+        ("gzip", [gzip(front), gzip(back)].concat()),
+        ("zstd", zstd(&body)),
+        ("zstd", [zstd(front), zstd(back)].concat()),
+        ("identity", body.clone()),
+    ];
+    assert_eq!(bridge.post(body.clone()).await.status(), StatusCode::OK);
+    for (coding, packed) in &cases {
+        let request = bridge.request(packed.clone()).header("content-encoding", *coding);
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "{coding}");
+    }
+    let records = bridge.records(cases.len() + 1);
+    for record in &records {
+        assert_eq!(record.key.as_deref(), Some(b"7".as_slice()));
+        assert!(record.value == body, "{:.100}", String::from_utf8_lossy(&record.value));
+        assert_eq!(header(record, "ce_id"), header(&records[0], "ce_id"));
+    }
+    assert_eq!(bridge.outcomes("accepted").await, records.len() as f64);
+    assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
+}
+
+/// What is not taken is refused before it is read, with what would be taken.
+#[tokio::test]
+async fn unknown_encodings() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&click("7")).unwrap();
+    let deflated = encoder.finish().unwrap();
+    let codings =
+        [&["deflate"][..], &["br"], &["gzip, zstd"], &["gzip", "gzip"], &["nonsense"], &[""]];
+    for codings in codings {
+        let mut request = bridge.request(deflated.clone());
+        for coding in codings {
+            request = request.header("content-encoding", *coding);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{codings:?}");
+        assert_eq!(answer.headers()["accept-encoding"], "gzip, zstd", "{codings:?}");
+    }
+    assert_eq!(bridge.outcomes("unknown_encoding").await, 6.0);
+    assert_eq!(bridge.count(), 0);
+}
+
+/// The limit of a body holds for what it unpacks to, and so does the budget of all bodies; and none may
+/// unpack to more than a hundred times its size.
+#[tokio::test]
+async fn too_much_to_unpack() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.http.max_body_bytes = 200_000;
+        config.http.max_bytes_in_flight = 200_000;
+    })
+    .await;
+    let blank = |count: usize| [click("7"), vec![b' '; count]].concat();
+    let (large, over_ratio) = (padded(200_000), blank(20_000));
+    let exact = padded(200_000 - 25);
+    assert_eq!(exact.len(), 200_000);
+    for pack in [gzip, zstd] {
+        for (body, status, words) in [
+            (&large, 413, "larger than the limit"),
+            (&over_ratio, 413, "100 times"),
+            (&exact, 503, "bytes are in flight"),
+            (&padded(100_000), 200, "correctamente"),
+        ] {
+            let coding = if pack(b"")[0] == 0x1f { "gzip" } else { "zstd" };
+            let request = bridge.request(pack(body)).header("content-encoding", coding);
+            let answer = request.send().await.unwrap();
+            let (actual, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+            assert_eq!(actual, status, "{coding} {}: {text}", body.len());
+            assert!(text.contains(words), "{coding} {}: {text}", body.len());
+        }
+    }
+    assert_eq!(bridge.count(), 2);
+    assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
+}
+
+/// A body that cannot be unpacked is one that nobody can understand: it is kept as it came.
+#[tokio::test]
+async fn broken_compression() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let reject = TestBridge::start_with(&broker, |config| {
+        config.webhook[0].invalid = Invalid::Reject;
+    })
+    .await;
+    let body = padded(1_000);
+    let cut = |packed: Vec<u8>| packed[..packed.len() - 5].to_vec();
+    let flipped = |mut packed: Vec<u8>| {
+        let middle = packed.len() / 2;
+        packed[middle] ^= 0xff;
+        packed
+    };
+    let checked = |bytes: &[u8]| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.include_checksum(true).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let cases = [
+        ("gzip", cut(gzip(&body))),
+        ("gzip", flipped(gzip(&body))),
+        ("gzip", [gzip(&body), body.clone()].concat()),
+        ("gzip", body.clone()),
+        ("gzip", Vec::new()),
+        ("gzip", zstd(&body)),
+        ("zstd", cut(zstd(&body))),
+        ("zstd", flipped(checked(&body))),
+        ("zstd", [zstd(&body), body.clone()].concat()),
+        ("zstd", body.clone()),
+        ("zstd", gzip(&body)),
+    ];
+    for (number, (coding, packed)) in cases.iter().enumerate() {
+        let send = async |bridge: &TestBridge| {
+            let request = bridge.request(packed.clone()).header("content-encoding", *coding);
+            request.send().await.unwrap().status()
+        };
+        assert_eq!(send(&reject).await, StatusCode::BAD_REQUEST, "{number}");
+        assert_eq!(send(&bridge).await, StatusCode::OK, "{number}");
+    }
+    assert_eq!(reject.outcomes("malformed").await, cases.len() as f64);
+    let topic = bridge.config.webhook[0].dead_letters();
+    let letters = records(&bridge.config, &topic, cases.len());
+    for (coding, packed) in &cases {
+        let detail = format!("The body is not valid {coding}");
+        let is_it = |letter: &&Seen| {
+            letter.value == *packed && header(letter, "hookbridge-detail") == detail
+        };
+        let letter = letters.iter().find(is_it).expect("the letter");
+        assert_eq!(header(letter, "hookbridge-reason"), "malformed");
+    }
+    assert_eq!((bridge.count(), reject.count()), (0, 0));
+}
+
+/// Bodies that unpack to a thousand times their size and more cost no memory and no click.
+#[tokio::test]
+async fn bombs() {
+    let broker = Broker::embedded();
+    let config = config(&broker);
+    broker.create_topic(&config.webhook[0].topic, 3).await;
+    broker.create_topic(&config.webhook[0].dead_letters(), 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    let resident = async || serve.metric("process_resident_memory_bytes").await;
+    assert_eq!(serve.post(click("7")).send().await.unwrap().status(), StatusCode::OK);
+    let before = resident().await;
+    let zeros = vec![0; 1 << 20];
+    let mut wide = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    wide.window_log(27).unwrap();
+    wide.write_all(&zeros).unwrap();
+    let bombs = [
+        ("gzip", gzip(&zeros).repeat(700), 413),
+        ("zstd", zstd(&zeros).repeat(10_000), 413),
+        // A window that would have to be had before a byte is unpacked.
+        ("zstd", wide.finish().unwrap(), 200),
+    ];
+    let mut requests = Vec::new();
+    for _ in 0..30 {
+        for (coding, bomb, status) in &bombs {
+            let request = serve.post(bomb.clone()).header("content-encoding", *coding);
+            requests.push((tokio::spawn(request.send()), *status));
+        }
+    }
+    for (request, status) in requests {
+        assert_eq!(request.await.unwrap().unwrap().status().as_u16(), status);
+    }
+    let grown = resident().await - before;
+    assert!(grown < 64e6, "{grown} bytes");
+    assert_eq!(serve.post(click("7")).send().await.unwrap().status(), StatusCode::OK);
+}
