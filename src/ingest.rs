@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::auth::{Caller, Keys};
+use crate::auth::{Caller, Claim, Key, Keys, Signature, Way};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::health::Health;
@@ -24,6 +24,12 @@ use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
 use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
 use crate::trace::{Span, Tracer};
+
+/// Who calls, or the signature that will tell.
+enum Proof<'r> {
+    Caller(Caller),
+    Signature(Signature<'r>),
+}
 
 /// What a refused sender is told to wait before it tries again.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -90,14 +96,14 @@ impl Ingest {
         let webhook = route::find(&self.rules.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
-        let caller = self.authenticate(&head.headers, webhook, received, account)?;
-        // Not before it is known who calls: a stranger's `traceparent` would fill the collector.
-        let parent = route::trace_parent(&head.headers);
-        account.span = self.rules.tracer.as_ref().and_then(|tracer| tracer.begin(webhook, parent));
+        let proof = self.authenticate(head, webhook, received, account)?;
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &self.rules.limits).await?;
+        // Before anything looks into the body.
+        let caller = self.verify(proof, &body, head, webhook, received, account)?;
         let deadline = Instant::now() + self.rules.limits.answer_timeout();
-        let trace = account.span.as_deref().map_or(parent, |span| Some(span.traceparent()));
+        let span = account.span.as_deref().map(Span::traceparent);
+        let trace = span.or_else(|| route::trace_parent(&head.headers));
         let record = match webhook.shape.decode(&body) {
             Ok(event) => route::record(webhook, &caller, event, &body, trace, received),
             Err(why) if webhook.rejects_invalid => return Err(why),
@@ -109,24 +115,70 @@ impl Ingest {
         self.delivery.hold(record, deadline).await
     }
 
-    fn authenticate(
+    /// Who calls, as far as the head tells.
+    fn authenticate<'r>(
         &self,
-        headers: &HeaderMap,
+        head: &'r Parts,
+        webhook: &'r Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<Proof<'r>, Rejection> {
+        if let Some(caller) = &account.peer.caller {
+            account.caller = Some(caller.shared_name());
+            account.span = self.begin_span(head, webhook);
+            return Ok(Proof::Caller(caller.clone()));
+        }
+        match webhook.way.claim(&head.headers, head.uri.path(), received)? {
+            Claim::Key(hash) => {
+                let keys = self.rules.keys.load();
+                let caller = self.admit(keys.find(&hash)?, head, webhook, received, account)?;
+                Ok(Proof::Caller(caller))
+            }
+            Claim::Signature(signature) => Ok(Proof::Signature(signature)),
+        }
+    }
+
+    /// Who calls, now that the body is there.
+    fn verify(
+        &self,
+        proof: Proof<'_>,
+        body: &[u8],
+        head: &Parts,
         webhook: &Webhook,
         received: Timestamp,
         account: &mut Account<'_>,
     ) -> Result<Caller, Rejection> {
-        if let Some(caller) = &account.peer.caller {
-            account.caller = Some(caller.shared_name());
-            return Ok(caller.clone());
+        match proof {
+            Proof::Caller(caller) => Ok(caller),
+            Proof::Signature(signature) => {
+                let keys = self.rules.keys.load();
+                let key = keys.find_signer(&signature, body, &webhook.route.webhook)?;
+                self.admit(key, head, webhook, received, account)
+            }
         }
-        let keys = self.rules.keys.load();
-        let key = keys.find(headers)?;
+    }
+
+    fn admit(
+        &self,
+        key: &Key,
+        head: &Parts,
+        webhook: &Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<Caller, Rejection> {
         let name = account.caller.insert(key.shared_name());
         if key.has_expired(received) {
             self.rules.metrics.key_used_after_end(name);
         }
-        key.admit(&webhook.route.webhook, account.peer.address.ip(), received)
+        let caller = key.admit(&webhook.route.webhook, account.peer.address.ip(), received)?;
+        account.span = self.begin_span(head, webhook);
+        Ok(caller)
+    }
+
+    /// Not before it is known who calls: a stranger's `traceparent` would fill the collector.
+    fn begin_span(&self, head: &Parts, webhook: &Webhook) -> Option<Box<Span>> {
+        let tracer = self.rules.tracer.as_ref()?;
+        tracer.begin(webhook, route::trace_parent(&head.headers))
     }
 
     fn check_head(&self, headers: &HeaderMap) -> Result<(), Rejection> {
@@ -160,7 +212,7 @@ impl Handler for Arc<Ingest> {
         headers.clear();
         let mut response = match result {
             Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, headers, receipt),
-            Err(rejection) => refused(headers, &rejection),
+            Err(rejection) => refused(headers, &rejection, account.challenge()),
         };
         // A sender that keeps its connection is asked to make its next one elsewhere.
         if version < Version::HTTP_2 && self.rules.health.is_draining() {
@@ -186,7 +238,7 @@ fn accepted(
 }
 
 /// A refusal as problem details (RFC 9457).
-fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
+fn refused(mut headers: HeaderMap, rejection: &Rejection, challenge: &'static str) -> Response {
     let facts = rejection.refusal.facts();
     let problem = serde_json::json!({
         "type": format!("urn:hookbridge:problem:{}", facts.tag),
@@ -200,7 +252,7 @@ fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
     headers.insert(header::CONTENT_TYPE, problem);
     match facts.status {
         StatusCode::UNAUTHORIZED => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -264,6 +316,12 @@ impl<'r> Account<'r> {
             webhook, caller, peer = %self.peer.address, reason = reason.tag(),
             "Body kept as a dead letter."
         );
+    }
+
+    /// How a sender would have to prove who it is.
+    fn challenge(&self) -> &'static str {
+        let webhook = self.webhook.map(|index| &self.rules.webhooks[index]);
+        webhook.map_or(Way::Bearer.challenge(), |webhook| webhook.way.challenge())
     }
 
     fn webhook_name(&self) -> &str {

@@ -4,10 +4,9 @@ use std::collections::HashSet;
 
 use hyper::Uri;
 
-use crate::auth::parse_hash;
 use crate::event::{Pointer, parse_offset};
 
-use super::{API_KEY, Config, NamedKey, Problem, Tls, Tracing};
+use super::{API_KEY, Config, NamedKey, Problem, Tls, Tracing, Way, Webhook};
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
 /// looks about once a second (measured: up to 1.06 s late).
@@ -139,9 +138,12 @@ fn keys(config: &Config, problems: &mut Problems) {
         };
         problems.expect(!key.name.is_empty(), &place, "needs a name");
         problems.expect(names.insert(&key.name), &place, "has the name of another key");
-        let hash = parse_hash(key.sha256.reveal());
-        let message = "sha256 must be the 64 hexadecimal digits that `hookbridge key` prints";
+        let hash = key.hash();
+        let message = "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
+                       secret, the key itself";
         problems.expect(hash.is_some(), &place, message);
+        let is_empty = key.secret.as_ref().is_some_and(|secret| secret.reveal().is_empty());
+        problems.expect(!is_empty, &place, "secret must not be empty");
         let is_new = hash.is_none_or(|hash| hashes.insert(hash));
         problems.expect(is_new, &place, "is the same key as another, under another name");
         terms(config, key, &place, problems);
@@ -212,6 +214,7 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             &key("path"),
             "is the path of another webhook",
         );
+        way(config, webhook, &key("auth"), problems);
         problems.expect(
             plain(&webhook.topic, "._") && webhook.topic.len() <= 249,
             &key("topic"),
@@ -233,4 +236,25 @@ fn webhooks(config: &Config, problems: &mut Problems) {
         let offset = parse_offset(&webhook.utc_offset).is_some();
         problems.expect(offset, &key("utc_offset"), "must be an offset such as -05:00");
     }
+}
+
+/// How senders prove who they are, and whether any could.
+fn way(config: &Config, webhook: &Webhook, place: &str, problems: &mut Problems) {
+    if let Err(message) = webhook.auth.read() {
+        problems.expect(false, place, message);
+    }
+    let has_place = webhook.auth != Way::PathSecret || !webhook.path.ends_with('/');
+    let message = "the secret comes behind the path and one more /: let the path end without it";
+    problems.expect(has_place, place, message);
+    let auth = &config.auth;
+    let is_for =
+        |key: &NamedKey| key.webhooks.as_ref().is_none_or(|names| names.contains(&webhook.name));
+    let can_sign = auth.api_key.is_some()
+        || auth.keys.iter().any(|key| key.secret.is_some() && is_for(key))
+        || config.http.tls.as_ref().is_some_and(Tls::names_callers);
+    problems.expect(
+        !webhook.auth.takes_secrets() || can_sign,
+        place,
+        "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256",
+    );
 }

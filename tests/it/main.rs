@@ -52,3 +52,5 @@ mod spool;
 mod tidy;
 /// TLS on the listener: versions, pairs that change, client certificates.
 mod tls;
+/// The ways to prove who calls, and that no secret is printed.
+mod ways;
