@@ -76,6 +76,12 @@ pub struct Http {
     pub max_connections: usize,
     /// 0 is no limit: behind a balancer every sender has the same address.
     pub max_connections_per_address: usize,
+    /// The networks of balancers that are believed what they say of a sender's address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they say it.
+    pub forwarded_header: String,
+    /// Whether their connections begin with the PROXY protocol.
+    pub proxy_protocol: bool,
     pub max_requests_in_flight: usize,
     /// Body bytes from the socket to the acknowledgement, over all requests.
     pub max_bytes_in_flight: usize,
@@ -450,6 +456,9 @@ impl Default for Http {
             workers: 0,
             max_connections: 16_384,
             max_connections_per_address: 0,
+            trusted_proxies: Vec::new(),
+            forwarded_header: "x-forwarded-for".into(),
+            proxy_protocol: false,
             max_requests_in_flight: 8_192,
             max_bytes_in_flight: 64 << 20,
             max_headers: 64,

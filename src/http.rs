@@ -2,6 +2,7 @@
 //! read bodies within a budget, close gracefully.
 //!
 //! - `accept.rs`: from the listener to a [`Socket`], within the connection limits.
+//! - `proxy.rs`: what trusted proxies say of a sender's address.
 //! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
 //! - `tls.rs`: the handshake before it, where TLS is configured.
 //! - `body.rs`: the bounded read of a body, and the budget that all requests share.
@@ -11,6 +12,7 @@ mod accept;
 mod ask;
 mod body;
 mod connection;
+mod proxy;
 mod tls;
 
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use tokio::sync::Notify;
 pub use accept::{Gate, Socket};
 pub use ask::ask;
 pub use body::{Admission, Slot, read_body};
-pub use connection::{Handler, Peer, serve};
+pub use connection::{Closed, Handler, Peer, serve};
+pub use proxy::sender;
 pub use tls::{Pair, Tls};
 
 /// An answer: always small, always in one piece.

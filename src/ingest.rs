@@ -1,7 +1,6 @@
 //! The path of a request: the one function that takes it through every step, top to bottom, and the
 //! one place that counts, logs and answers what came of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,7 +18,7 @@ use crate::auth::{Caller, Claim, Key, Keys, Signature, Way};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::health::Health;
-use crate::http::{self, Admission, Handler, Pair, Peer, Response, Tls};
+use crate::http::{self, Admission, Closed, Handler, Pair, Peer, Response, Tls};
 use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
 use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
@@ -192,16 +191,17 @@ impl Ingest {
     }
 
     /// Counts and logs a connection that was closed without a request's end.
-    pub fn closed(&self, address: SocketAddr, refusal: Refusal) {
-        let peer = Peer { address, caller: None };
+    pub fn closed(&self, closed: &Closed) {
+        let peer = Peer { address: closed.address, caller: None };
         let mut account = Account::open(&self.rules, peer);
-        account.close(Err(&refusal.plain()));
+        account.close(Err(&closed.why.plain()));
     }
 }
 
 impl Handler for Arc<Ingest> {
-    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Response {
+    async fn handle(&self, mut peer: Peer, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
+        peer.address = http::sender(peer.address, &head.headers, &self.rules.limits);
         let version = head.version;
         let mut account = Account::open(&self.rules, peer);
         let result = self.receive(&head, body, &mut account).await;
@@ -313,7 +313,7 @@ impl<'r> Account<'r> {
         self.rules.metrics.dead_letter(self.webhook_name(), reason);
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
         tracing::warn!(
-            webhook, caller, peer = %self.peer.address, reason = reason.tag(),
+            webhook, caller, peer = %self.peer, reason = reason.tag(),
             "Body kept as a dead letter."
         );
     }
@@ -342,7 +342,7 @@ impl<'r> Account<'r> {
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
-                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer.address,
+                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer,
                     took_ms, cause, "Request refused."
                 )
             };

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use hyper::Uri;
+use hyper::header::HeaderName;
 
 use crate::event::{Pointer, parse_offset};
 
@@ -28,6 +29,7 @@ impl Problems {
 pub(super) fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Problems::default();
     limits(config, &mut problems);
+    proxies(config, &mut problems);
     time_chain(config, &mut problems);
     kafka(config, &mut problems);
     spool(config, &mut problems);
@@ -61,6 +63,19 @@ fn limits(config: &Config, problems: &mut Problems) {
         "http.max_bytes_in_flight",
         "must be at least http.max_body_bytes, or the largest body could never be taken",
     );
+}
+
+fn proxies(config: &Config, problems: &mut Problems) {
+    let http = &config.http;
+    let key = "http.trusted_proxies";
+    let message =
+        "must not name everybody, or anybody could claim any address: name your balancers";
+    problems.expect(http.trusted_proxies.iter().all(|net| net.prefix_len() > 0), key, message);
+    let is_known = !http.proxy_protocol || !http.trusted_proxies.is_empty();
+    problems.expect(is_known, key, "must name the balancers, since http.proxy_protocol is on");
+    let is_header = http.forwarded_header.parse::<HeaderName>().is_ok();
+    let message = "must be a header's name such as x-forwarded-for";
+    problems.expect(is_header, "http.forwarded_header", message);
 }
 
 /// Each limit lies strictly inside the next, so that no answer comes before its verdict is due.

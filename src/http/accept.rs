@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error};
 
+use super::proxy::is_trusted;
 use crate::config;
 use crate::metrics::ConnectionMetrics;
 
@@ -27,8 +29,11 @@ const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"type\":\"urn:hookbridge:problem:too_many_connections\",\"title\":\"Too many connections\",\
     \"status\":503,\"detail\":\"Try again\"}";
 
-/// How many connections each address has open; one that has none is not in it.
-type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
+/// How many connections each address may have open, and has; one that has none is not in it.
+struct Addresses {
+    max: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
 
 /// Lets connections in, up to the limits.
 pub struct Gate {
@@ -36,8 +41,9 @@ pub struct Gate {
     /// Whether connections are plain HTTP, so that one over the limit can be told so.
     is_plain: bool,
     permits: Arc<Semaphore>,
-    max_per_address: usize,
-    addresses: Addresses,
+    addresses: Arc<Addresses>,
+    /// Their connections are those of many senders.
+    proxies: Vec<IpNet>,
     metrics: ConnectionMetrics,
     last_complaint: Mutex<Option<Instant>>,
 }
@@ -53,7 +59,8 @@ pub struct Socket {
 /// A connection's place within the limits, given back when dropped.
 pub struct Place {
     _permit: OwnedSemaphorePermit,
-    address: Option<(IpAddr, Addresses)>,
+    address: Option<IpAddr>,
+    addresses: Arc<Addresses>,
     metrics: ConnectionMetrics,
 }
 
@@ -64,8 +71,11 @@ impl Gate {
             max,
             is_plain: limits.tls.is_none(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
-            max_per_address: limits.max_connections_per_address,
-            addresses: Arc::default(),
+            addresses: Arc::new(Addresses {
+                max: limits.max_connections_per_address,
+                open: Mutex::default(),
+            }),
+            proxies: limits.trusted_proxies.clone(),
             metrics,
             last_complaint: Mutex::new(None),
         }
@@ -115,20 +125,10 @@ impl Gate {
             self.metrics.over_limit.inc();
             return None;
         };
-        let address = if self.max_per_address == 0 {
-            None
-        } else {
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = addresses.entry(address).or_default();
-            if *open >= self.max_per_address {
-                self.metrics.over_address_limit.inc();
-                return None;
-            }
-            *open += 1;
-            Some((address, self.addresses.clone()))
-        };
         self.metrics.open.inc();
-        Some(Place { _permit: permit, address, metrics: self.metrics.clone() })
+        let (addresses, metrics) = (self.addresses.clone(), self.metrics.clone());
+        let mut place = Place { _permit: permit, address: None, addresses, metrics };
+        (is_trusted(&self.proxies, address) || place.take_of(address)).then_some(place)
     }
 
     /// A connection that failed before it was ours is nothing; without descriptors or memory the
@@ -161,15 +161,33 @@ impl Gate {
     }
 }
 
+impl Place {
+    /// Takes one of those that this address may have, too; false if it has them all.
+    pub(super) fn take_of(&mut self, address: IpAddr) -> bool {
+        if self.addresses.max == 0 {
+            return true;
+        }
+        let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.entry(address).or_default();
+        if *open >= self.addresses.max {
+            self.metrics.over_address_limit.inc();
+            return false;
+        }
+        *open += 1;
+        self.address = Some(address);
+        true
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.metrics.open.dec();
-        let Some((address, addresses)) = &self.address else { return };
-        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = addresses.get_mut(address) {
+        let Some(address) = &self.address else { return };
+        let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = all.get_mut(address) {
             *open -= 1;
             if *open == 0 {
-                addresses.remove(address);
+                all.remove(address);
             }
         }
     }

@@ -9,6 +9,7 @@
 //! read, the answer), so the timer rests then.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::{Drain, Response, Socket, Tls};
+use super::{Drain, Response, Socket, Tls, proxy};
 use crate::auth::Caller;
 use crate::config;
 use crate::outcome::Refusal;
@@ -70,6 +71,23 @@ pub struct Peer {
     pub caller: Option<Caller>,
 }
 
+impl fmt::Display for Peer {
+    /// Its address, without a port that nobody knows.
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self.address.port() {
+            0 => self.address.ip().fmt(formatter),
+            _ => self.address.fmt(formatter),
+        }
+    }
+}
+
+/// A connection that was closed without a request's end.
+#[derive(Debug)]
+pub struct Closed {
+    pub address: SocketAddr,
+    pub why: Refusal,
+}
+
 /// Serves a connection until it closes.
 ///
 /// # Errors
@@ -81,11 +99,23 @@ pub async fn serve<H: Handler>(
     limits: &config::Http,
     drain: &Drain,
     tls: Option<&Tls>,
-) -> Result<(), Refusal> {
-    let Socket { stream, peer: address, place: _place } = socket;
+) -> Result<(), Closed> {
+    let Socket { stream, peer: mut address, mut place } = socket;
     // Answers are small and must not wait for more.
     let _ = stream.set_nodelay(true);
-    let Ok(stream) = TcpStream::from_std(stream) else { return Err(Refusal::SenderGone) };
+    let Ok(mut stream) = TcpStream::from_std(stream) else {
+        return Err(Closed { address, why: Refusal::SenderGone });
+    };
+    let is_proxy = |address: SocketAddr| proxy::is_trusted(&limits.trusted_proxies, address.ip());
+    if limits.proxy_protocol && is_proxy(address) {
+        match Box::pin(proxy::introduced(&mut stream, limits, drain)).await {
+            Ok(sender) => address = sender.unwrap_or(address),
+            Err(why) => return why.map_or(Ok(()), |why| Err(Closed { address, why })),
+        }
+        if !is_proxy(address) && !place.take_of(address.ip()) {
+            return Ok(());
+        }
+    }
     let (stream, caller) = match tls {
         None => (Either::Left(stream), None),
         // Boxed, so that connections without TLS have no room for it.
@@ -95,6 +125,18 @@ pub async fn serve<H: Handler>(
         },
     };
     let peer = Peer { address, caller };
+    let served = serve_requests(stream, peer, handler, limits, drain).await;
+    served.map_err(|why| Closed { address, why })
+}
+
+/// The same from its first request on.
+async fn serve_requests<H: Handler>(
+    stream: Stream,
+    peer: Peer,
+    handler: H,
+    limits: &config::Http,
+    drain: &Drain,
+) -> Result<(), Refusal> {
     let activity = Arc::new(Activity::default());
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {

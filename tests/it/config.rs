@@ -232,6 +232,21 @@ fn keys_have_limits() {
     );
 }
 
+/// Whom the bridge believes is somebody in particular.
+#[test]
+fn proxies_are_named() {
+    let problem = |settings: &str, key: &str, words: &str| {
+        check_problems(&format!("{KEYS}[http]\n{settings}\n"), &[], &[(key, words)]);
+    };
+    problem("proxy_protocol = true", "http.trusted_proxies", "must name the balancers");
+    let everybody = "trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]";
+    problem(everybody, "http.trusted_proxies", "must not name everybody");
+    problem("trusted_proxies = [\"10.0.0.1\"]", "http.trusted_proxies[0]", "invalid IP");
+    problem("forwarded_header = \"x forwarded\"", "http.forwarded_header", "a header's name");
+    let good = "trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = true";
+    from(&format!("{KEYS}[http]\n{good}\n"), &[]).into_result().unwrap();
+}
+
 /// How senders prove who they are is read as it is meant, or the message says what to do.
 #[test]
 fn ways_are_read_or_refused() {

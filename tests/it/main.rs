@@ -36,6 +36,8 @@ mod observability;
 mod partitions;
 /// The promise, against everything that fails at once.
 mod proof;
+/// Who calls through a balancer.
+mod proxies;
 /// A table of requests, with status, tag and nothing published.
 mod rejects;
 /// Replicas that restart, come and go behind a balancer.
