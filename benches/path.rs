@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::auth::{Caller, Key, Keys, Terms, hash_key};
+use hookbridge::auth::{Caller, Claim, Key, Keys, Terms, hash_key};
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::DevelopmentBroker;
 use hookbridge::route::{self, Webhook};
@@ -120,7 +120,9 @@ impl Click {
     }
 
     fn caller(&self) -> Caller {
-        let key = self.keys.find(&self.headers).expect("a key");
+        let claim = self.webhook.way.claim(&self.headers, &self.webhook.path, self.received);
+        let Ok(Claim::Key(hash)) = claim else { unreachable!("a bearer key is a key") };
+        let key = self.keys.find(&hash).expect("a key");
         let (webhook, peer) = (&self.webhook.route.webhook, Ipv4Addr::LOCALHOST.into());
         key.admit(webhook, peer, self.received).expect("a caller")
     }

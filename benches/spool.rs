@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::auth::{Key, Keys, Terms, hash_key};
+use hookbridge::auth::{Key, Terms, hash_key};
 use hookbridge::config::{self, Config};
 use hookbridge::health::Health;
 use hookbridge::metrics::Metrics;
 use hookbridge::route::{self, Record};
 use hookbridge::spool::Spool;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -68,10 +67,7 @@ fn main() {
 /// A click with all its headers.
 fn record(number: usize) -> Record {
     let webhook = Config::default().webhooks().expect("a webhook").remove(0);
-    let mut headers = HeaderMap::new();
-    headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer key"));
-    let keys = Keys::new([Key::new("opptima", hash_key(b"key"), Terms::default())]);
-    let key = keys.find(&headers).expect("a key");
+    let key = Key::new("opptima", hash_key(b"key"), Terms::default());
     let caller = key.admit("", Ipv4Addr::LOCALHOST.into(), Timestamp::now()).expect("a caller");
     let body = format!(
         r#"{{"type":"Email marketing","event":"click","campid":"{number}","relid":"123","cityName":"Bogota","regionName":"Distrito Capital de Bogota","countryName":"Colombia","latitude":4.60971,"longitude":-74.081749,"device_type":"mobile","browser":"Chrome","timestamp":"2026-11-23 17:07:31","email":"test@testdomain.com","campaignName":"Test campaign name","subject":"Test campaign subject","contactId":"112528991","destination":"https://www.testdomain.com/"}}"#

@@ -46,6 +46,8 @@ impl Admin {
         let limits = config::Http {
             max_connections: CONNECTIONS_MAX,
             max_connections_per_address: 0,
+            // No balancer stands before it.
+            trusted_proxies: Vec::new(),
             tls: None,
             ..limits.clone()
         };

@@ -1,22 +1,25 @@
-//! Who calls: the `Authorization` header names a [`Key`], and the key makes a [`Caller`] where and
-//! when it may be used; else the request ends with 401 or 403. Where senders show certificates, those
-//! name the caller.
+//! Who calls: what a request brings by the [`Way`] of its webhook names a [`Key`], and the key makes a
+//! [`Caller`] where and when it may be used; else the request ends with 401 or 403. Where senders show
+//! certificates, those name the caller.
 //!
-//! Keys are kept as SHA-256 and compared in constant time, all of them, whatever the first ones
-//! say. Nothing here sees a body.
+//! Keys are kept as SHA-256, or as what signatures are made with, and compared in constant time, all of
+//! them, whatever the first ones say. A body is only ever signed over.
+
+mod way;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use ring::hmac;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use x509_parser::extensions::GeneralName;
 
 use crate::outcome::{Refusal, Rejection};
+
+pub use way::{Claim, Encoding, Part, Signature, Signing, Way};
 
 /// The SHA-256 of a key.
 pub type KeyHash = [u8; 32];
@@ -55,6 +58,8 @@ pub struct Keys(Vec<Key>);
 pub struct Key {
     name: Arc<str>,
     hash: KeyHash,
+    /// What signatures are made with, where more than the hash is known.
+    signer: Option<hmac::Key>,
     terms: Terms,
 }
 
@@ -120,37 +125,66 @@ impl Keys {
         self.0.iter().map(|key| &*key.name)
     }
 
-    /// Finds the bearer key of these headers. It is known; whether it may be used is another question.
+    /// Finds a key by its hash. It is known; whether it may be used is another question.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unauthorized`], with a detail that says what is wrong with the header's form but
-    /// nothing about the keys.
-    pub fn find(&self, headers: &HeaderMap) -> Result<&Key, Rejection> {
-        let hash = hash_key(bearer_key(headers)?);
+    /// [`Refusal::Unauthorized`].
+    pub fn find(&self, hash: &KeyHash) -> Result<&Key, Rejection> {
+        let key = self.only(|key| hash.ct_eq(&key.hash));
+        key.ok_or_else(|| Refusal::Unauthorized.detailed("The key is not known"))
+    }
+
+    /// Finds the key that made a signature over this body, among those for this webhook.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unauthorized`].
+    pub fn find_signer(
+        &self,
+        signature: &Signature,
+        body: &[u8],
+        webhook: &str,
+    ) -> Result<&Key, Rejection> {
+        let key = self.only(|key| match &key.signer {
+            Some(signer) if key.is_for(webhook) => signature.is_by(signer, body),
+            _ => Choice::from(0),
+        });
+        key.ok_or_else(|| Refusal::Unauthorized.detailed("No key made the signature of this body"))
+    }
+
+    /// The key that matches. All of them are asked.
+    fn only(&self, matches: impl Fn(&Key) -> Choice) -> Option<&Key> {
         let mut known = Choice::from(0);
         let mut position = 0u32;
         for (index, key) in self.0.iter().enumerate() {
-            let equal = hash.ct_eq(&key.hash);
+            let equal = matches(key);
             position.conditional_assign(&(index as u32), equal);
             known |= equal;
         }
-        if bool::from(known) {
-            Ok(&self.0[position as usize])
-        } else {
-            Err(Refusal::Unauthorized.detailed("The bearer key is not known"))
-        }
+        bool::from(known).then(|| &self.0[position as usize])
     }
 }
 
 impl Key {
+    /// A key that signs nothing.
     pub fn new(name: &str, hash: KeyHash, terms: Terms) -> Key {
-        Key { name: name.into(), hash, terms }
+        Key { name: name.into(), hash, signer: None, terms }
+    }
+
+    /// One whose text is known, so that it may sign, too.
+    pub fn of_secret(name: &str, secret: &[u8], terms: Terms) -> Key {
+        let signer = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Key { signer: Some(signer), ..Key::new(name, hash_key(secret), terms) }
     }
 
     /// Its name, to keep.
     pub fn shared_name(&self) -> Arc<str> {
         self.name.clone()
+    }
+
+    fn is_for(&self, webhook: &str) -> bool {
+        self.terms.webhooks.as_ref().is_none_or(|names| names.iter().any(|name| name == webhook))
     }
 
     /// Whether its life was over when a request was received.
@@ -170,14 +204,14 @@ impl Key {
         address: IpAddr,
         received: Timestamp,
     ) -> Result<Caller, Rejection> {
-        let Terms { not_before, webhooks, networks, .. } = &self.terms;
+        let Terms { not_before, networks, .. } = &self.terms;
         if not_before.is_some_and(|begin| received < begin) {
-            return Err(Refusal::Unauthorized.detailed("The bearer key is not valid yet"));
+            return Err(Refusal::Unauthorized.detailed("The key is not valid yet"));
         }
         if self.has_expired(received) {
-            return Err(Refusal::Unauthorized.detailed("The bearer key has expired"));
+            return Err(Refusal::Unauthorized.detailed("The key has expired"));
         }
-        if webhooks.as_ref().is_some_and(|names| !names.iter().any(|name| name == webhook)) {
+        if !self.is_for(webhook) {
             return Err(Refusal::Forbidden.detailed("This key is not for this webhook"));
         }
         // On a socket for both families an IPv4 sender has an address of IPv6.
@@ -189,68 +223,227 @@ impl Key {
     }
 }
 
-/// The key in `Authorization: Bearer KEY` (RFC 6750, section 2.1; the scheme without regard to case).
-fn bearer_key(headers: &HeaderMap) -> Result<&[u8], Rejection> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = match (values.next(), values.next()) {
-        (None, _) => return Err(Refusal::Unauthorized.plain()),
-        (Some(_), Some(_)) => {
-            return Err(Refusal::Unauthorized.detailed("More than one Authorization header"));
-        }
-        (Some(value), None) => value.as_bytes(),
-    };
-    match value.split_first_chunk::<7>() {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
-            let key = key.trim_ascii();
-            if key.is_empty() {
-                return Err(Refusal::Unauthorized.detailed("The bearer key is empty"));
-            }
-            Ok(key)
-        }
-        _ => Err(Refusal::Unauthorized.detailed("The Authorization header is not a bearer key")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
+    use hyper::header::HeaderName;
+    use jiff::SignedDuration;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
     use super::*;
 
+    /// The key that a request finds, as its path, or the refusal's detail.
     #[track_caller]
-    fn check(headers: &[&str], expected: Result<&str, &str>) {
+    fn check(way: &Way, path: &str, headers: &[(&str, &str)], expected: Result<&str, &str>) {
         let keys = Keys::new([
             Key::new("old", hash_key(b"first-key"), Terms::default()),
             Key::new("new", hash_key(b"second-key"), Terms::default()),
+            Key::new("pair", hash_key(b"user:pass:word"), Terms::default()),
         ]);
+        let headers = header_map(headers);
+        let found = match way.claim(&headers, path, Timestamp::UNIX_EPOCH) {
+            Ok(Claim::Key(hash)) => keys.find(&hash),
+            Ok(Claim::Signature(_)) => panic!("{way:?} has no signature"),
+            Err(rejection) => Err(rejection),
+        };
+        let found = found.as_ref().map(|key| &*key.name).map_err(|r| r.detail.as_ref());
+        assert_eq!(found, expected, "{way:?} {path} {headers:?}");
+    }
+
+    fn header_map(headers: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
-        for value in headers {
-            map.append(AUTHORIZATION, value.parse().expect("a header value"));
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header name");
+            map.append(name, value.parse().expect("a header value"));
         }
-        let actual = keys.find(&map);
-        let actual = actual.as_ref().map(|key| &*key.name).map_err(|r| r.detail.as_ref());
-        assert_eq!(actual, expected, "{headers:?}");
+        map
     }
 
     #[test]
-    fn any_of_the_keys_opens() {
+    fn a_bearer_key_opens() {
+        let check = |values: &[&str], expected| {
+            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+            check(&Way::Bearer, "/first-key", &headers, expected);
+        };
         check(&["Bearer first-key"], Ok("old"));
         check(&["Bearer second-key"], Ok("new"));
         check(&["bearer second-key"], Ok("new"));
         check(&["BEARER   second-key "], Ok("new"));
+        check(&[], Err("The header authorization is missing"));
+        check(&["Bearer third-key"], Err("The key is not known"));
+        check(&["Bearer first-key2"], Err("The key is not known"));
+        check(&["Bearer First-Key"], Err("The key is not known"));
+        check(&["Bearer "], Err("The key is empty"));
+        let other = Err("The header authorization has another scheme than bearer");
+        check(&["Bearer"], other);
+        check(&["first-key"], other);
+        check(&["Basic Zmlyc3Qta2V5"], other);
+        let twice = Err("There is more than one header authorization");
+        check(&["Bearer first-key", "Bearer first-key"], twice);
     }
 
     #[test]
-    fn everything_else_is_refused() {
-        check(&[], Err("A valid bearer key is required"));
-        check(&["Bearer third-key"], Err("The bearer key is not known"));
-        check(&["Bearer first-key2"], Err("The bearer key is not known"));
-        check(&["Bearer First-Key"], Err("The bearer key is not known"));
-        check(&["Bearer "], Err("The bearer key is empty"));
-        check(&["Bearer"], Err("The Authorization header is not a bearer key"));
-        check(&["first-key"], Err("The Authorization header is not a bearer key"));
-        check(&["Basic Zmlyc3Qta2V5"], Err("The Authorization header is not a bearer key"));
-        check(&["Bearer first-key", "Bearer first-key"], Err("More than one Authorization header"));
+    fn a_basic_pair_opens() {
+        let check = |value: &str, expected| {
+            check(&Way::Basic, "/first-key", &[("authorization", value)], expected);
+        };
+        // printf user:pass:word | base64
+        check("Basic dXNlcjpwYXNzOndvcmQ=", Ok("pair"));
+        check("bASIC  dXNlcjpwYXNzOndvcmQ=", Ok("pair"));
+        check("Basic dXNlcjpwYXNzOndvcmQh", Err("The key is not known"));
+        let form = Err("This is not user:password in base64");
+        check("Basic dXNlcjpwYXNzOndvcmQ", form);
+        check("Basic user:pass:word", form);
+        check("Basic ", form);
+        // first-key, which is no pair.
+        check("Basic Zmlyc3Qta2V5", form);
+        let other = Err("The header authorization has another scheme than basic");
+        check("Bearer first-key", other);
+    }
+
+    #[test]
+    fn a_key_in_a_header_opens() {
+        let way = Way::Header(HeaderName::from_static("x-api-key"));
+        let check = |headers: &[(&str, &str)], expected| check(&way, "/", headers, expected);
+        check(&[("X-Api-Key", "first-key")], Ok("old"));
+        check(&[("x-api-key", "second-key"), ("authorization", "Bearer x")], Ok("new"));
+        check(&[("x-api-key", "Bearer first-key")], Err("The key is not known"));
+        check(&[("x-api-key", "")], Err("The key is empty"));
+        check(&[("authorization", "Bearer first-key")], Err("The header x-api-key is missing"));
+        let twice = [("x-api-key", "first-key"), ("x-api-key", "first-key")];
+        check(&twice, Err("There is more than one header x-api-key"));
+    }
+
+    #[test]
+    fn a_key_in_the_path_opens() {
+        let check = |path, expected| check(&Way::PathSecret, path, &[], expected);
+        check("/click/first-key", Ok("old"));
+        check("/second-key", Ok("new"));
+        check("/click/first-key/", Err("The key is empty"));
+        check("/click", Err("The key is not known"));
+        check("/first-key/click", Err("The key is not known"));
+    }
+
+    /// Who signed, or why nobody did. The signatures are those of
+    /// `printf '%s' "$signed" | openssl dgst -sha256 -hmac "$secret"`, in base64 with `-binary | base64`.
+    #[track_caller]
+    fn check_signature(signing: Signing, headers: &[(&str, &str)], body: &str, expected: &str) {
+        let other = Terms { webhooks: Some(vec!["open".into()]), ..Terms::default() };
+        let keys = Keys::new([
+            Key::new("hashed", hash_key(b"secret-1"), Terms::default()),
+            Key::of_secret("elsewhere", b"secret-1", other),
+            Key::of_secret("one", b"secret-1", Terms::default()),
+            Key::of_secret("two", b"secret-2", Terms::default()),
+        ]);
+        let way = Way::HmacSha256(signing);
+        let headers = header_map(headers);
+        let received = "2026-11-24T12:00:00.123Z".parse().expect("a time");
+        let found = match way.claim(&headers, "/secret-1", received) {
+            Ok(Claim::Signature(signature)) => {
+                keys.find_signer(&signature, body.as_bytes(), "click")
+            }
+            Ok(Claim::Key(_)) => panic!("a key"),
+            Err(rejection) => Err(rejection),
+        };
+        let found = found.as_ref().map_or_else(|r| r.detail.as_ref(), |key| &key.name);
+        assert_eq!(found, expected, "{headers:?} {body}");
+    }
+
+    fn signing(encoding: Encoding, prefix: &str, signed: &str) -> Signing {
+        let is_timed = signed.contains("{timestamp}");
+        Signing {
+            header: HeaderName::from_static("x-signature"),
+            prefix: prefix.into(),
+            encoding,
+            signed: Part::parse(signed).expect("parts"),
+            timestamp_header: is_timed.then_some(HeaderName::from_static("x-time")),
+            tolerance: SignedDuration::from_secs(300),
+        }
+    }
+
+    #[test]
+    fn a_signature_of_the_body_opens() {
+        let hex = |prefix, value: &str, body, expected: &str| {
+            let headers = [("X-Signature", value)];
+            check_signature(signing(Encoding::Hex, prefix, "{body}"), &headers, body, expected);
+        };
+        let body = "{\"campid\":7}\r\n";
+        let by_one = "43ea22952ca46f152b48ce2fab913872d1fc1d7dbfbc4c7751a7c06d19c951ca";
+        let by_two = "dc94c931c7bdd56795326627267dccee95ff885f2913490f201abf2160bdc4ed";
+        hex("", by_one, body, "one");
+        hex("", &by_one.to_uppercase(), body, "one");
+        hex("", by_two, body, "two");
+        hex("sha256=", &format!("sha256={by_two}"), body, "two");
+        hex("", by_one, "{\"campid\":7}\n", "No key made the signature of this body");
+        hex("", &by_one.replace('4', "0"), body, "No key made the signature of this body");
+        let form = "The signature does not have the configured form";
+        hex("", &by_one[2..], body, form);
+        hex("", &format!("{by_one}00"), body, form);
+        hex("", &format!("sha256={by_one}"), body, form);
+        hex("sha256=", by_one, body, form);
+        hex("", "", body, form);
+        let base64 = |value, expected: &str| {
+            let signing = signing(Encoding::Base64, "", "{body}");
+            check_signature(signing, &[("x-signature", value)], body, expected);
+        };
+        base64("Q+oilSykbxUrSM4vq5E4ctH8HX2/vEx3UafAbRnJUco=", "one");
+        base64("Q+oilSykbxUrSM4vq5E4ctH8HX2/vEx3UafAbRnJUco=".trim_end_matches('='), form);
+        base64(by_one, form);
+        let plain = || signing(Encoding::Hex, "", "{body}");
+        check_signature(plain(), &[], body, "The header x-signature is missing");
+        let twice = [("x-signature", by_one), ("x-signature", by_one)];
+        check_signature(plain(), &twice, body, "There is more than one header x-signature");
+    }
+
+    #[test]
+    fn a_signature_with_a_timestamp_opens_for_a_while() {
+        let check = |time: &str, signature, expected: &str| {
+            let signing = signing(Encoding::Hex, "v0=", "v0:{timestamp}:{body}");
+            let headers = [("x-signature", signature), ("x-time", time)];
+            let headers = &headers[..if time.is_empty() { 1 } else { 2 }];
+            check_signature(signing, headers, "{}", expected);
+        };
+        let now = "v0=bfd8a0f5cd3c31a825503f37dc1999850cdf4747aad0d1c2fdf32d99741bba1b";
+        check("1795521600", now, "one");
+        check("1795521601", now, "No key made the signature of this body");
+        check(
+            "1795521600123",
+            "v0=1bf013f1867e88edbc4e36e952b88580f4bfe0d343afc423e3576882b8a55e4a",
+            "one",
+        );
+        // Five minutes before receipt, and a millisecond more than that.
+        check(
+            "1795521300123",
+            "v0=8833153857493039b39972a81a6cb95750c8dba3db1a9973a3ead0096e9fa9cb",
+            "one",
+        );
+        let far = "The timestamp is too far from the time of receipt";
+        check("1795521300122", now, far);
+        check("1795521300", now, far);
+        check("1795521901", now, far);
+        check("0", now, far);
+        check("-1795521600", now, far);
+        check("9223372036854775807", now, "The timestamp is no Unix time");
+        check("2026-11-24T12:00:00Z", now, "The timestamp is no Unix time");
+        check("", now, "The header x-time is missing");
+    }
+
+    #[test]
+    fn what_is_signed_is_read_as_it_is_meant() {
+        let text = |text: &str| Part::Text(text.into());
+        for (template, parts) in [
+            ("{body}", Some(vec![Part::Body])),
+            ("{timestamp}.{body}", Some(vec![Part::Timestamp, text("."), Part::Body])),
+            (
+                "v0:{body}{timestamp}!",
+                Some(vec![text("v0:"), Part::Body, Part::Timestamp, text("!")]),
+            ),
+            ("", Some(vec![])),
+            ("{id}.{body}", None),
+            ("{body", None),
+        ] {
+            assert_eq!(Part::parse(template), parts, "{template}");
+        }
     }
 
     #[track_caller]
@@ -313,10 +506,10 @@ mod tests {
             ..Terms::default()
         };
         let check = |at, expected| check_terms(&terms, "click", "192.0.2.1", at, expected);
-        check("2026-10-31T23:59:59.999Z", "unauthorized: The bearer key is not valid yet");
+        check("2026-10-31T23:59:59.999Z", "unauthorized: The key is not valid yet");
         check("2026-11-01T00:00:00Z", "");
         check("2026-12-01T04:59:59.999Z", "");
-        check("2026-12-01T05:00:00Z", "unauthorized: The bearer key has expired");
+        check("2026-12-01T05:00:00Z", "unauthorized: The key has expired");
     }
 
     #[test]

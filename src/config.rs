@@ -2,12 +2,13 @@
 //!
 //! `load` merges defaults, file and environment (`config/load.rs`); `check` judges values and how
 //! they relate (`config/check.rs`). Both report every problem at once. `config/follow.rs` notices
-//! that files have changed. Units are in the names.
+//! that files have changed; `config/way.rs` is how senders prove who they are. Units are in the names.
 //! Secrets are [`Secret`] and never print.
 
 mod check;
 mod follow;
 mod load;
+mod way;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,13 +22,14 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::auth::{Key, Keys, Terms, hash_key, parse_hash};
+use crate::auth::{Key, KeyHash, Keys, Terms, hash_key, parse_hash};
 use crate::event::{Pointer, Shape, parse_offset};
 use crate::route;
 
 pub use check::VERDICT_LAG_MS;
 pub use follow::Followed;
 pub use load::{Loaded, environment, load, read_file, reload_keys};
+pub use way::{Encoding, Signing, Way};
 
 /// Something wrong with the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +76,12 @@ pub struct Http {
     pub max_connections: usize,
     /// 0 is no limit: behind a balancer every sender has the same address.
     pub max_connections_per_address: usize,
+    /// The networks of balancers that are believed what they say of a sender's address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they say it.
+    pub forwarded_header: String,
+    /// Whether their connections begin with the PROXY protocol.
+    pub proxy_protocol: bool,
     pub max_requests_in_flight: usize,
     /// Body bytes from the socket to the acknowledgement, over all requests.
     pub max_bytes_in_flight: usize,
@@ -185,13 +193,17 @@ pub struct Auth {
     pub api_key: Option<Secret>,
 }
 
-/// A key that may call, as its SHA-256, and when and where it may be used.
+/// A key that may call, as its SHA-256 or in plain, and when and where it may be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 // A misspelt limit must not make a key without one.
 #[serde(deny_unknown_fields)]
 pub struct NamedKey {
     pub name: String,
-    pub sha256: Secret,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Secret>,
+    /// Instead of it the key itself, without which nothing can be signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
     pub not_before: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
@@ -212,7 +224,8 @@ impl NamedKey {
     pub fn new(name: impl Into<String>, sha256: impl Into<String>) -> NamedKey {
         NamedKey {
             name: name.into(),
-            sha256: Secret::new(sha256),
+            sha256: Some(Secret::new(sha256)),
+            secret: None,
             not_before: None,
             expires_at: None,
             webhooks: None,
@@ -221,14 +234,27 @@ impl NamedKey {
         }
     }
 
+    /// Its SHA-256; none if it has none, or not as it should be.
+    fn hash(&self) -> Option<KeyHash> {
+        match (&self.sha256, &self.secret) {
+            (Some(hash), None) => parse_hash(hash.reveal()),
+            (None, Some(secret)) => Some(hash_key(secret.reveal().as_bytes())),
+            _ => None,
+        }
+    }
+
     fn read(&self) -> Option<Key> {
+        let hash = self.hash()?;
         let terms = Terms {
             not_before: self.not_before,
             expires_at: self.expires_at,
             webhooks: self.webhooks.clone(),
             networks: self.networks.clone(),
         };
-        Some(Key::new(&self.name, parse_hash(self.sha256.reveal())?, terms))
+        Some(match &self.secret {
+            Some(secret) => Key::of_secret(&self.name, secret.reveal().as_bytes(), terms),
+            None => Key::new(&self.name, hash, terms),
+        })
     }
 }
 
@@ -308,6 +334,9 @@ pub struct Webhook {
     /// Letters, digits and hyphens; the metric label and part of the event id.
     pub name: String,
     pub path: String,
+    /// How its senders prove who they are.
+    #[serde(default, with = "way")]
+    pub auth: Way,
     pub topic: String,
     /// Where bodies go that nobody can understand; empty: the topic with `.dead-letter` behind it.
     #[serde(default)]
@@ -407,6 +436,7 @@ impl Default for Config {
             webhook: vec![Webhook {
                 name: "email-marketing-click".into(),
                 path: "/webhooks/email-marketing/click".into(),
+                auth: Way::default(),
                 topic: "opptima.email-marketing.click".into(),
                 dead_letter_topic: String::new(),
                 invalid: Invalid::default(),
@@ -432,6 +462,9 @@ impl Default for Http {
             workers: 0,
             max_connections: 16_384,
             max_connections_per_address: 0,
+            trusted_proxies: Vec::new(),
+            forwarded_header: "x-forwarded-for".into(),
+            proxy_protocol: false,
             max_requests_in_flight: 8_192,
             max_bytes_in_flight: 64 << 20,
             max_headers: 64,
@@ -504,8 +537,7 @@ const HIDDEN: &str = "(hidden)";
 const API_KEY: &str = "api_key";
 
 /// A text that never prints.
-#[derive(Clone, PartialEq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -521,6 +553,14 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str(HIDDEN)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        // The library's own message quotes what is there.
+        let wrong = |_| serde::de::Error::custom("must be a text in quotes");
+        String::deserialize(deserializer).map(Secret).map_err(wrong)
     }
 }
 
@@ -618,11 +658,11 @@ impl Config {
         let mut keys = Vec::new();
         for key in &self.auth.keys {
             let key = key.read();
-            keys.push(key.ok_or_else(|| Problem::new("auth.keys", "sha256 is not a hash"))?);
+            keys.push(key.ok_or_else(|| Problem::new("auth.keys", "has no sha256 and no secret"))?);
         }
         if let Some(key) = &self.auth.api_key {
-            let hash = hash_key(key.reveal().trim().as_bytes());
-            keys.push(Key::new(API_KEY, hash, Terms::default()));
+            let secret = key.reveal().trim().as_bytes();
+            keys.push(Key::of_secret(API_KEY, secret, Terms::default()));
         }
         Ok(Keys::new(keys))
     }
@@ -693,6 +733,7 @@ impl Webhook {
                 ce_type: or(&self.ce_type, &self.topic),
             }),
             path: self.path.clone(),
+            way: self.auth.read().map_err(|_| wrong("auth"))?,
             rejects_invalid: self.invalid == Invalid::Reject,
             shape: Shape {
                 key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,

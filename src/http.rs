@@ -2,6 +2,7 @@
 //! read bodies within a budget, close gracefully.
 //!
 //! - `accept.rs`: from the listener to a [`Socket`], within the connection limits.
+//! - `proxy.rs`: what trusted proxies say of a sender's address.
 //! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
 //! - `tls.rs`: the handshake before it, where TLS is configured.
 //! - `head.rs`: what hyper lets pass in a head and the bridge does not.
@@ -15,6 +16,7 @@ mod body;
 mod coding;
 mod connection;
 mod head;
+mod proxy;
 mod tls;
 
 use std::sync::Arc;
@@ -28,8 +30,9 @@ pub use accept::{Gate, Socket};
 pub use ask::ask;
 pub use body::{Admission, Slot, read_body};
 pub use coding::{CODINGS, Coding};
-pub use connection::{Handler, Peer, serve};
+pub use connection::{Closed, Handler, Peer, serve};
 pub use head::check_head;
+pub use proxy::sender;
 pub use tls::{Pair, Tls};
 
 /// An answer: always small, always in one piece.

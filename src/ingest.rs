@@ -5,7 +5,6 @@
 
 mod fair;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,16 +18,22 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::auth::{Caller, Keys};
+use crate::auth::{Caller, Claim, Key, Keys, Signature, Way};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::health::Health;
-use crate::http::{self, Admission, Coding, Handler, Pair, Peer, Response, Tls};
+use crate::http::{self, Admission, Closed, Coding, Handler, Pair, Peer, Response, Tls};
 use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
 use crate::outcome::{Held, Outcome, Refusal, Rejection};
 use crate::route::{self, Webhook};
 use crate::trace::{Span, Tracer};
 use fair::Fair;
+
+/// Who calls, or the signature that will tell.
+enum Proof<'r> {
+    Caller(Caller),
+    Signature(Signature<'r>),
+}
 
 /// What a refused sender is told to wait before it tries again.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -101,21 +106,22 @@ impl Ingest {
         let webhook = route::find(&rules.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
-        let caller = self.authenticate(&head.headers, webhook, received, account);
-        let caller = caller.map_err(|why| rules.fair.failure(why, address, began))?;
-        rules.fair.caller(caller.name(), began)?;
-        // Not before it is known who calls: a stranger's `traceparent` would fill the collector.
-        let parent = route::trace_parent(&head.headers);
-        account.span = rules.tracer.as_ref().and_then(|tracer| tracer.begin(webhook, parent));
+        let proof = self.authenticate(head, webhook, received, account);
+        let proof = proof.map_err(|why| rules.fair.failure(why, address, began))?;
         let coding = Coding::of(&head.headers)?;
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &rules.limits).await?;
+        // Before anything looks into the body.
+        let caller = self.verify(proof, &body, head, webhook, received, account);
+        let caller = caller.map_err(|why| rules.fair.failure(why, address, began))?;
+        rules.fair.caller(caller.name(), began)?;
         let (body, flaw) = match coding {
             Some(coding) => coding.unpack(body, &mut slot, &rules.limits)?,
             None => (body, None),
         };
         let deadline = Instant::now() + rules.limits.answer_timeout();
-        let trace = account.span.as_deref().map_or(parent, |span| Some(span.traceparent()));
+        let span = account.span.as_deref().map(Span::traceparent);
+        let trace = span.or_else(|| route::trace_parent(&head.headers));
         let event = flaw.map_or_else(|| webhook.shape.decode(&body), Err);
         let record = match event {
             Ok(event) => route::record(webhook, &caller, event, &body, trace, received),
@@ -128,37 +134,84 @@ impl Ingest {
         self.delivery.hold(record, deadline).await
     }
 
-    fn authenticate(
+    /// Who calls, as far as the head tells.
+    fn authenticate<'r>(
         &self,
-        headers: &HeaderMap,
+        head: &'r Parts,
+        webhook: &'r Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<Proof<'r>, Rejection> {
+        if let Some(caller) = &account.peer.caller {
+            account.caller = Some(caller.shared_name());
+            account.span = self.begin_span(head, webhook);
+            return Ok(Proof::Caller(caller.clone()));
+        }
+        match webhook.way.claim(&head.headers, head.uri.path(), received)? {
+            Claim::Key(hash) => {
+                let keys = self.rules.keys.load();
+                let caller = self.admit(keys.find(&hash)?, head, webhook, received, account)?;
+                Ok(Proof::Caller(caller))
+            }
+            Claim::Signature(signature) => Ok(Proof::Signature(signature)),
+        }
+    }
+
+    /// Who calls, now that the body is there.
+    fn verify(
+        &self,
+        proof: Proof<'_>,
+        body: &[u8],
+        head: &Parts,
         webhook: &Webhook,
         received: Timestamp,
         account: &mut Account<'_>,
     ) -> Result<Caller, Rejection> {
-        if let Some(caller) = &account.peer.caller {
-            account.caller = Some(caller.shared_name());
-            return Ok(caller.clone());
+        match proof {
+            Proof::Caller(caller) => Ok(caller),
+            Proof::Signature(signature) => {
+                let keys = self.rules.keys.load();
+                let key = keys.find_signer(&signature, body, &webhook.route.webhook)?;
+                self.admit(key, head, webhook, received, account)
+            }
         }
-        let keys = self.rules.keys.load();
-        let key = keys.find(headers)?;
+    }
+
+    fn admit(
+        &self,
+        key: &Key,
+        head: &Parts,
+        webhook: &Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<Caller, Rejection> {
         let name = account.caller.insert(key.shared_name());
         if key.has_expired(received) {
             self.rules.metrics.key_used_after_end(name);
         }
-        key.admit(&webhook.route.webhook, account.peer.address.ip(), received)
+        let caller = key.admit(&webhook.route.webhook, account.peer.address.ip(), received)?;
+        account.span = self.begin_span(head, webhook);
+        Ok(caller)
+    }
+
+    /// Not before it is known who calls: a stranger's `traceparent` would fill the collector.
+    fn begin_span(&self, head: &Parts, webhook: &Webhook) -> Option<Box<Span>> {
+        let tracer = self.rules.tracer.as_ref()?;
+        tracer.begin(webhook, route::trace_parent(&head.headers))
     }
 
     /// Counts and logs a connection that was closed without a request's end.
-    pub fn closed(&self, address: SocketAddr, refusal: Refusal) {
-        let peer = Peer { address, caller: None };
+    pub fn closed(&self, closed: &Closed) {
+        let peer = Peer { address: closed.address, caller: None };
         let mut account = Account::open(&self.rules, peer);
-        account.close(Err(&refusal.plain()));
+        account.close(Err(&closed.why.plain()));
     }
 }
 
 impl Handler for Arc<Ingest> {
-    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Response {
+    async fn handle(&self, mut peer: Peer, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
+        peer.address = http::sender(peer.address, &head.headers, &self.rules.limits);
         let version = head.version;
         let mut account = Account::open(&self.rules, peer);
         let result = self.receive(&head, body, &mut account).await;
@@ -173,7 +226,7 @@ impl Handler for Arc<Ingest> {
         let closes = version < Version::HTTP_2 && (is_doubtful || self.rules.health.is_draining());
         let mut response = match result {
             Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, headers, receipt),
-            Err(rejection) => refused(headers, &rejection),
+            Err(rejection) => refused(headers, &rejection, account.challenge()),
         };
         if closes {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -182,7 +235,7 @@ impl Handler for Arc<Ingest> {
     }
 
     fn panicked(&self) -> Response {
-        refused(HeaderMap::new(), &Refusal::Panicked.plain())
+        refused(HeaderMap::new(), &Refusal::Panicked.plain(), Way::Bearer.challenge())
     }
 }
 
@@ -202,7 +255,7 @@ fn accepted(
 }
 
 /// A refusal as problem details (RFC 9457).
-fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
+fn refused(mut headers: HeaderMap, rejection: &Rejection, challenge: &'static str) -> Response {
     let facts = rejection.refusal.facts();
     let problem = serde_json::json!({
         "type": format!("urn:hookbridge:problem:{}", facts.tag),
@@ -214,16 +267,16 @@ fn refused(mut headers: HeaderMap, rejection: &Rejection) -> Response {
     *response.status_mut() = facts.status;
     let problem = HeaderValue::from_static("application/problem+json");
     headers.insert(header::CONTENT_TYPE, problem);
-    headers.extend(hint(facts.status));
+    headers.extend(hint(facts.status, challenge));
     *response.headers_mut() = headers;
     response
 }
 
 /// What a refused sender can do about it, where there is a header to say so.
-fn hint(status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
+fn hint(status: StatusCode, challenge: &'static str) -> Option<(HeaderName, HeaderValue)> {
     let text = HeaderValue::from_static;
     match status {
-        StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, text("Bearer"))),
+        StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, text(challenge))),
         StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, text("POST"))),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Some((header::ACCEPT_ENCODING, text(http::CODINGS))),
         StatusCode::TOO_MANY_REQUESTS => Some((header::RETRY_AFTER, RETRY_NEXT_SECOND)),
@@ -283,10 +336,16 @@ impl<'r> Account<'r> {
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
         if let Some(left_out) = line {
             tracing::warn!(
-                webhook, caller, peer = %self.peer.address, reason = reason.tag(), left_out,
+                webhook, caller, peer = %self.peer, reason = reason.tag(), left_out,
                 "Body kept as a dead letter."
             );
         }
+    }
+
+    /// How a sender would have to prove who it is.
+    fn challenge(&self) -> &'static str {
+        let webhook = self.webhook.map(|index| &self.rules.webhooks[index]);
+        webhook.map_or(Way::Bearer.challenge(), |webhook| webhook.way.challenge())
     }
 
     fn webhook_name(&self) -> &str {
@@ -307,7 +366,7 @@ impl<'r> Account<'r> {
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
-                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer.address,
+                    $level, outcome = facts.tag, status, webhook, caller, peer = %self.peer,
                     took_ms, cause, left_out, "Request refused."
                 )
             };
@@ -340,6 +399,7 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
@@ -373,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_answered_500() {
-        let answer = refused(HeaderMap::new(), &Refusal::Panicked.plain());
+        let answer = refused(HeaderMap::new(), &Refusal::Panicked.plain(), Way::Bearer.challenge());
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
     }

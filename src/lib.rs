@@ -19,8 +19,9 @@
 //! http      accept ──► Request            connection, header and time limits
 //! ingest      ├─ fair shares                     else 429
 //! route       ├─ method, path ─────► Webhook     else 404, 405
-//! auth        ├─ headers ──────────► Caller      else 401, before a byte of the body is read
+//! auth        ├─ head ─────────────► Proof       else 401, before a byte of the body is read
 //! http        ├─ bounded read ─────► Bytes       else 413, 408, 503; unpacked: else 415, 413
+//! auth        ├─ proof, bytes ─────► Caller      else 401, where the body is signed
 //! event       ├─ decode ───────────► Event       else a dead letter (or 400, 422)
 //! route       ├─ topic, key, headers ► Record
 //! delivery    ├─ hold ─────────────► Receipt     Kafka's word, else the spool's, else 503
@@ -52,7 +53,7 @@
 //! | `config.rs`, `config/` | the settings: typed, merged, checked |
 //! | `route.rs` | pure: path to webhook, event to record |
 //! | `event.rs` | pure: bytes to event |
-//! | `auth.rs` | pure: headers to caller |
+//! | `auth.rs`, `auth/` | pure: head, and body where it is signed, to caller |
 //! | `outcome.rs` | pure: every way that a request can end |
 //!
 //! # Threads

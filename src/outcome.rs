@@ -37,7 +37,7 @@ pub enum Refusal {
     NotHttp,
     /// The body is not JSON.
     Malformed,
-    /// No valid key.
+    /// No valid key or signature.
     Unauthorized,
     /// A valid key, but not for this webhook or not from this address.
     Forbidden,
@@ -191,7 +191,7 @@ impl Refusal {
                 "unauthorized",
                 StatusCode::UNAUTHORIZED,
                 Level::WARN,
-                "A valid bearer key is required",
+                "A valid key or signature is required",
             ),
             Refusal::Forbidden => (
                 "forbidden",

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Way};
 use crate::event::{Event, Shape, is_plausible};
 use crate::outcome::{Refusal, Rejection};
 
@@ -23,6 +23,8 @@ pub struct Webhook {
     pub route: Arc<Route>,
     /// The path that it is posted to.
     pub path: String,
+    /// How its senders prove who they are.
+    pub way: Way,
     /// Whether a body that is no event is refused, instead of kept as a dead letter.
     pub rejects_invalid: bool,
     /// Where its events carry what the bridge needs.
@@ -183,7 +185,8 @@ mod nanoseconds {
     }
 }
 
-/// Finds the webhook of a request.
+/// Finds the webhook of a request. Where senders prove who they are by a secret in the path, that is
+/// one segment more.
 ///
 /// # Errors
 ///
@@ -193,7 +196,9 @@ pub fn find<'w>(
     method: &Method,
     path: &str,
 ) -> Result<&'w Webhook, Rejection> {
-    let webhook = webhooks.iter().find(|webhook| webhook.path == path);
+    let at = |path| webhooks.iter().find(move |webhook| webhook.path == path);
+    let above = || path.rsplit_once('/').and_then(|(parent, _secret)| at(parent));
+    let webhook = at(path).or_else(|| above().filter(|w| matches!(w.way, Way::PathSecret)));
     let webhook = webhook.ok_or_else(|| Refusal::UnknownPath.plain())?;
     if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
 }
@@ -323,6 +328,7 @@ pub(crate) mod tests {
                 ce_type: "clicks".into(),
             }),
             path: "/click".into(),
+            way: Way::Bearer,
             rejects_invalid: false,
             shape: Shape {
                 key: Pointer::parse("/campid").expect("a pointer"),
@@ -366,7 +372,9 @@ pub(crate) mod tests {
 
     #[test]
     fn paths_and_methods() {
-        let webhooks = [click()];
+        let secret =
+            Webhook { path: "/click/more".into(), way: Way::PathSecret, index: 1, ..click() };
+        let webhooks = [click(), secret];
         let find =
             |method, path| find(&webhooks, &method, path).map(|w| w.index).map_err(|r| r.refusal);
         assert_eq!(find(Method::POST, "/click"), Ok(0));
@@ -374,6 +382,13 @@ pub(crate) mod tests {
         assert_eq!(find(Method::POST, "/click/"), Err(Refusal::UnknownPath));
         assert_eq!(find(Method::POST, "/CLICK"), Err(Refusal::UnknownPath));
         assert_eq!(find(Method::GET, "/"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/other"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/more/secret"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/more"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/more/"), Ok(1));
+        assert_eq!(find(Method::GET, "/click/more/secret"), Err(Refusal::WrongMethod));
+        assert_eq!(find(Method::POST, "/click/more/secret/x"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/secret"), Err(Refusal::UnknownPath));
     }
 
     #[test]

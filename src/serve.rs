@@ -317,11 +317,10 @@ impl Worker {
             while let Some(socket) = sockets.recv().await {
                 let (ingest, rules, drain) = (ingest.clone(), rules.clone(), draining.clone());
                 tokio::spawn(async move {
-                    let peer = socket.peer;
                     let (limits, tls) = (&rules.limits, rules.tls.as_ref());
                     let served = http::serve(socket, ingest.clone(), limits, &drain, tls).await;
-                    if let Err(refusal) = served {
-                        ingest.closed(peer, refusal);
+                    if let Err(closed) = served {
+                        ingest.closed(&closed);
                     }
                 });
             }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use hyper::Uri;
+use hyper::header::HeaderName;
 
-use crate::auth::parse_hash;
 use crate::event::{Pointer, parse_offset};
 
-use super::{API_KEY, Config, NamedKey, Problem, Tls, Tracing};
+use super::{API_KEY, Config, NamedKey, Problem, Tls, Tracing, Way, Webhook};
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
 /// looks about once a second (measured: up to 1.06 s late).
@@ -29,6 +29,7 @@ impl Problems {
 pub(super) fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Problems::default();
     limits(config, &mut problems);
+    proxies(config, &mut problems);
     time_chain(config, &mut problems);
     kafka(config, &mut problems);
     spool(config, &mut problems);
@@ -70,6 +71,19 @@ fn limits(config: &Config, problems: &mut Problems) {
         "http.max_bytes_in_flight",
         "must be at least http.max_body_bytes, or the largest body could never be taken",
     );
+}
+
+fn proxies(config: &Config, problems: &mut Problems) {
+    let http = &config.http;
+    let key = "http.trusted_proxies";
+    let message =
+        "must not name everybody, or anybody could claim any address: name your balancers";
+    problems.expect(http.trusted_proxies.iter().all(|net| net.prefix_len() > 0), key, message);
+    let is_known = !http.proxy_protocol || !http.trusted_proxies.is_empty();
+    problems.expect(is_known, key, "must name the balancers, since http.proxy_protocol is on");
+    let is_header = http.forwarded_header.parse::<HeaderName>().is_ok();
+    let message = "must be a header's name such as x-forwarded-for";
+    problems.expect(is_header, "http.forwarded_header", message);
 }
 
 /// Each limit lies strictly inside the next, so that no answer comes before its verdict is due.
@@ -147,9 +161,12 @@ fn keys(config: &Config, problems: &mut Problems) {
         };
         problems.expect(!key.name.is_empty(), &place, "needs a name");
         problems.expect(names.insert(&key.name), &place, "has the name of another key");
-        let hash = parse_hash(key.sha256.reveal());
-        let message = "sha256 must be the 64 hexadecimal digits that `hookbridge key` prints";
+        let hash = key.hash();
+        let message = "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
+                       secret, the key itself";
         problems.expect(hash.is_some(), &place, message);
+        let is_empty = key.secret.as_ref().is_some_and(|secret| secret.reveal().is_empty());
+        problems.expect(!is_empty, &place, "secret must not be empty");
         let is_new = hash.is_none_or(|hash| hashes.insert(hash));
         problems.expect(is_new, &place, "is the same key as another, under another name");
         terms(config, key, &place, problems);
@@ -220,6 +237,7 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             &key("path"),
             "is the path of another webhook",
         );
+        way(config, webhook, &key("auth"), problems);
         problems.expect(
             plain(&webhook.topic, "._") && webhook.topic.len() <= 249,
             &key("topic"),
@@ -241,4 +259,25 @@ fn webhooks(config: &Config, problems: &mut Problems) {
         let offset = parse_offset(&webhook.utc_offset).is_some();
         problems.expect(offset, &key("utc_offset"), "must be an offset such as -05:00");
     }
+}
+
+/// How senders prove who they are, and whether any could.
+fn way(config: &Config, webhook: &Webhook, place: &str, problems: &mut Problems) {
+    if let Err(message) = webhook.auth.read() {
+        problems.expect(false, place, message);
+    }
+    let has_place = webhook.auth != Way::PathSecret || !webhook.path.ends_with('/');
+    let message = "the secret comes behind the path and one more /: let the path end without it";
+    problems.expect(has_place, place, message);
+    let auth = &config.auth;
+    let is_for =
+        |key: &NamedKey| key.webhooks.as_ref().is_none_or(|names| names.contains(&webhook.name));
+    let can_sign = auth.api_key.is_some()
+        || auth.keys.iter().any(|key| key.secret.is_some() && is_for(key))
+        || config.http.tls.as_ref().is_some_and(Tls::names_callers);
+    problems.expect(
+        !webhook.auth.takes_secrets() || can_sign,
+        place,
+        "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256",
+    );
 }

@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error};
 
+use super::proxy::is_trusted;
 use crate::config;
 use crate::metrics::ConnectionMetrics;
 use crate::shares::neighbourhood;
@@ -32,8 +34,11 @@ const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// there are, some are always left, and one address alone may have seven of eight.
 const SHARE_OF_FREE: usize = 7;
 
-/// How many connections each address has open; one that has none is not in it.
-type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
+/// How many connections each address may have open, and has; one that has none is not in it.
+struct Addresses {
+    max: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
 
 /// Lets connections in, up to the limits.
 pub struct Gate {
@@ -41,8 +46,9 @@ pub struct Gate {
     /// Whether connections are plain HTTP, so that one over the limit can be told so.
     is_plain: bool,
     permits: Arc<Semaphore>,
-    max_per_address: usize,
-    addresses: Addresses,
+    addresses: Arc<Addresses>,
+    /// Their connections are those of many senders.
+    proxies: Vec<IpNet>,
     metrics: ConnectionMetrics,
     last_complaint: Mutex<Option<Instant>>,
 }
@@ -57,9 +63,9 @@ pub struct Socket {
 
 /// A connection's place within the limits, given back when dropped.
 pub struct Place {
-    _permit: OwnedSemaphorePermit,
-    address: IpAddr,
-    addresses: Addresses,
+    permit: OwnedSemaphorePermit,
+    address: Option<IpAddr>,
+    addresses: Arc<Addresses>,
     metrics: ConnectionMetrics,
 }
 
@@ -70,8 +76,11 @@ impl Gate {
             max,
             is_plain: limits.tls.is_none(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
-            max_per_address: limits.max_connections_per_address,
-            addresses: Arc::default(),
+            addresses: Arc::new(Addresses {
+                max: limits.max_connections_per_address,
+                open: Mutex::default(),
+            }),
+            proxies: limits.trusted_proxies.clone(),
             metrics,
             last_complaint: Mutex::new(None),
         }
@@ -121,22 +130,10 @@ impl Gate {
             self.metrics.over_limit.inc();
             return None;
         };
-        let address = neighbourhood(address);
-        let free = self.permits.available_permits() + 1;
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = addresses.get(&address).copied().unwrap_or_default();
-        if self.max_per_address != 0 && open >= self.max_per_address {
-            self.metrics.over_address_limit.inc();
-            return None;
-        }
-        if open >= SHARE_OF_FREE * free {
-            self.metrics.over_limit.inc();
-            return None;
-        }
-        addresses.insert(address, open + 1);
         self.metrics.open.inc();
         let (addresses, metrics) = (self.addresses.clone(), self.metrics.clone());
-        Some(Place { _permit: permit, address, addresses, metrics })
+        let mut place = Place { permit, address: None, addresses, metrics };
+        (is_trusted(&self.proxies, address) || place.take_of(address)).then_some(place)
     }
 
     /// A connection that failed before it was ours is nothing; without descriptors or memory the
@@ -169,14 +166,36 @@ impl Gate {
     }
 }
 
+impl Place {
+    /// Takes one of those that this address may have, too; false if it has them all.
+    pub(super) fn take_of(&mut self, address: IpAddr) -> bool {
+        let address = neighbourhood(address);
+        let free = self.permit.semaphore().available_permits() + 1;
+        let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (max, open) = (self.addresses.max, all.get(&address).copied().unwrap_or_default());
+        if max != 0 && open >= max {
+            self.metrics.over_address_limit.inc();
+            return false;
+        }
+        if open >= SHARE_OF_FREE * free {
+            self.metrics.over_limit.inc();
+            return false;
+        }
+        all.insert(address, open + 1);
+        self.address = Some(address);
+        true
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.metrics.open.dec();
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = addresses.get_mut(&self.address) {
+        let Some(address) = &self.address else { return };
+        let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = all.get_mut(address) {
             *open -= 1;
             if *open == 0 {
-                addresses.remove(&self.address);
+                all.remove(address);
             }
         }
     }

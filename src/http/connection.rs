@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -35,7 +36,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::{Drain, Response, Socket, Tls};
+use super::{Drain, Response, Socket, Tls, proxy};
 use crate::auth::Caller;
 use crate::config;
 use crate::outcome::Refusal;
@@ -81,6 +82,23 @@ pub struct Peer {
     pub caller: Option<Caller>,
 }
 
+impl fmt::Display for Peer {
+    /// Its address, without a port that nobody knows.
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self.address.port() {
+            0 => self.address.ip().fmt(formatter),
+            _ => self.address.fmt(formatter),
+        }
+    }
+}
+
+/// A connection that was closed without a request's end.
+#[derive(Debug)]
+pub struct Closed {
+    pub address: SocketAddr,
+    pub why: Refusal,
+}
+
 /// Serves a connection until it closes.
 ///
 /// # Errors
@@ -92,11 +110,23 @@ pub async fn serve<H: Handler>(
     limits: &config::Http,
     drain: &Drain,
     tls: Option<&Tls>,
-) -> Result<(), Refusal> {
-    let Socket { stream, peer: address, place: _place } = socket;
+) -> Result<(), Closed> {
+    let Socket { stream, peer: mut address, mut place } = socket;
     // Answers are small and must not wait for more.
     let _ = stream.set_nodelay(true);
-    let Ok(stream) = TcpStream::from_std(stream) else { return Err(Refusal::SenderGone) };
+    let Ok(mut stream) = TcpStream::from_std(stream) else {
+        return Err(Closed { address, why: Refusal::SenderGone });
+    };
+    let is_proxy = |address: SocketAddr| proxy::is_trusted(&limits.trusted_proxies, address.ip());
+    if limits.proxy_protocol && is_proxy(address) {
+        match Box::pin(proxy::introduced(&mut stream, limits, drain)).await {
+            Ok(sender) => address = sender.unwrap_or(address),
+            Err(why) => return why.map_or(Ok(()), |why| Err(Closed { address, why })),
+        }
+        if !is_proxy(address) && !place.take_of(address.ip()) {
+            return Ok(());
+        }
+    }
     let (stream, caller) = match tls {
         None => (Either::Left(stream), None),
         // Boxed, so that connections without TLS have no room for it.
@@ -106,6 +136,18 @@ pub async fn serve<H: Handler>(
         },
     };
     let peer = Peer { address, caller };
+    let served = serve_requests(stream, peer, handler, limits, drain).await;
+    served.map_err(|why| Closed { address, why })
+}
+
+/// The same from its first request on.
+async fn serve_requests<H: Handler>(
+    stream: Stream,
+    peer: Peer,
+    handler: H,
+    limits: &config::Http,
+    drain: &Drain,
+) -> Result<(), Refusal> {
     let activity = Arc::new(Activity::default());
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -599,7 +641,7 @@ mod tests {
             serve(socket, Clumsy, &limits, &Drain::default(), None).await
         };
         let (answers, served) = tokio::join!(ask, answer);
-        assert_eq!(served, Ok(()));
+        assert!(served.is_ok());
         let [_, fallen, upright] = answers.split("HTTP/1.1 ").collect::<Vec<_>>()[..] else {
             panic!("two answers: {answers}");
         };

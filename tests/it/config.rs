@@ -232,6 +232,86 @@ fn keys_have_limits() {
     );
 }
 
+/// Whom the bridge believes is somebody in particular.
+#[test]
+fn proxies_are_named() {
+    let problem = |settings: &str, key: &str, words: &str| {
+        check_problems(&format!("{KEYS}[http]\n{settings}\n"), &[], &[(key, words)]);
+    };
+    problem("proxy_protocol = true", "http.trusted_proxies", "must name the balancers");
+    let everybody = "trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]";
+    problem(everybody, "http.trusted_proxies", "must not name everybody");
+    problem("trusted_proxies = [\"10.0.0.1\"]", "http.trusted_proxies[0]", "invalid IP");
+    problem("forwarded_header = \"x forwarded\"", "http.forwarded_header", "a header's name");
+    let good = "trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = true";
+    from(&format!("{KEYS}[http]\n{good}\n"), &[]).into_result().unwrap();
+}
+
+/// How senders prove who they are is read as it is meant, or the message says what to do.
+#[test]
+fn ways_are_read_or_refused() {
+    let entry = |auth: &str| {
+        let at = "[[webhook]]\nname = \"a\"\npath = \"/a\"\ntopic = \"a\"\n";
+        format!("{KEYS}{at}auth = {auth}\n")
+    };
+    let signing = |more: &str| {
+        entry(&format!("{{ type = \"hmac-sha256\", header = \"X-Signature\"{more} }}"))
+    };
+    let timed = ", prefix = \"v0=\", signed = \"v0:{timestamp}:{body}\", encoding = \"base64\", \
+                 timestamp_header = \"X-Time\", tolerance_s = 60";
+    for (file, way) in [
+        (KEYS.to_owned(), "auth = \"bearer\"\n"),
+        (entry("\"basic\""), "auth = \"basic\"\n"),
+        (entry("{ type = \"basic\" }"), "auth = \"basic\"\n"),
+        (entry("\"path-secret\""), "auth = \"path-secret\"\n"),
+        (entry("{ type = \"header\", header = \"X-Key\" }"), "header = \"X-Key\"\n"),
+        (signing(""), "encoding = \"hex\"\n"),
+        (signing(timed), "signed = \"v0:{timestamp}:{body}\"\n"),
+    ] {
+        let config = from(&file, &[]).into_result().unwrap();
+        let printed = toml::to_string(&config).unwrap();
+        assert!(printed.contains(way), "{printed}");
+        assert_eq!(toml::from_str::<Config>(&printed).unwrap().webhook, config.webhook);
+    }
+    let problem = |file: String, words: &str| {
+        check_problems(&file, &[], &[("webhook[0].auth", words)]);
+    };
+    problem(entry("\"digest\""), "expected one of `bearer`, `basic`, `header`, `hmac-sha256`");
+    problem(entry("7"), "a name such as \"basic\", or a table with a `type`");
+    problem(entry("{ header = \"X-Key\" }"), "`type`");
+    problem(entry("\"header\""), "missing field `header`");
+    problem(entry("{ type = \"header\", header = \"X Key\" }"), "header must be a header's name");
+    problem(
+        entry("{ type = \"header\", header = \"X-Key\", colour = 1 }"),
+        "unknown field `colour`",
+    );
+    problem(signing(", hader = \"X\""), "unknown field `hader`");
+    problem(signing(", encoding = \"rot13\""), "expected `hex` or `base64`");
+    problem(signing(", signed = \"{timestamp}\""), "must have {body} once");
+    problem(signing(", signed = \"{body}{id}\""), "must have {body} once");
+    problem(signing(", signed = \"{timestamp}.{body}\""), "timestamp_header must say where");
+    problem(signing(", timestamp_header = \"X-Time\""), "of no use unless signed has {timestamp}");
+    problem(signing(&timed.replace("60", "0")), "more than 0");
+    problem(signing(&timed.replace("X-Time", "")), "timestamp_header must be a header's name");
+    let slash = entry("\"path-secret\"").replace("\"/a\"", "\"/a/\"");
+    problem(slash, "let the path end without it");
+    let hash = hookbridge::auth::format_hash(&hookbridge::auth::hash_key(b"key"));
+    let keys = |key: &str| signing("").replace("api_key = \"k\"", &format!("keys = [{key}]"));
+    problem(keys(&format!("{{ name = \"x\", sha256 = \"{hash}\" }}")), "no key can sign");
+    let signer = "{ name = \"x\", secret = \"shared\" }";
+    from(&keys(signer), &[]).into_result().unwrap();
+    for (key, words) in [
+        ("{ name = \"x\" }".to_owned(), "or else secret"),
+        (format!("{{ name = \"x\", secret = \"s\", sha256 = \"{hash}\" }}"), "or else secret"),
+        ("{ name = \"x\", secret = \"\" }".to_owned(), "must not be empty"),
+        ("{ name = \"x\", secret = [\"zq\"] }".to_owned(), "must be a text in quotes"),
+    ] {
+        let loaded = from(&keys(&key), &[]);
+        let problems = format!("{:?}", loaded.problems);
+        assert!(problems.contains(words) && !problems.contains("zq"), "{key}: {problems}");
+    }
+}
+
 /// What carries the promise cannot be weakened; what librdkafka does not know is named.
 #[test]
 fn kafka_options_are_judged() {
@@ -268,13 +348,16 @@ fn kafka_options_are_judged() {
 fn secrets_do_not_print() {
     let hash = "0123456789abcdef".repeat(4);
     let file = format!(
-        "[auth]\napi_key = \"plain-key\"\nkeys = [{{ name = \"x\", sha256 = \"{hash}\" }}]\n\
+        "[auth]\napi_key = \"plain-key\"\nkeys = [{{ name = \"x\", sha256 = \"{hash}\" }}, \
+         {{ name = \"y\", secret = \"signing-key\" }}]\n\
          [kafka.options]\n\"sasl.username\" = \"user\"\n\"sasl.password\" = \"pass-word\"\n\
          \"ssl.key.pem\" = \"pem-text\"\n\"ssl.key.password\" = \"key-word\"\n"
     );
     let config = from(&file, &[]).into_result().unwrap();
     for printed in [format!("{config:?}"), toml::to_string(&config).unwrap()] {
-        for secret in ["plain-key", hash.as_str(), "pass-word", "pem-text", "key-word"] {
+        for secret in
+            ["plain-key", hash.as_str(), "signing-key", "pass-word", "pem-text", "key-word"]
+        {
             assert!(!printed.contains(secret), "{printed}");
         }
         assert!(printed.contains("user"), "{printed}");

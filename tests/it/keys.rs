@@ -60,8 +60,8 @@ async fn limits_of_keys() {
     for (name, status, tag, detail) in [
         ("good", 200, "accepted", ""),
         ("near", 200, "accepted", ""),
-        ("ended", 401, "unauthorized", "The bearer key has expired"),
-        ("early", 401, "unauthorized", "The bearer key is not valid yet"),
+        ("ended", 401, "unauthorized", "The key has expired"),
+        ("early", 401, "unauthorized", "The key is not valid yet"),
         ("elsewhere", 403, "forbidden", "This key is not for this webhook"),
         ("far", 403, "forbidden", "This key is not for this address"),
     ] {

@@ -41,6 +41,8 @@ mod observability;
 mod partitions;
 /// The promise, against everything that fails at once.
 mod proof;
+/// Who calls through a balancer.
+mod proxies;
 /// A table of requests, with status, tag and nothing published.
 mod rejects;
 /// Replicas that restart, come and go behind a balancer.
@@ -59,5 +61,7 @@ mod spool;
 mod tidy;
 /// TLS on the listener: versions, pairs that change, client certificates.
 mod tls;
+/// The ways to prove who calls, and that no secret is printed.
+mod ways;
 /// HTTP byte for byte: a table of what senders may say, and what comes of it.
 mod wire;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hookbridge::config::{Config, Invalid};
+use hookbridge::config::{Config, Encoding, Invalid, Way};
 use hookbridge::kafka::Seen;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -29,6 +29,7 @@ use crate::brokers::Broker;
 use crate::on_every_broker;
 use crate::process::Serve;
 use crate::support::{KEY, TestBridge, click, config, records, sender, until};
+use crate::ways;
 
 /// A sender's, sampled and not.
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -279,7 +280,9 @@ async fn other_outcomes() {
         let mut strict = config.webhook[0].clone();
         (strict.name, strict.path) = ("strict".into(), "/strict".into());
         strict.invalid = Invalid::Reject;
-        config.webhook.push(strict);
+        let way = Way::HmacSha256(ways::signing(Encoding::Hex, ""));
+        let signed = ways::webhook(&config.webhook[0], "signed", way);
+        config.webhook.extend([strict, signed]);
     })
     .await;
     assert_eq!(post(bridge.request("{"), SAMPLED).await, StatusCode::OK);
@@ -290,6 +293,12 @@ async fn other_outcomes() {
     for (key, status) in [("wrong", StatusCode::UNAUTHORIZED), (KEY, StatusCode::BAD_REQUEST)] {
         let strict = sender().post(format!("http://{}/strict", bridge.http)).body("{");
         assert_eq!(post(strict.bearer_auth(key), SAMPLED).await, status);
+    }
+    // A signature that only the body proves wrong.
+    for (key, status) in [("wrong", StatusCode::UNAUTHORIZED), (KEY, StatusCode::OK)] {
+        let signed = sender().post(format!("http://{}/signed", bridge.http)).body(click("7"));
+        let signed = signed.header("X-Signature", ways::hex(key, &click("7")));
+        assert_eq!(post(signed, SAMPLED).await, status);
     }
     // A sender that hangs up while its body is read.
     let mut raw = bridge.raw();
@@ -311,7 +320,8 @@ async fn other_outcomes() {
         assert!(all.next().is_none(), "{outcome} twice");
         first
     };
-    assert_eq!(spans.len(), 4, "{spans:?}");
+    assert_eq!(spans.len(), 5, "{spans:?}");
+    assert_eq!(attributes(&with("accepted").attributes)["http.route"], "/signed");
     let dead = with("dead_lettered");
     assert_eq!(attributes(&dead.attributes)["messaging.destination.name"], letters);
     assert!(traceparent(&letter).unwrap().contains(&hex(&dead.span_id)));

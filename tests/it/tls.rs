@@ -12,19 +12,19 @@ use crate::process::{Serve, hookbridge};
 use crate::support::{KEY, Mount, PATIENCE, TestBridge, click, config, until};
 
 /// An authority for one test.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 /// A certificate and its key, in PEM.
-struct Pair {
+pub struct Pair {
     certificate: String,
     key: String,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -33,7 +33,7 @@ impl Authority {
     }
 
     /// A certificate for the bridge and for a sender of this name alike.
-    fn issue(&self, name: &str, end: i32) -> Pair {
+    pub fn issue(&self, name: &str, end: i32) -> Pair {
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_after = date_time_ymd(end, 1, 1);
@@ -43,7 +43,7 @@ impl Authority {
     }
 
     /// A sender that trusts this authority alone.
-    fn client(&self) -> ClientBuilder {
+    pub fn client(&self) -> ClientBuilder {
         let root = Certificate::from_pem(self.pem.as_bytes()).unwrap();
         let client = reqwest::Client::builder().timeout(PATIENCE);
         client.tls_built_in_root_certs(false).add_root_certificate(root)
@@ -51,7 +51,7 @@ impl Authority {
 }
 
 impl Pair {
-    fn files(&self) -> [(&str, &str); 2] {
+    pub fn files(&self) -> [(&str, &str); 2] {
         [("tls.crt", &self.certificate), ("tls.key", &self.key)]
     }
 
@@ -60,7 +60,7 @@ impl Pair {
     }
 }
 
-fn settings(mount: &Mount) -> Tls {
+pub fn settings(mount: &Mount) -> Tls {
     let (cert_file, key_file) = (mount.path("tls.crt"), mount.path("tls.key"));
     Tls { cert_file, key_file, client_ca_file: None }
 }
