@@ -114,7 +114,6 @@ impl Ingest {
         // Before anything looks into the body.
         let caller = self.verify(proof, &body, head, webhook, received, account);
         let caller = caller.map_err(|why| rules.fair.failure(why, address, began))?;
-        rules.fair.caller(caller.name(), began)?;
         let (body, flaw) = match coding {
             Some(coding) => coding.unpack(body, &mut slot, &rules.limits)?,
             None => (body, None),
@@ -143,9 +142,9 @@ impl Ingest {
         account: &mut Account<'_>,
     ) -> Result<Proof<'r>, Rejection> {
         if let Some(caller) = &account.peer.caller {
+            let caller = caller.clone();
             account.caller = Some(caller.shared_name());
-            account.span = self.begin_span(head, webhook);
-            return Ok(Proof::Caller(caller.clone()));
+            return self.let_in(caller, head, webhook, account).map(Proof::Caller);
         }
         match webhook.way.claim(&head.headers, head.uri.path(), received)? {
             Claim::Key(hash) => {
@@ -190,14 +189,22 @@ impl Ingest {
             self.rules.metrics.key_used_after_end(name);
         }
         let caller = key.admit(&webhook.route.webhook, account.peer.address.ip(), received)?;
-        account.span = self.begin_span(head, webhook);
-        Ok(caller)
+        self.let_in(caller, head, webhook, account)
     }
 
-    /// Not before it is known who calls: a stranger's `traceparent` would fill the collector.
-    fn begin_span(&self, head: &Parts, webhook: &Webhook) -> Option<Box<Span>> {
-        let tracer = self.rules.tracer.as_ref()?;
-        tracer.begin(webhook, route::trace_parent(&head.headers))
+    /// What comes as soon as it is known who calls: its share, and its span. Not before: a stranger's
+    /// `traceparent` would fill the collector.
+    fn let_in(
+        &self,
+        caller: Caller,
+        head: &Parts,
+        webhook: &Webhook,
+        account: &mut Account<'_>,
+    ) -> Result<Caller, Rejection> {
+        self.rules.fair.caller(caller.name(), account.started)?;
+        let begin = |tracer: &Tracer| tracer.begin(webhook, route::trace_parent(&head.headers));
+        account.span = self.rules.tracer.as_ref().and_then(begin);
+        Ok(caller)
     }
 
     /// Counts and logs a connection that was closed without a request's end.

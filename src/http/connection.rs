@@ -53,6 +53,7 @@ const HTTP2_BEGINS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a connection that has had more than one request is silent before it rests.
 const REST_AFTER: Duration = Duration::from_secs(1);
+
 /// How often a connection may read before others have their turn.
 const READS_MAX: u32 = 2;
 
@@ -536,6 +537,9 @@ impl hyper::rt::Read for Io {
         if !self.begun.is_empty() {
             let count = self.begun.len().min(buffer.remaining());
             buffer.put_slice(&self.begun.split_to(count));
+            // A head that has begun, and has no longer to come than any other.
+            self.activity.unclaimed.store(true, Ordering::Relaxed);
+            self.activity.is_even.store(false, Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
         if self.activity.reads.load(Ordering::Relaxed) >= READS_MAX {

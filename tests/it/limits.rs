@@ -242,6 +242,21 @@ async fn no_file_descriptors() {
     assert!(complaints <= seconds + 1, "{complaints} complaints in {seconds} s: {log}");
 }
 
+/// A head that begins right behind a request has the time of any head, however often the connection
+/// has rested.
+#[tokio::test]
+async fn head_begun_behind_a_request() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start_with(&broker, |config| {
+        config.http.header_timeout_ms = 300;
+    })
+    .await;
+    let mut raw = bridge.raw();
+    raw.send("GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\nG");
+    assert!(raw.read_all().starts_with("HTTP/1.1 404"));
+    until("counted", async || bridge.strangers("slow_head").await == 1.0).await;
+}
+
 /// A log that nobody reads holds up no click; what does not fit is lost, and counted.
 #[tokio::test]
 async fn log_that_nobody_reads() {
