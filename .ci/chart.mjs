@@ -168,7 +168,7 @@ function bridge(name, objects, command) {
   const secrets = Object.fromEntries(
     of(objects, "Secret").map((secret) => [secret.metadata.name, secret.stringData]),
   );
-  for (const part of ["config", "keys", "kafka"])
+  for (const part of ["config", "keys", "kafka", "tls"])
     mkdirSync(`${place}/${part}`, { recursive: true });
   const local = settingsText(objects).replaceAll("/etc/hookbridge/", `${place}/`);
   writeFileSync(`${place}/config/hookbridge.toml`, local);
@@ -183,12 +183,15 @@ function bridge(name, objects, command) {
     ["tls.crt", "tls.crt"],
     ["tls.key", "tls.key"],
   ]) {
-    cpSync(`${folder}/${source}`, `${place}/kafka/${file}`);
+    for (const part of ["kafka", "tls"])
+      cpSync(`${folder}/${source}`, `${place}/${part}/${file}`);
   }
   const env = {};
+  // What a Secret that is not the chart's may hold: anything long enough for a key.
+  const elsewhere = "any".repeat(12);
   for (const { name, value, valueFrom } of pod.containers[0].env) {
     const secret = valueFrom?.secretKeyRef;
-    const text = value ?? (secret && (secrets[secret.name]?.[secret.key] ?? "any"));
+    const text = value ?? (secret && (secrets[secret.name]?.[secret.key] ?? elsewhere));
     if (text !== undefined) env[name] = text.replaceAll("/etc/hookbridge/", `${place}/`);
   }
   const { status, stdout, stderr } = spawnSync(program, command, {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use hookbridge::auth::{Caller, Claim, Key, Keys, Terms, hash_key};
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::DevelopmentBroker;
-use hookbridge::route::{self, Webhook};
+use hookbridge::route::{self, Origin, Webhook};
 use hookbridge::serve::{Listeners, run};
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -108,13 +108,11 @@ impl Click {
     fn new() -> Click {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a-bench-key"));
-        let request = load::requests(1, 0)[0].clone();
-        let head = request.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
         Click {
             keys: Keys::new([Key::new("opptima", hash_key(KEY.as_bytes()), Terms::default())]),
             headers,
             webhook: Config::default().webhooks().expect("a webhook").remove(0),
-            body: Bytes::from(request).slice(head + 4..),
+            body: load::requests(1, 0)[0].clone(),
             received: "2026-11-24T12:00:00.123Z".parse().expect("a time"),
         }
     }
@@ -129,7 +127,7 @@ impl Click {
 
     fn record(&self, caller: &Caller) -> route::Record {
         let event = self.webhook.shape.decode(&self.body).expect("an event");
-        route::record(&self.webhook, caller, event, &self.body, None, self.received)
+        Origin::new(&self.webhook, caller, None, self.received).record(event, &self.body)
     }
 }
 
@@ -192,9 +190,9 @@ async fn allocations_of(server: SocketAddr) -> f64 {
     }
     let requests = load::requests(1_000, 0);
     let mut connections = load::idle(server, &requests, 16).await;
-    load::exchange(&mut connections, &requests, CLICKS).await;
+    connections.exchange(CLICKS).await;
     let before = ALLOCATOR.stats();
-    load::exchange(&mut connections, &requests, CLICKS).await;
+    connections.exchange(CLICKS).await;
     let after = ALLOCATOR.stats();
     let more = |count: fn(&stats_alloc::Stats) -> usize| count(&after) - count(&before);
     (more(|stats| stats.allocations) + more(|stats| stats.reallocations)) as f64 / CLICKS as f64

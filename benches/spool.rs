@@ -12,7 +12,7 @@ use hookbridge::auth::{Key, Terms, hash_key};
 use hookbridge::config::{self, Config};
 use hookbridge::health::Health;
 use hookbridge::metrics::Metrics;
-use hookbridge::route::{self, Record};
+use hookbridge::route::{Origin, Record};
 use hookbridge::spool::Spool;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ fn record(number: usize) -> Record {
     );
     let body = Bytes::from(body);
     let event = webhook.shape.decode(&body).expect("an event");
-    route::record(&webhook, &caller, event, &body, None, Timestamp::now())
+    Origin::new(&webhook, &caller, None, Timestamp::now()).record(event, &body)
 }
 
 /// What this process has used, as the operating system counts.

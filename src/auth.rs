@@ -4,22 +4,30 @@
 //!
 //! Keys are kept as SHA-256, or as what signatures are made with, and compared in constant time, all of
 //! them, whatever the first ones say. A body is only ever signed over.
+//!
+//! `auth/sns.rs` is for the one sender whose messages are signed with certificates.
 
+mod sns;
 mod way;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use data_encoding::BASE64;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use ring::hmac;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::outcome::{Refusal, Rejection};
 
-pub use way::{Claim, Encoding, Part, Signature, Signing, Way};
+pub use sns::{Certificate, Kind, Message, Sns, Topic};
+pub use way::{Claim, Encoding, Part, Scheme, Signature, Signing, Way, read_mailgun};
 
 /// The SHA-256 of a key.
 pub type KeyHash = [u8; 32];
@@ -57,10 +65,34 @@ pub struct Keys(Vec<Key>);
 #[derive(Debug, Clone)]
 pub struct Key {
     name: Arc<str>,
-    hash: KeyHash,
-    /// What signatures are made with, where more than the hash is known.
-    signer: Option<hmac::Key>,
+    /// None for a public key: who shows that has shown nothing.
+    hash: Option<KeyHash>,
+    /// What signatures are judged by, where more than the hash is known.
+    signer: Option<Signer>,
     terms: Terms,
+}
+
+/// What signatures are judged by.
+#[derive(Debug, Clone)]
+pub enum Signer {
+    /// What they are made with.
+    Secret(hmac::Key),
+    /// A point on the curve P-256, in the long form.
+    PublicKey(Vec<u8>),
+}
+
+/// Reads a public key for [`Signer::PublicKey`]: a SubjectPublicKeyInfo (RFC 5280) in base64, with or
+/// without the lines of PEM around it. None if it is no key on the curve P-256.
+pub fn parse_public_key(text: &str) -> Option<Vec<u8>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
+    let der = BASE64.decode(lines.collect::<String>().as_bytes()).ok()?;
+    let (rest, info) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+    let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?;
+    let is_ours = rest.is_empty()
+        && info.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
+        && curve == OID_EC_P256;
+    let point = info.subject_public_key.data;
+    (is_ours && point.len() == 65 && point[0] == 4).then(|| point.to_vec())
 }
 
 /// When and where a key may be used; by default always and everywhere.
@@ -75,7 +107,8 @@ pub struct Terms {
     pub networks: Option<Vec<IpNet>>,
 }
 
-/// An authenticated caller. Only [`Key::admit`] and [`Caller::of_certificate`] make one.
+/// An authenticated caller. For a request only [`Key::admit`], [`Caller::of_certificate`] and
+/// [`Message::verify`] make one.
 #[derive(Debug, Clone)]
 pub struct Caller {
     name: Arc<str>,
@@ -99,7 +132,7 @@ impl Caller {
         is_printable.then(|| Caller { name: name.into() })
     }
 
-    /// The name of the key, as configured: safe to log.
+    /// The name of the key or topic, as configured, or of the certificate: safe to log.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -109,8 +142,7 @@ impl Caller {
         self.name.clone()
     }
 
-    /// A caller of this name, for tests of other steps.
-    #[cfg(test)]
+    /// Whom a record in Kafka names: it was authenticated when the record was made.
     pub fn named(name: &str) -> Caller {
         Caller { name: name.into() }
     }
@@ -131,7 +163,7 @@ impl Keys {
     ///
     /// [`Refusal::Unauthorized`].
     pub fn find(&self, hash: &KeyHash) -> Result<&Key, Rejection> {
-        let key = self.only(|key| hash.ct_eq(&key.hash));
+        let key = self.only(|key| key.hash.map_or(Choice::from(0), |known| hash.ct_eq(&known)));
         key.ok_or_else(|| Refusal::Unauthorized.detailed("The key is not known"))
     }
 
@@ -169,13 +201,18 @@ impl Keys {
 impl Key {
     /// A key that signs nothing.
     pub fn new(name: &str, hash: KeyHash, terms: Terms) -> Key {
-        Key { name: name.into(), hash, signer: None, terms }
+        Key { name: name.into(), hash: Some(hash), signer: None, terms }
     }
 
     /// One whose text is known, so that it may sign, too.
     pub fn of_secret(name: &str, secret: &[u8], terms: Terms) -> Key {
-        let signer = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let signer = Signer::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret));
         Key { signer: Some(signer), ..Key::new(name, hash_key(secret), terms) }
+    }
+
+    /// The public half of a pair, as [`parse_public_key`] reads it.
+    pub fn of_public_key(name: &str, point: Vec<u8>, terms: Terms) -> Key {
+        Key { name: name.into(), hash: None, signer: Some(Signer::PublicKey(point)), terms }
     }
 
     /// Its name, to keep.
@@ -243,7 +280,7 @@ mod tests {
         let headers = header_map(headers);
         let found = match way.claim(&headers, path, Timestamp::UNIX_EPOCH) {
             Ok(Claim::Key(hash)) => keys.find(&hash),
-            Ok(Claim::Signature(_)) => panic!("{way:?} has no signature"),
+            Ok(_) => panic!("{way:?} has no signature"),
             Err(rejection) => Err(rejection),
         };
         let found = found.as_ref().map(|key| &*key.name).map_err(|r| r.detail.as_ref());
@@ -335,14 +372,14 @@ mod tests {
             Key::of_secret("one", b"secret-1", Terms::default()),
             Key::of_secret("two", b"secret-2", Terms::default()),
         ]);
-        let way = Way::HmacSha256(signing);
+        let way = Way::Signed(signing);
         let headers = header_map(headers);
         let received = "2026-11-24T12:00:00.123Z".parse().expect("a time");
         let found = match way.claim(&headers, "/secret-1", received) {
             Ok(Claim::Signature(signature)) => {
                 keys.find_signer(&signature, body.as_bytes(), "click")
             }
-            Ok(Claim::Key(_)) => panic!("a key"),
+            Ok(_) => panic!("no signature"),
             Err(rejection) => Err(rejection),
         };
         let found = found.as_ref().map_or_else(|r| r.detail.as_ref(), |key| &key.name);
@@ -352,6 +389,7 @@ mod tests {
     fn signing(encoding: Encoding, prefix: &str, signed: &str) -> Signing {
         let is_timed = signed.contains("{timestamp}");
         Signing {
+            scheme: Scheme::HmacSha256,
             header: HeaderName::from_static("x-signature"),
             prefix: prefix.into(),
             encoding,
@@ -423,8 +461,12 @@ mod tests {
         check("1795521901", now, far);
         check("0", now, far);
         check("-1795521600", now, far);
-        check("9223372036854775807", now, "The timestamp is no Unix time");
-        check("2026-11-24T12:00:00Z", now, "The timestamp is no Unix time");
+        check("9223372036854775807", now, "The timestamp is no Unix time and no date");
+        check("yesterday", now, "The timestamp is no Unix time and no date");
+        // Its form is good, the signature is of another time.
+        check("2026-11-24T12:00:00Z", now, "No key made the signature of this body");
+        check("Tue, 24 Nov 2026 12:00:00 GMT", now, "No key made the signature of this body");
+        check("Tue, 24 Nov 2026 11:00:00 GMT", now, far);
         check("", now, "The header x-time is missing");
     }
 

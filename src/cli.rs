@@ -4,15 +4,24 @@ mod check;
 mod dev;
 mod health;
 mod key;
+mod manual;
+mod paint;
+mod progress;
+mod replay;
+mod send;
 mod serve;
+mod show;
 mod spool;
+mod tail;
 
 use std::path::PathBuf;
 
+use anstream::eprintln;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Loaded, Problem};
 use crate::{config, kafka};
+use paint::BAD;
 
 /// Takes click webhooks over HTTP and lands them in Kafka.
 #[derive(Debug, Parser)]
@@ -41,8 +50,18 @@ enum Command {
     /// Look into the spool's folder, or drain it without a bridge
     #[command(subcommand)]
     Spool(spool::Command),
+    /// Send clicks to a deployment, one to try it or many to load it
+    Send(send::Send),
+    /// Follow a topic, records as they land
+    Tail(tail::Tail),
+    /// Send dead letters, or a part of any topic, through the same validation again
+    Replay(replay::Replay),
     /// Ask the local admin listener whether this replica is ready
     Health,
+    /// Print the completions for a shell
+    Completions(manual::Completions),
+    /// Print the manual page, or that of a subcommand
+    Man(manual::Man),
 }
 
 /// How the program ends.
@@ -80,6 +99,11 @@ impl Cli {
             }),
             Command::Key(key) => key.run(),
             Command::Spool(command) => with_config(file, |config| command.run(config)),
+            Command::Send(send) => send.run(),
+            Command::Replay(replay) => with_topics(file, |config| replay.run(&config)),
+            Command::Tail(tail) => with_topics(file, |config| tail.run(&config)),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::Health => {
                 // Asked every few seconds: only the address matters, whatever else is wrong.
                 let loaded = config::load(file.as_deref(), config::environment());
@@ -103,16 +127,27 @@ fn with_config(file: Option<PathBuf>, run: impl FnOnce(Config) -> Exit) -> Exit 
     }
 }
 
+/// For commands that only talk to Kafka: what senders need may be missing, as on an operator's own
+/// machine.
+fn with_topics(file: Option<PathBuf>, run: impl FnOnce(Config) -> Exit) -> Exit {
+    let mut loaded = load(file);
+    let is_for_senders = |problem: &Problem| {
+        ["auth", "http", "spool"].iter().any(|section| problem.key.starts_with(section))
+    };
+    loaded.problems.retain(|problem| !is_for_senders(problem));
+    loaded.into_result().map_or_else(|problems| report(&problems), run)
+}
+
 /// Prints problems with the settings.
 fn report(problems: &[Problem]) -> Exit {
     for problem in problems {
-        eprintln!("hookbridge: {problem}");
+        eprintln!("{BAD}hookbridge{BAD:#}: {problem}");
     }
     Exit::Config
 }
 
 /// Prints why a command failed.
 fn fail(reason: impl std::fmt::Display) -> Exit {
-    eprintln!("hookbridge: {reason}");
+    eprintln!("{BAD}hookbridge{BAD:#}: {reason}");
     Exit::Failed
 }

@@ -2,12 +2,14 @@
 //!
 //! `load` merges defaults, file and environment (`config/load.rs`); `check` judges values and how
 //! they relate (`config/check.rs`). Both report every problem at once. `config/follow.rs` notices
-//! that files have changed; `config/way.rs` is how senders prove who they are. Units are in the names.
+//! that files have changed; `config/way.rs` is how senders prove who they are, `config/profiles.rs`
+//! what is known of some. Units are in the names.
 //! Secrets are [`Secret`] and never print.
 
 mod check;
 mod follow;
 mod load;
+mod profiles;
 mod way;
 
 use std::collections::BTreeMap;
@@ -18,18 +20,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
-use crate::auth::{Key, KeyHash, Keys, Terms, hash_key, parse_hash};
-use crate::event::{Pointer, Shape, parse_offset};
+use crate::auth::{Key, KeyHash, Keys, Terms, hash_key, parse_hash, parse_public_key};
+use crate::event::{Carries, Pointer, Shape, TimeFormat, parse_offset};
+use crate::pseudonym::Pseudonyms;
 use crate::route;
 
 pub use check::VERDICT_LAG_MS;
 pub use follow::Followed;
-pub use load::{Loaded, environment, load, read_file, reload_keys};
-pub use way::{Encoding, Signing, Way};
+pub use load::{Loaded, environment, load, read_file, read_file_within, reload_keys};
+pub use way::{Encoding, Signing, Sns, Way};
 
 /// Something wrong with the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +51,8 @@ impl Problem {
     }
 }
 
+impl std::error::Error for Problem {}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{}: {}", self.key, self.message)
@@ -61,6 +68,7 @@ pub struct Config {
     pub kafka: Kafka,
     pub spool: Spool,
     pub auth: Auth,
+    pub pseudonym: Pseudonym,
     pub log: Log,
     pub tracing: Tracing,
     pub webhook: Vec<Webhook>,
@@ -89,6 +97,8 @@ pub struct Http {
     pub max_header_bytes: usize,
     /// Also of an unpacked body.
     pub max_body_bytes: usize,
+    /// Events of a body that carries several.
+    pub max_events: usize,
     /// Requests a second; 0 is no limit, here and below.
     pub max_rate_per_address: u32,
     pub max_rate_per_key: u32,
@@ -138,6 +148,10 @@ impl Tls {
 #[serde(default)]
 pub struct Admin {
     pub listen: SocketAddr,
+    /// Whether the live page is there.
+    pub page: bool,
+    /// Whether it shows the last records.
+    pub tail: bool,
 }
 
 /// Kafka.
@@ -193,6 +207,17 @@ pub struct Auth {
     pub api_key: Option<Secret>,
 }
 
+/// The key that pseudonyms are made with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pseudonym {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// A file with it; read at the start, into `key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
 /// A key that may call, as its SHA-256 or in plain, and when and where it may be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 // A misspelt limit must not make a key without one.
@@ -204,6 +229,9 @@ pub struct NamedKey {
     /// Instead of it the key itself, without which nothing can be signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// Instead of both the public half of a sender's pair on the curve P-256, in base64 or PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
     pub not_before: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time")]
@@ -226,6 +254,7 @@ impl NamedKey {
             name: name.into(),
             sha256: Some(Secret::new(sha256)),
             secret: None,
+            public_key: None,
             not_before: None,
             expires_at: None,
             webhooks: None,
@@ -244,17 +273,24 @@ impl NamedKey {
     }
 
     fn read(&self) -> Option<Key> {
-        let hash = self.hash()?;
         let terms = Terms {
             not_before: self.not_before,
             expires_at: self.expires_at,
             webhooks: self.webhooks.clone(),
             networks: self.networks.clone(),
         };
-        Some(match &self.secret {
-            Some(secret) => Key::of_secret(&self.name, secret.reveal().as_bytes(), terms),
-            None => Key::new(&self.name, hash, terms),
-        })
+        match (&self.sha256, &self.secret, &self.public_key) {
+            (Some(hash), None, None) => {
+                Some(Key::new(&self.name, parse_hash(hash.reveal())?, terms))
+            }
+            (None, Some(key), None) => {
+                Some(Key::of_secret(&self.name, key.reveal().as_bytes(), terms))
+            }
+            (None, None, Some(key)) => {
+                Some(Key::of_public_key(&self.name, parse_public_key(key)?, terms))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -331,6 +367,9 @@ impl Default for Tracing {
 /// One webhook: data, not code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Webhook {
+    /// What is known of the sender: the defaults of this entry, already taken; empty: none.
+    #[serde(default)]
+    pub profile: String,
     /// Letters, digits and hyphens; the metric label and part of the event id.
     pub name: String,
     pub path: String,
@@ -344,12 +383,27 @@ pub struct Webhook {
     /// What becomes of such a body.
     #[serde(default)]
     pub invalid: Invalid,
+    /// JSON pointers to what is replaced by a pseudonym.
+    #[serde(default)]
+    pub pseudonymise: Vec<String>,
+    /// How many events a body carries.
+    #[serde(default)]
+    pub body: Body,
+    /// JSON pointer to the array of events; empty: the body is the array.
+    #[serde(default)]
+    pub events: String,
     /// JSON pointer to the record's key.
     #[serde(default = "defaults::key")]
     pub key: String,
+    /// JSON pointer to what the sender calls the event; empty: it gives no ids.
+    #[serde(default)]
+    pub id: String,
     /// JSON pointer to the event's time.
     #[serde(default = "defaults::timestamp")]
     pub timestamp: String,
+    /// How it is written.
+    #[serde(default)]
+    pub timestamp_format: TimestampFormat,
     /// What `type` must say, where present; empty: anything.
     #[serde(default)]
     pub r#type: String,
@@ -368,6 +422,9 @@ pub struct Webhook {
     /// The text of the 200.
     #[serde(default = "defaults::answer")]
     pub answer: String,
+    /// The status for a click that cannot be held now: 503 or 429.
+    #[serde(default = "defaults::unavailable")]
+    pub unavailable: u16,
     /// The CloudEvents attribute `source`; empty: the path.
     #[serde(default)]
     pub ce_source: String,
@@ -399,6 +456,61 @@ impl TryFrom<String> for Invalid {
     }
 }
 
+/// How many events a body carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum Body {
+    /// One.
+    #[default]
+    Object,
+    /// Those of a JSON array.
+    Array,
+    /// One on each line.
+    Ndjson,
+    /// One, as text in a message of Amazon SNS.
+    Sns,
+}
+
+impl TryFrom<String> for Body {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Body, &'static str> {
+        match name.as_str() {
+            "object" => Ok(Body::Object),
+            "array" => Ok(Body::Array),
+            "ndjson" => Ok(Body::Ndjson),
+            "sns" => Ok(Body::Sns),
+            _ => Err("must be object, array, ndjson or sns"),
+        }
+    }
+}
+
+/// How the time of an event is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", try_from = "String")]
+pub enum TimestampFormat {
+    /// `2020-10-02 15:07:31`, or with its own offset.
+    #[default]
+    Text,
+    /// Seconds since 1970, as a number or in digits.
+    Unix,
+    /// The same in milliseconds.
+    UnixMs,
+}
+
+impl TryFrom<String> for TimestampFormat {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<TimestampFormat, &'static str> {
+        match name.as_str() {
+            "text" => Ok(TimestampFormat::Text),
+            "unix" => Ok(TimestampFormat::Unix),
+            "unix-ms" => Ok(TimestampFormat::UnixMs),
+            _ => Err("must be text, unix or unix-ms"),
+        }
+    }
+}
+
 /// What a webhook is that does not say otherwise: Opptima's.
 mod defaults {
     pub fn key() -> String {
@@ -421,6 +533,9 @@ mod defaults {
     pub fn answer() -> String {
         "Webhook recibido correctamente".into()
     }
+    pub fn unavailable() -> u16 {
+        503
+    }
 }
 
 impl Default for Config {
@@ -431,23 +546,31 @@ impl Default for Config {
             kafka: Kafka::default(),
             spool: Spool::default(),
             auth: Auth::default(),
+            pseudonym: Pseudonym::default(),
             log: Log::default(),
             tracing: Tracing::default(),
             webhook: vec![Webhook {
+                profile: String::new(),
                 name: "email-marketing-click".into(),
                 path: "/webhooks/email-marketing/click".into(),
                 auth: Way::default(),
                 topic: "opptima.email-marketing.click".into(),
                 dead_letter_topic: String::new(),
                 invalid: Invalid::default(),
+                pseudonymise: Vec::new(),
+                body: Body::default(),
+                events: String::new(),
                 key: defaults::key(),
+                id: String::new(),
                 timestamp: defaults::timestamp(),
+                timestamp_format: TimestampFormat::default(),
                 r#type: "Email marketing".into(),
                 event: "click".into(),
                 utc_offset: defaults::utc_offset(),
                 timestamp_max_age_s: defaults::timestamp_max_age_s(),
                 timestamp_max_ahead_s: defaults::timestamp_max_ahead_s(),
                 answer: defaults::answer(),
+                unavailable: defaults::unavailable(),
                 ce_source: String::new(),
                 ce_type: String::new(),
             }],
@@ -470,6 +593,7 @@ impl Default for Http {
             max_headers: 64,
             max_header_bytes: 16 << 10,
             max_body_bytes: 1 << 20,
+            max_events: 10_000,
             max_rate_per_address: 0,
             max_rate_per_key: 0,
             max_failure_rate_per_address: 100,
@@ -490,7 +614,12 @@ impl Default for Http {
 
 impl Default for Admin {
     fn default() -> Admin {
-        Admin { listen: SocketAddr::from(([0, 0, 0, 0], 8081)) }
+        Admin {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8081)),
+            page: true,
+            // Whoever reaches the listener sees it, and a click says what a person did.
+            tail: false,
+        }
     }
 }
 
@@ -536,13 +665,13 @@ const HIDDEN: &str = "(hidden)";
 /// The name of the one plain key.
 const API_KEY: &str = "api_key";
 
-/// A text that never prints.
+/// A text that never prints, and is overwritten when it is no longer needed.
 #[derive(Clone, PartialEq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+        Secret(Zeroizing::new(text.into()))
     }
 
     pub fn reveal(&self) -> &str {
@@ -560,7 +689,7 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
         // The library's own message quotes what is there.
         let wrong = |_| serde::de::Error::custom("must be a text in quotes");
-        String::deserialize(deserializer).map(Secret).map_err(wrong)
+        String::deserialize(deserializer).map(Secret::new).map_err(wrong)
     }
 }
 
@@ -570,9 +699,10 @@ impl Serialize for Secret {
     }
 }
 
-/// Properties of librdkafka by name. Those that carry a secret never print.
+/// Properties of librdkafka by name. Those that carry a secret never print; all are overwritten when they
+/// are no longer needed.
 #[derive(Clone, Default, PartialEq)]
-pub struct Options(BTreeMap<String, String>);
+pub struct Options(BTreeMap<String, Zeroizing<String>>);
 
 impl Options {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -580,7 +710,7 @@ impl Options {
     }
 
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.insert(name.into(), value.into());
+        self.0.insert(name.into(), Zeroizing::new(value.into()));
     }
 
     fn printable(&self) -> BTreeMap<&str, &str> {
@@ -617,32 +747,22 @@ enum OptionEntry {
 
 impl<'de> Deserialize<'de> for Options {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
-        let mut options = BTreeMap::new();
+        let mut options = Options::default();
         let entries = BTreeMap::<String, OptionEntry>::deserialize(deserializer)?;
         flatten("", entries, &mut options);
-        Ok(Options(options))
+        Ok(options)
     }
 }
 
 /// `security.protocol` may be written quoted, as a table, or from the environment with underscores
 /// (no property of librdkafka that can be set by text has one).
-fn flatten(
-    prefix: &str,
-    entries: BTreeMap<String, OptionEntry>,
-    options: &mut BTreeMap<String, String>,
-) {
+fn flatten(prefix: &str, entries: BTreeMap<String, OptionEntry>, options: &mut Options) {
     for (name, entry) in entries {
         let name = format!("{prefix}{}", name.replace('_', "."));
         match entry {
-            OptionEntry::Flag(value) => {
-                options.insert(name, value.to_string());
-            }
-            OptionEntry::Number(value) => {
-                options.insert(name, value.to_string());
-            }
-            OptionEntry::Text(value) => {
-                options.insert(name, value);
-            }
+            OptionEntry::Flag(value) => options.set(name, value.to_string()),
+            OptionEntry::Number(value) => options.set(name, value.to_string()),
+            OptionEntry::Text(value) => options.set(name, value),
             OptionEntry::Table(entries) => flatten(&format!("{name}."), entries, options),
         }
     }
@@ -658,7 +778,9 @@ impl Config {
         let mut keys = Vec::new();
         for key in &self.auth.keys {
             let key = key.read();
-            keys.push(key.ok_or_else(|| Problem::new("auth.keys", "has no sha256 and no secret"))?);
+            keys.push(key.ok_or_else(|| {
+                Problem::new("auth.keys", "has no sha256, no secret and no public_key")
+            })?);
         }
         if let Some(key) = &self.auth.api_key {
             let secret = key.reveal().trim().as_bytes();
@@ -680,6 +802,7 @@ impl Config {
             ("kafka", self.kafka == other.kafka),
             ("spool", self.spool == other.spool),
             ("auth", auth(self) == auth(other)),
+            ("pseudonym", self.pseudonym == other.pseudonym),
             ("log", self.log.format == other.log.format),
             ("webhook", self.webhook == other.webhook),
         ];
@@ -706,7 +829,8 @@ impl Config {
     ///
     /// The first entry that cannot be read; none in a config that [`load()`] found no fault with.
     pub fn webhooks(&self) -> Result<Vec<route::Webhook>, Problem> {
-        self.webhook.iter().enumerate().map(|(index, webhook)| webhook.read(index)).collect()
+        let key = self.pseudonym.key.as_ref();
+        self.webhook.iter().enumerate().map(|(index, webhook)| webhook.read(index, key)).collect()
     }
 }
 
@@ -719,7 +843,24 @@ impl Webhook {
         }
     }
 
-    fn read(&self, index: usize) -> Result<route::Webhook, Problem> {
+    /// What is answered in place of 503.
+    fn unavailable_status(&self) -> Option<StatusCode> {
+        let status = StatusCode::from_u16(self.unavailable).ok()?;
+        let is_for_now =
+            [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+        is_for_now.then_some(status)
+    }
+
+    /// What replaces fields, if any are to be; none if that cannot be read.
+    fn pseudonyms(&self, key: Option<&Secret>) -> Option<Option<Pseudonyms>> {
+        if self.pseudonymise.is_empty() {
+            return Some(None);
+        }
+        let fields = self.pseudonymise.iter().map(|field| Pointer::parse(field));
+        Some(Some(Pseudonyms::new(fields.collect::<Option<_>>()?, key?.reveal().trim().as_bytes())))
+    }
+
+    fn read(&self, index: usize, key: Option<&Secret>) -> Result<route::Webhook, Problem> {
         let wrong = |name: &str| Problem::new(format!("webhook[{index}].{name}"), "cannot be read");
         let or = |text: &String, default: &String| {
             if text.is_empty() { default.as_str().into() } else { text.as_str().into() }
@@ -734,10 +875,26 @@ impl Webhook {
             }),
             path: self.path.clone(),
             way: self.auth.read().map_err(|_| wrong("auth"))?,
-            rejects_invalid: self.invalid == Invalid::Reject,
+            // Nothing can be found in what cannot be understood, so none of it may be kept.
+            rejects_invalid: self.invalid == Invalid::Reject || !self.pseudonymise.is_empty(),
+            pseudonyms: self.pseudonyms(key).ok_or_else(|| wrong("pseudonymise"))?,
+            carries: match self.body {
+                Body::Object => Carries::One,
+                Body::Array => {
+                    Carries::Array(optional(&self.events).ok_or_else(|| wrong("events"))?)
+                }
+                Body::Ndjson => Carries::Lines,
+                Body::Sns => Carries::Sns,
+            },
             shape: Shape {
                 key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,
+                id: optional(&self.id).ok_or_else(|| wrong("id"))?,
                 time: Pointer::parse(&self.timestamp).ok_or_else(|| wrong("timestamp"))?,
+                time_format: match self.timestamp_format {
+                    TimestampFormat::Text => TimeFormat::Text,
+                    TimestampFormat::Unix => TimeFormat::Unix,
+                    TimestampFormat::UnixMs => TimeFormat::UnixMs,
+                },
                 r#type: self.r#type.clone(),
                 event: self.event.clone(),
                 offset: parse_offset(&self.utc_offset).ok_or_else(|| wrong("utc_offset"))?,
@@ -745,7 +902,13 @@ impl Webhook {
             time_age_max: SignedDuration::from_secs(self.timestamp_max_age_s.into()),
             time_ahead_max: SignedDuration::from_secs(self.timestamp_max_ahead_s.into()),
             answer: Bytes::from(self.answer.clone()),
+            unavailable: self.unavailable_status().ok_or_else(|| wrong("unavailable"))?,
             index,
         })
     }
+}
+
+/// A pointer, where there is to be one; the outer none where it cannot be read.
+fn optional(pointer: &str) -> Option<Option<Pointer>> {
+    if pointer.is_empty() { Some(None) } else { Pointer::parse(pointer).map(Some) }
 }

@@ -28,11 +28,12 @@ mod refusals;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::breaker::Breaker;
 use crate::health::Health;
-use crate::kafka::{Failure, Fault, Publisher, Remedy, Terms};
+use crate::kafka::{Acknowledged, Failure, Fault, Publisher, Remedy, Terms};
 use crate::metrics::{DeadLetterReason, Metrics};
 use crate::outcome::{Held, Refusal, Rejection};
 use crate::route::Record;
@@ -46,7 +47,10 @@ pub use refusals::Refusals;
 /// How long to wait for room in a spool that is full but being drained, before looking again.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
 
-/// Proof that a click is held durably, and where. Only [`Delivery::hold`] makes one, and only from one
+/// How many records of one body are on their way at once.
+const AT_ONCE: usize = 500;
+
+/// Proof that a click is held durably, and where. Only [`Delivery`] makes one, and only from one
 /// is a 200 made.
 #[derive(Debug)]
 pub struct Receipt(Held);
@@ -58,6 +62,16 @@ impl Receipt {
 
     fn new(record: &Record, held: Held) -> Receipt {
         Receipt(if record.is_dead_letter() { Held::AsDeadLetter } else { held })
+    }
+
+    /// One for both: it says what is furthest from Kafka, and a dead letter only of nothing else.
+    fn and(self, other: Receipt) -> Receipt {
+        let far = |held| match held {
+            Held::AsDeadLetter => 0,
+            Held::InKafka => 1,
+            Held::OnDisk => 2,
+        };
+        if far(other.0) > far(self.0) { other } else { self }
     }
 }
 
@@ -91,13 +105,26 @@ impl Delivery {
     ///
     /// Why the record is not held. With [`Refusal::Unconfirmed`] nobody knows: it may still land.
     pub async fn hold(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
-        let Some(spool) = &self.spool else { return self.hold_in_kafka(record, deadline).await };
+        let watch = &self.shared.metrics.watch;
+        let glimpse = watch.glimpse(record.seen());
+        let receipt = self.hold_unseen(record, deadline).await?;
+        watch.show(glimpse, receipt.held());
+        Ok(receipt)
+    }
+
+    /// The same, whether or not somebody looks.
+    async fn hold_unseen(
+        &self,
+        mut record: Record,
+        deadline: Instant,
+    ) -> Result<Receipt, Rejection> {
+        let Some(spool) = &self.spool else { return self.hold_in_kafka(&record, deadline).await };
         let place = spool.place(&record);
         // Before the pass: what the present producer fails must be in the spool before anything goes
         // to the next one.
         let generation = Some(self.publisher.generation());
         let pass = self.shared.breaker.pass();
-        let (mut record, mut late) = (record, None);
+        let mut late = None;
         if pass.is_some() && !spool.holds(place) {
             let sent = self.publisher.send(record, Terms { generation, failures: None });
             let verdict = timeout(self.shared.ack_timeout, sent.verdict()).await;
@@ -116,11 +143,52 @@ impl Delivery {
         let written = spool.put(place, &record);
         // From here on its lane holds it, and the direct way is free.
         drop(pass);
+        // In memory of its own, which a click that Kafka takes need not have.
+        Box::pin(self.hold_otherwise(spool, place, record, written, late, deadline)).await
+    }
+
+    /// Holds a record that does not go directly: on disk, or in Kafka after all.
+    async fn hold_otherwise(
+        &self,
+        spool: &Spool,
+        place: Place,
+        record: Record,
+        written: impl Future<Output = Result<(), NotSpooled>>,
+        late: Option<Late>,
+        deadline: Instant,
+    ) -> Result<Receipt, Rejection> {
         let may_wait = late.is_none();
         match self.hold_on_disk(spool, place, &record, written, may_wait, deadline).await {
             Ok(()) => Ok(Receipt::new(&record, Held::OnDisk)),
             Err(why) => self.hold_after_all(record, late, why, deadline).await,
         }
+    }
+
+    /// Holds all records of a body, or says by the deadline that it does not hold them all: some it may
+    /// hold all the same. They are sent in their order, not too many at once, so that no body keeps the
+    /// others of this thread waiting.
+    ///
+    /// # Errors
+    ///
+    /// Why one of them is not held.
+    pub async fn hold_all(
+        &self,
+        records: Vec<Record>,
+        deadline: Instant,
+    ) -> Result<Receipt, Rejection> {
+        let mut receipt: Option<Receipt> = None;
+        let mut records = records.into_iter();
+        loop {
+            let some = records.by_ref().take(AT_ONCE).map(|record| self.hold(record, deadline));
+            let held = try_join_all(some).await?;
+            let Some(next) = held.into_iter().reduce(Receipt::and) else { break };
+            receipt = Some(match receipt {
+                Some(receipt) => receipt.and(next),
+                None => next,
+            });
+        }
+        // Of nothing nobody can say that it is held; a body without an event is a dead letter.
+        receipt.ok_or_else(|| Refusal::Invalid.plain())
     }
 
     /// Waits until the record is on disk; where the spool is full, but being drained, until there is
@@ -180,27 +248,38 @@ impl Delivery {
     }
 
     /// Without a spool, Kafka's word is all there is.
-    async fn hold_in_kafka(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
-        let publish = async |record: &Record| {
-            timeout_at(deadline, self.publisher.publish(record)).await.map_err(|_elapsed| {
-                Refusal::Unconfirmed
-                    .because("the Kafka client gave no verdict before the answer was due")
-            })
+    async fn hold_in_kafka(
+        &self,
+        record: &Record,
+        deadline: Instant,
+    ) -> Result<Receipt, Rejection> {
+        let Err(failure) = self.publish(record, deadline).await? else {
+            return Ok(Receipt::new(record, Held::InKafka));
         };
-        let Err(failure) = publish(&record).await? else {
-            return Ok(Receipt::new(&record, Held::InKafka));
-        };
-        let Some(reason) = dead_letter_reason(&record, failure) else {
+        let Some(reason) = dead_letter_reason(record, failure) else {
             return Err(refusal(failure).because(failure.explain()));
         };
         let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
-        match publish(&letter).await? {
+        // In memory of its own, which a click that Kafka takes need not have.
+        match Box::pin(self.publish(&letter, deadline)).await? {
             Ok(_acknowledged) => {
                 self.shared.metrics.dead_letter(record.webhook(), reason);
                 Ok(Receipt(Held::AsDeadLetter))
             }
             Err(_) => Err(refusal(failure).because(failure.explain())),
         }
+    }
+
+    /// Kafka's verdict, if there is one by the deadline.
+    async fn publish(
+        &self,
+        record: &Record,
+        deadline: Instant,
+    ) -> Result<Result<Acknowledged, Failure>, Rejection> {
+        timeout_at(deadline, self.publisher.publish(record)).await.map_err(|_elapsed| {
+            Refusal::Unconfirmed
+                .because("the Kafka client gave no verdict before the answer was due")
+        })
     }
 }
 

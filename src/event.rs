@@ -5,6 +5,10 @@
 //! and all else passes. The body is walked once and never built into a tree, so neither deep
 //! nesting nor a number of any size costs more than the bytes it takes. Where a name occurs twice
 //! the last one counts, as it does for the readers of the topic (Jackson, JavaScript, serde_json).
+//!
+//! Where a body carries several events, `event/split.rs` takes it apart first.
+
+mod split;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,10 +21,13 @@ use serde_json::value::RawValue;
 
 use crate::outcome::{Refusal, Rejection};
 
+pub use split::Carries;
+
 /// A checked event. Only [`Shape::decode`] makes one.
 #[derive(Debug, PartialEq)]
 pub struct Event<'b> {
     key: Cow<'b, str>,
+    id: Option<Cow<'b, str>>,
     time: Option<Timestamp>,
 }
 
@@ -35,6 +42,11 @@ impl<'b> Event<'b> {
         self.key
     }
 
+    /// What its sender calls it; none where the webhook's events have no ids, or this one has not.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// When it happened, as the sender says; none where that is absent or cannot be read.
     pub fn time(&self) -> Option<Timestamp> {
         self.time
@@ -46,8 +58,11 @@ impl<'b> Event<'b> {
 pub struct Shape {
     /// The record's key.
     pub key: Pointer,
+    /// What the sender calls the event.
+    pub id: Option<Pointer>,
     /// The time of the event.
     pub time: Pointer,
+    pub time_format: TimeFormat,
     /// What `type` must say, where it is there and this is not empty.
     pub r#type: String,
     /// The same for `event`.
@@ -56,18 +71,40 @@ pub struct Shape {
     pub offset: Offset,
 }
 
+/// How a webhook's events write their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeFormat {
+    /// As a date and a time, with or without an offset.
+    Text,
+    /// As Unix time, in a number or in digits, with or without a fraction.
+    Unix,
+    /// The same in milliseconds.
+    UnixMs,
+}
+
 /// A JSON pointer (RFC 6901) to a member of an object, at any depth.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pointer {
-    first: String,
-    rest: Vec<String>,
-}
+pub struct Pointer(Vec<String>);
 
 impl Pointer {
     /// Reads `/campid` or `/data/campaign~1id`. The empty pointer, the whole body, is refused.
     pub fn parse(text: &str) -> Option<Pointer> {
-        let mut tokens = text.strip_prefix('/')?.split('/').map(unescape);
-        Some(Pointer { first: tokens.next()??, rest: tokens.collect::<Option<_>>()? })
+        text.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>().map(Pointer)
+    }
+
+    /// The names or indices on the way, one at least.
+    pub fn tokens(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The first of them and the rest.
+    fn split(&self) -> (&str, &[String]) {
+        self.0.split_first().map_or(("", &[]), |(first, rest)| (first, rest))
+    }
+
+    /// Whether one leads to the other, or both to the same.
+    pub fn meets(&self, other: &Pointer) -> bool {
+        self.0.starts_with(&other.0) || other.0.starts_with(&self.0)
     }
 }
 
@@ -106,30 +143,44 @@ impl Shape {
     pub fn decode<'b>(&self, body: &'b [u8]) -> Result<Event<'b>, Rejection> {
         let text = as_text(body)?;
         if !text.trim_ascii_start().starts_with('{') {
-            parse(text, |json| json.deserialize_ignored_any(IgnoredAny))?;
-            return Err(Refusal::Invalid.detailed("The body is not a JSON object"));
+            return Err(other_than(text, "The body is not a JSON object"));
         }
-        let names = [self.key.first.as_str(), self.time.first.as_str(), "type", "event"];
+        let ((key, key_rest), (time, time_rest)) = (self.key.split(), self.time.split());
+        let names = [key, time, "type", "event"];
         let [key, time, r#type, event] =
             parse(text, |json| json.deserialize_map(Pick(&names))).map(|Picked(values)| values)?;
         expect_constant(r#type, &self.r#type, "The event's type is not this webhook's")?;
         expect_constant(event, &self.event, "The event's name is not this webhook's")?;
-        let key = key.and_then(|value| descend(value, &self.key.rest)).and_then(key_text);
+        let key = key.and_then(|value| descend(value, key_rest)).and_then(key_text);
+        let time = time.and_then(|value| descend(value, time_rest));
         Ok(Event {
             key: key.ok_or_else(|| Refusal::Invalid.detailed("The event has no usable key"))?,
-            time: time
-                .and_then(|value| descend(value, &self.time.rest))
-                .and_then(string)
-                .and_then(|text| read_time(&text, self.offset)),
+            // Few senders give ids: one more pass for those that do.
+            id: self.id.as_ref().and_then(|id| member(text, id)).and_then(key_text),
+            time: time.and_then(|value| self.read_time(value)),
         })
+    }
+
+    fn read_time(&self, value: &RawValue) -> Option<Timestamp> {
+        match self.time_format {
+            TimeFormat::Text => read_time(&string(value)?, self.offset),
+            TimeFormat::Unix => unix_time(value, 1_000.0),
+            TimeFormat::UnixMs => unix_time(value, 1.0),
+        }
     }
 }
 
 /// The body as text, without a byte order mark.
-fn as_text(body: &[u8]) -> Result<&str, Rejection> {
+pub fn as_text(body: &[u8]) -> Result<&str, Rejection> {
     let text = std::str::from_utf8(body)
         .map_err(|_| Refusal::Malformed.detailed("The body is not JSON: it is not UTF-8"))?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Why a text is refused that is something else than it should be, if it is JSON at all.
+fn other_than(text: &str, detail: &'static str) -> Rejection {
+    let is_json = parse(text, |json| json.deserialize_ignored_any(IgnoredAny));
+    is_json.err().unwrap_or_else(|| Refusal::Invalid.detailed(detail))
 }
 
 /// Runs one pass over the whole text, to its end.
@@ -203,6 +254,13 @@ impl Visitor<'_> for Wanted<'_> {
     }
 }
 
+/// The value that a pointer leads to in a text that is an object.
+fn member<'t>(text: &'t str, pointer: &Pointer) -> Option<&'t RawValue> {
+    let (first, rest) = pointer.split();
+    let Picked([value, ..]) = parse(text, |json| json.deserialize_map(Pick(&[first; 4]))).ok()?;
+    descend(value?, rest)
+}
+
 /// Follows the rest of a pointer into a value.
 fn descend<'t>(value: &'t RawValue, rest: &[String]) -> Option<&'t RawValue> {
     let Some((token, rest)) = rest.split_first() else { return Some(value) };
@@ -223,7 +281,7 @@ fn descend<'t>(value: &'t RawValue, rest: &[String]) -> Option<&'t RawValue> {
 }
 
 /// The text of a JSON string.
-fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+pub fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     let raw = value.get();
     match raw.strip_prefix('"')?.strip_suffix('"')? {
         text if !text.contains('\\') => Some(Cow::Borrowed(text)),
@@ -267,6 +325,15 @@ fn read_time(text: &str, offset: Offset) -> Option<Timestamp> {
     offset.to_timestamp(time).ok()
 }
 
+/// Reads Unix time, in units of so many milliseconds, to the millisecond.
+fn unix_time(value: &RawValue, unit_ms: f64) -> Option<Timestamp> {
+    let raw = value.get();
+    let digits = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw);
+    let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite())?;
+    // What is out of range for the cast is out of range for a time.
+    Timestamp::from_millisecond((number * unit_ms).round() as i64).ok()
+}
+
 /// Whether a time lies within the window around the time of receipt.
 pub fn is_plausible(
     time: Timestamp,
@@ -285,7 +352,9 @@ mod tests {
     fn click() -> Shape {
         Shape {
             key: Pointer::parse("/campid").expect("a pointer"),
+            id: None,
             time: Pointer::parse("/timestamp").expect("a pointer"),
+            time_format: TimeFormat::Text,
             r#type: "Email marketing".into(),
             event: "click".into(),
             offset: parse_offset("-05:00").expect("an offset"),
@@ -454,6 +523,45 @@ mod tests {
         ] {
             assert_eq!(time(value).as_deref(), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn unix_times_are_read_as_numbers_and_as_digits() {
+        let time = |value: &str, time_format| {
+            let body = format!(r#"{{"campid":7,"timestamp":{value}}}"#);
+            let shape = Shape { time_format, ..click() };
+            shape.decode(body.as_bytes()).expect("an event").time().map(|t| t.to_string())
+        };
+        let (unix, ms) = (TimeFormat::Unix, TimeFormat::UnixMs);
+        for (value, format, expected) in [
+            ("1601651251", unix, Some("2020-10-02T15:07:31Z")),
+            (r#""1601651251""#, unix, Some("2020-10-02T15:07:31Z")),
+            ("1601651251.0296", unix, Some("2020-10-02T15:07:31.03Z")),
+            ("1601651251250", ms, Some("2020-10-02T15:07:31.25Z")),
+            (r#""2020-10-02 15:07:31""#, unix, None),
+            ("1601651251250", unix, None),
+            (r#""NaN""#, unix, None),
+            (r#""inf""#, unix, None),
+            ("1e400", unix, None),
+            ("null", unix, None),
+            ("[1601651251]", unix, None),
+        ] {
+            assert_eq!(time(value, format).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_sender_may_give_ids() {
+        let shape = Shape { id: Pointer::parse("/data/id"), ..click() };
+        let id = |body: &str| {
+            let event = shape.decode(body.as_bytes()).expect("an event");
+            event.id().map(str::to_owned)
+        };
+        assert_eq!(id(r#"{"campid":7,"data":{"id":"a\u0062c"}}"#).as_deref(), Some("abc"));
+        assert_eq!(id("\u{feff}{\"campid\":7,\"data\":{\"id\":12}}").as_deref(), Some("12"));
+        assert_eq!(id(r#"{"campid":7,"data":{"id":""}}"#), None);
+        assert_eq!(id(r#"{"campid":7,"data":{}}"#), None);
+        assert_eq!(id(r#"{"campid":7}"#), None);
     }
 
     #[test]

@@ -9,34 +9,42 @@
 //! - `body.rs`: the bounded read of a body, and the budget that all requests share.
 //! - `coding.rs`: bodies that come compressed.
 //! - `ask.rs`: one request to another server.
+//! - `dial.rs`: a connection to another server.
 
 mod accept;
 mod ask;
 mod body;
 mod coding;
 mod connection;
+mod dial;
 mod head;
 mod proxy;
 mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
-pub use accept::{Gate, Socket};
-pub use ask::ask;
+pub use accept::{Gate, Socket, listen};
+pub use ask::{ask, get};
 pub use body::{Admission, Slot, read_body};
 pub use coding::{CODINGS, Coding};
-pub use connection::{Closed, Handler, Peer, serve};
+pub use connection::{Closed, Handler, InHand, Peer, serve};
+pub use dial::{Dialer, Wire};
 pub use head::check_head;
 pub use proxy::sender;
 pub use tls::{Pair, Tls};
 
-/// An answer: always small, always in one piece.
+/// An answer to a sender: always small, always in one piece.
 pub type Response = hyper::Response<Full<Bytes>>;
+
+/// While draining, how long a connection may take to begin its first request, from its acceptance.
+const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tells connections to finish what they do and close.
 #[derive(Clone, Default)]
@@ -54,12 +62,13 @@ impl Drain {
         self.0.wake.notify_waiters();
     }
 
-    /// Waits for it.
-    async fn begun(&self) {
+    /// Waits for it, and for as long as a connection then has to begin its first request.
+    async fn first_word_is_over(&self) {
         let wake = self.0.wake.notified();
         if !self.has_begun() {
             wake.await;
         }
+        sleep(FIRST_WORD_TIMEOUT).await;
     }
 
     fn has_begun(&self) -> bool {

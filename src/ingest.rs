@@ -1,10 +1,14 @@
 //! The path of a request: the one function that takes it through every step, top to bottom, and the
 //! one place that counts, logs and answers what came of it.
 //!
-//! `ingest/fair.rs` says what each sender may have of it.
+//! `ingest/fair.rs` says what each sender may have of it, `ingest/tokens.rs` which tokens have been used,
+//! `ingest/sns.rs` asks Amazon SNS where its messages are taken.
 
 mod fair;
+mod sns;
+mod tokens;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,25 +18,52 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Version};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::auth::{Caller, Claim, Key, Keys, Signature, Way};
+use crate::auth::{self, Caller, Claim, Key, Keys, Signature, Sns, Way};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
+use crate::event::Carries;
 use crate::health::Health;
-use crate::http::{self, Admission, Closed, Coding, Handler, Pair, Peer, Response, Tls};
+use crate::http::{self, Admission, Closed, Coding, Handler, Pair, Peer, Response, Slot, Tls};
 use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
-use crate::outcome::{Held, Outcome, Refusal, Rejection};
-use crate::route::{self, Webhook};
+use crate::outcome::{Outcome, Refusal, Rejection};
+use crate::route::{self, Origin, Record, Webhook};
 use crate::trace::{Span, Tracer};
 use fair::Fair;
+use sns::{Asker, Confirmed};
+use tokens::Tokens;
 
-/// Who calls, or the signature that will tell.
-enum Proof<'r> {
+/// Who calls, or the signature that will tell, or that it is in the body.
+enum Proof<'w> {
     Caller(Caller),
-    Signature(Signature<'r>),
+    Signature(Signature),
+    InBody { tolerance: SignedDuration },
+    Sns(&'w Sns),
+}
+
+/// Who calls, or that Amazon SNS has to be asked first.
+enum Verified<'w> {
+    Caller(Caller),
+    Ask(&'w Sns),
+}
+
+/// What earns the 200.
+enum Done {
+    Held(Receipt),
+    /// There was nothing to hold.
+    Confirmed(Confirmed),
+}
+
+impl Done {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Done::Held(receipt) => Outcome::Held(receipt.held()),
+            Done::Confirmed(_) => Outcome::Confirmed,
+        }
+    }
 }
 
 /// What a refused sender is told to wait before it tries again.
@@ -54,6 +85,9 @@ pub struct Rules {
     pub keys: ArcSwap<Keys>,
     pub limits: config::Http,
     fair: Fair,
+    tokens: Tokens,
+    /// By webhook, where its messages are those of Amazon SNS.
+    sns: HashMap<usize, Asker>,
     pub tls: Option<Tls>,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
@@ -75,7 +109,9 @@ impl Rules {
         let tls = tls.map(|pair| Tls::new(pair, metrics.tls.clone()));
         let (tracer, limits) = (Tracer::start(config), config.http.clone());
         let fair = Fair::new(&limits, metrics.log_lines_left_out.clone());
-        let rules = Rules { webhooks, keys, limits, fair, tls, health, metrics, tracer };
+        let (tokens, sns) = (Tokens::default(), sns::askers(config, &webhooks)?);
+        let rules =
+            Rules { webhooks, keys, limits, fair, tokens, sns, tls, health, metrics, tracer };
         rules.set_keys(config.callers()?);
         Ok(rules)
     }
@@ -98,7 +134,7 @@ impl Ingest {
         head: &Parts,
         body: Incoming,
         account: &mut Account<'_>,
-    ) -> Result<Receipt, Rejection> {
+    ) -> Result<Done, Rejection> {
         let received = now();
         let (rules, address, began) = (&self.rules, account.peer.address.ip(), account.started);
         rules.fair.address(address, began)?;
@@ -112,8 +148,20 @@ impl Ingest {
         let mut slot = self.admission.admit()?;
         let body = http::read_body(body, &mut slot, &rules.limits).await?;
         // Before anything looks into the body.
-        let caller = self.verify(proof, &body, head, webhook, received, account);
-        let caller = caller.map_err(|why| rules.fair.failure(why, address, began))?;
+        let verified = self.verify(proof, &body, head, webhook, received, account);
+        let verified = verified.map_err(|why| rules.fair.failure(why, address, began))?;
+        let (caller, confirmed) = match verified {
+            Verified::Caller(caller) => (caller, None),
+            Verified::Ask(sns) => {
+                // In memory of its own, which the other requests need not have.
+                let asked = self.verify_sns(sns, &body, head, webhook, received, account);
+                let asked = Box::pin(asked).await;
+                asked.map_err(|why| rules.fair.failure(why, address, began))?
+            }
+        };
+        if let Some(confirmed) = confirmed {
+            return Ok(Done::Confirmed(confirmed));
+        }
         let (body, flaw) = match coding {
             Some(coding) => coding.unpack(body, &mut slot, &rules.limits)?,
             None => (body, None),
@@ -121,26 +169,35 @@ impl Ingest {
         let deadline = Instant::now() + rules.limits.answer_timeout();
         let span = account.span.as_deref().map(Span::traceparent);
         let trace = span.or_else(|| route::trace_parent(&head.headers));
-        let event = flaw.map_or_else(|| webhook.shape.decode(&body), Err);
-        let record = match event {
-            Ok(event) => route::record(webhook, &caller, event, &body, trace, received),
-            Err(why) if webhook.rejects_invalid => return Err(why),
-            Err(why) => {
-                account.kept = Some(why.refusal);
-                route::dead_letter(webhook, &caller, &why, &body, trace, received)
+        let mut origin = Origin::new(webhook, &caller, trace, received);
+        match &webhook.carries {
+            Carries::One => {
+                let record = to_record(flaw, &body, &mut origin, &mut slot, &mut account.kept)?;
+                self.delivery.hold(record, deadline).await.map(Done::Held)
             }
-        };
-        self.delivery.hold(record, deadline).await
+            carries => {
+                if *carries == Carries::Sns {
+                    // Its text is taken out of its escapes.
+                    slot.reserve(body.len())?;
+                }
+                let events = carries.split(&body, rules.limits.max_events);
+                let events = flaw.map_or(events, Err);
+                let (slot, kept) = (&mut slot, &mut account.kept);
+                let records = to_records(events, &body, &mut origin, slot, kept)?;
+                // In memory of its own, which the other requests need not have.
+                Box::pin(self.delivery.hold_all(records, deadline)).await.map(Done::Held)
+            }
+        }
     }
 
     /// Who calls, as far as the head tells.
-    fn authenticate<'r>(
+    fn authenticate<'w>(
         &self,
-        head: &'r Parts,
-        webhook: &'r Webhook,
+        head: &Parts,
+        webhook: &'w Webhook,
         received: Timestamp,
         account: &mut Account<'_>,
-    ) -> Result<Proof<'r>, Rejection> {
+    ) -> Result<Proof<'w>, Rejection> {
         if let Some(caller) = &account.peer.caller {
             let caller = caller.clone();
             account.caller = Some(caller.shared_name());
@@ -153,27 +210,54 @@ impl Ingest {
                 Ok(Proof::Caller(caller))
             }
             Claim::Signature(signature) => Ok(Proof::Signature(signature)),
+            Claim::InBody { tolerance } => Ok(Proof::InBody { tolerance }),
+            Claim::Sns(sns) => Ok(Proof::Sns(sns)),
         }
     }
 
     /// Who calls, now that the body is there.
-    fn verify(
+    fn verify<'w>(
         &self,
-        proof: Proof<'_>,
+        proof: Proof<'w>,
         body: &[u8],
         head: &Parts,
         webhook: &Webhook,
         received: Timestamp,
         account: &mut Account<'_>,
-    ) -> Result<Caller, Rejection> {
-        match proof {
-            Proof::Caller(caller) => Ok(caller),
-            Proof::Signature(signature) => {
-                let keys = self.rules.keys.load();
-                let key = keys.find_signer(&signature, body, &webhook.route.webhook)?;
-                self.admit(key, head, webhook, received, account)
-            }
-        }
+    ) -> Result<Verified<'w>, Rejection> {
+        let signature = match proof {
+            Proof::Caller(caller) => return Ok(Verified::Caller(caller)),
+            Proof::Signature(signature) => signature,
+            Proof::InBody { tolerance } => auth::read_mailgun(body, tolerance, received)?,
+            Proof::Sns(sns) => return Ok(Verified::Ask(sns)),
+        };
+        let keys = self.rules.keys.load();
+        let key = keys.find_signer(&signature, body, &webhook.route.webhook)?;
+        let caller = self.admit(key, head, webhook, received, account)?;
+        self.rules.tokens.note(signature.token(), body)?;
+        Ok(Verified::Caller(caller))
+    }
+
+    /// The same for a message of Amazon SNS, which is asked for its certificate; and whether the message
+    /// wanted no more than a confirmation, which it has now.
+    async fn verify_sns(
+        &self,
+        sns: &Sns,
+        body: &[u8],
+        head: &Parts,
+        webhook: &Webhook,
+        received: Timestamp,
+        account: &mut Account<'_>,
+    ) -> Result<(Caller, Option<Confirmed>), Rejection> {
+        let message = sns.read(body, received)?;
+        let deadline = Instant::now() + self.rules.limits.answer_timeout();
+        let asker = self.rules.sns.get(&webhook.index);
+        let asker = asker.ok_or_else(|| Refusal::SnsUnreachable.plain())?;
+        let certificate = asker.certificate(&message, received, deadline).await?;
+        let caller = message.verify(&certificate, received)?;
+        account.caller = Some(caller.shared_name());
+        let caller = self.let_in(caller, head, webhook, account)?;
+        Ok((caller, asker.confirm(&message, sns, deadline).await?))
     }
 
     fn admit(
@@ -216,13 +300,15 @@ impl Ingest {
 }
 
 impl Handler for Arc<Ingest> {
+    type Body = Full<Bytes>;
+
     async fn handle(&self, mut peer: Peer, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
         peer.address = http::sender(peer.address, &head.headers, &self.rules.limits);
         let version = head.version;
         let mut account = Account::open(&self.rules, peer);
         let result = self.receive(&head, body, &mut account).await;
-        account.close(result.as_ref().map(Receipt::held));
+        account.close(result.as_ref().map(Done::outcome));
         // The answer takes over the map of the request's headers: hyper will use it for the next
         // request of the connection, and nobody allocates one.
         let mut headers = head.headers;
@@ -232,8 +318,10 @@ impl Handler for Arc<Ingest> {
         let is_doubtful = result.as_ref().is_err_and(|why| why.refusal == Refusal::NotHttp);
         let closes = version < Version::HTTP_2 && (is_doubtful || self.rules.health.is_draining());
         let mut response = match result {
-            Ok(receipt) => accepted(&self.rules.webhooks, account.webhook, headers, receipt),
-            Err(rejection) => refused(headers, &rejection, account.challenge()),
+            Ok(done) => accepted(&self.rules.webhooks, account.webhook, headers, done),
+            Err(rejection) => {
+                refused(headers, &rejection, account.status(rejection.refusal), account.challenge())
+            }
         };
         if closes {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -242,16 +330,61 @@ impl Handler for Arc<Ingest> {
     }
 
     fn panicked(&self) -> Response {
-        refused(HeaderMap::new(), &Refusal::Panicked.plain(), Way::Bearer.challenge())
+        let why = Refusal::Panicked;
+        refused(HeaderMap::new(), &why.plain(), why.facts().status, Way::Bearer.challenge())
     }
 }
 
-/// The one 200; it takes a receipt.
+/// The record of an event, or of what is none, which is then a dead letter or refused. The flaw is what
+/// is known to be wrong with it.
+fn to_record(
+    flaw: Option<Rejection>,
+    body: &Bytes,
+    origin: &mut Origin<'_>,
+    slot: &mut Slot<'_>,
+    kept: &mut Kept,
+) -> Result<Record, Rejection> {
+    let webhook = origin.webhook();
+    match flaw.map_or_else(|| webhook.shape.decode(body), Err) {
+        Ok(event) => match &webhook.pseudonyms {
+            None => Ok(origin.record(event, body)),
+            // Of the body as it came nothing is kept.
+            Some(pseudonyms) => {
+                let body = pseudonyms.replace(body)?;
+                slot.reserve(body.len())?;
+                Ok(origin.record(webhook.shape.decode(&body)?, &body))
+            }
+        },
+        Err(why) if webhook.rejects_invalid => Err(why),
+        Err(why) => {
+            kept.add(why.refusal);
+            Ok(origin.dead_letter(&why, body))
+        }
+    }
+}
+
+/// The record of each event of a body, or of a body that cannot be taken apart.
+fn to_records(
+    events: Result<Vec<Bytes>, Rejection>,
+    body: &Bytes,
+    origin: &mut Origin<'_>,
+    slot: &mut Slot<'_>,
+    kept: &mut Kept,
+) -> Result<Vec<Record>, Rejection> {
+    match events {
+        Ok(events) => {
+            events.iter().map(|event| to_record(None, event, origin, slot, kept)).collect()
+        }
+        Err(why) => to_record(Some(why), body, origin, slot, kept).map(|letter| vec![letter]),
+    }
+}
+
+/// The one 200; it takes what earns it.
 fn accepted(
     webhooks: &[Webhook],
     webhook: Option<usize>,
     mut headers: HeaderMap,
-    _receipt: Receipt,
+    _done: Done,
 ) -> Response {
     let answer = webhook.and_then(|index| webhooks.get(index)).map(|w| w.answer.clone());
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -262,16 +395,21 @@ fn accepted(
 }
 
 /// A refusal as problem details (RFC 9457).
-fn refused(mut headers: HeaderMap, rejection: &Rejection, challenge: &'static str) -> Response {
+fn refused(
+    mut headers: HeaderMap,
+    rejection: &Rejection,
+    status: StatusCode,
+    challenge: &'static str,
+) -> Response {
     let facts = rejection.refusal.facts();
     let problem = serde_json::json!({
-        "type": format!("urn:hookbridge:problem:{}", facts.tag),
+        "type": facts.problem_type(),
         "title": facts.text,
-        "status": facts.status.as_u16(),
+        "status": status.as_u16(),
         "detail": rejection.detail,
     });
     let mut response = Response::new(Full::new(Bytes::from(problem.to_string())));
-    *response.status_mut() = facts.status;
+    *response.status_mut() = status;
     let problem = HeaderValue::from_static("application/problem+json");
     headers.insert(header::CONTENT_TYPE, problem);
     headers.extend(hint(facts.status, challenge));
@@ -280,7 +418,7 @@ fn refused(mut headers: HeaderMap, rejection: &Rejection, challenge: &'static st
 }
 
 /// What a refused sender can do about it, where there is a header to say so.
-fn hint(status: StatusCode, challenge: &'static str) -> Option<(HeaderName, HeaderValue)> {
+pub fn hint(status: StatusCode, challenge: &'static str) -> Option<(HeaderName, HeaderValue)> {
     let text = HeaderValue::from_static;
     match status {
         StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, text(challenge))),
@@ -302,49 +440,71 @@ struct Account<'r> {
     /// The name of the caller, or of the key that may not be used so.
     caller: Option<Arc<str>>,
     span: Option<Box<Span>>,
-    /// Why the body is kept as a dead letter, if it is.
-    kept: Option<Refusal>,
+    /// What of the body is kept as dead letters, once it is held.
+    kept: Kept,
     is_closed: bool,
+}
+
+/// How much of a body is kept as dead letters.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    malformed: u64,
+    invalid: u64,
+}
+
+impl Kept {
+    fn add(&mut self, why: Refusal) {
+        match why {
+            Refusal::Malformed => self.malformed += 1,
+            _ => self.invalid += 1,
+        }
+    }
 }
 
 impl<'r> Account<'r> {
     fn open(rules: &'r Rules, peer: Peer) -> Account<'r> {
         let started = Instant::now();
-        let (webhook, caller, span, kept) = (None, None, None, None);
+        let (webhook, caller, span, kept) = (None, None, None, Kept::default());
         Account { rules, peer, started, webhook, caller, span, kept, is_closed: false }
     }
 
-    fn close(&mut self, result: Result<Held, &Rejection>) {
+    fn close(&mut self, result: Result<Outcome, &Rejection>) {
         self.is_closed = true;
         let now = Instant::now();
         let took = now - self.started;
-        let outcome = result.map_or_else(|r| Outcome::Refused(r.refusal), Outcome::Held);
+        let outcome = result.unwrap_or_else(|r| Outcome::Refused(r.refusal));
         self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
         if let (Some(span), Some(webhook)) = (self.span.take(), self.webhook) {
             span.end(&self.rules.webhooks[webhook], outcome);
         }
         let line = || self.rules.fair.line(outcome, now);
-        match (result, self.kept) {
-            (Ok(_), Some(why)) => self.count_dead_letter(why, line()),
-            (Ok(_), None) => {}
-            (Err(rejection), _) => {
+        match result {
+            Ok(_) => {
+                self.count_dead_letters(DeadLetterReason::Malformed, self.kept.malformed, line);
+                self.count_dead_letters(DeadLetterReason::Invalid, self.kept.invalid, line);
+            }
+            Err(rejection) => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 line().inspect(|left_out| self.log(rejection, took_ms, *left_out));
             }
         }
     }
 
-    fn count_dead_letter(&self, why: Refusal, line: Option<u64>) {
-        let reason = match why {
-            Refusal::Malformed => DeadLetterReason::Malformed,
-            _ => DeadLetterReason::Invalid,
-        };
-        self.rules.metrics.dead_letter(self.webhook_name(), reason);
+    fn count_dead_letters(
+        &self,
+        reason: DeadLetterReason,
+        count: u64,
+        line: impl Fn() -> Option<u64>,
+    ) {
+        if count == 0 {
+            return;
+        }
+        self.rules.metrics.dead_letters(self.webhook_name(), reason, count);
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
-        if let Some(left_out) = line {
+        if let Some(left_out) = line() {
             tracing::warn!(
-                webhook, caller, peer = %self.peer, reason = reason.tag(), left_out,
-                "Body kept as a dead letter."
+                webhook, caller, peer = %self.peer, reason = reason.tag(), count, left_out,
+                "Kept as a dead letter."
             );
         }
     }
@@ -353,6 +513,15 @@ impl<'r> Account<'r> {
     fn challenge(&self) -> &'static str {
         let webhook = self.webhook.map(|index| &self.rules.webhooks[index]);
         webhook.map_or(Way::Bearer.challenge(), |webhook| webhook.way.challenge())
+    }
+
+    /// The status of a refusal, as this webhook's senders understand it.
+    fn status(&self, refusal: Refusal) -> StatusCode {
+        let status = refusal.facts().status;
+        match self.webhook.map(|index| &self.rules.webhooks[index]) {
+            Some(webhook) => webhook.status(status),
+            None => status,
+        }
     }
 
     fn webhook_name(&self) -> &str {
@@ -366,7 +535,7 @@ impl<'r> Account<'r> {
     /// One line for each failed request, but for those that were too many; success is quiet.
     fn log(&self, rejection: &Rejection, took_ms: u64, left_out: u64) {
         let facts = rejection.refusal.facts();
-        let status = facts.status.as_u16();
+        let status = self.status(rejection.refusal).as_u16();
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
         let cause = rejection.cause.as_deref().unwrap_or(&rejection.detail);
         // A level must be known when the program is compiled.
@@ -440,7 +609,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_answered_500() {
-        let answer = refused(HeaderMap::new(), &Refusal::Panicked.plain(), Way::Bearer.challenge());
+        let why = Refusal::Panicked;
+        let answer =
+            refused(HeaderMap::new(), &why.plain(), why.facts().status, Way::Bearer.challenge());
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
     }

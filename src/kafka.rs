@@ -10,13 +10,13 @@
 //! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
 //! - `producer.rs`: the producer in use, which takes the records.
 //! - `client.rs`: the client itself, and how it says that it has something to report.
-//! - `linger.rs`: few records wait for nobody, many share a batch.
 //! - `context.rs`: what the Kafka client calls back.
 //! - `post.rs`: records and reports on their way between a worker and the Kafka client.
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
 //! - `statistics.rs`: what librdkafka tells of itself once a second.
 //! - `inspect.rs`: asks the brokers about topics, for the keeper and for `hookbridge check --kafka`.
 //! - `reader.rs`: reads records back.
+//! - `range.rs`: the same for a part of a topic, up to its end, and how far that came.
 //! - `broker.rs`: the development broker inside this process.
 
 mod broker;
@@ -25,19 +25,20 @@ mod context;
 mod fault;
 mod inspect;
 mod keeper;
-mod linger;
 mod post;
 mod producer;
 mod publisher;
+mod range;
 mod reader;
 mod settings;
 mod statistics;
 
 pub use broker::DevelopmentBroker;
 pub use fault::{Failure, Fault, Remedy};
-pub use inspect::{Finding, Inspector, Severity};
+pub use inspect::{Finding, Inspector, NoAnswer, Severity};
 pub use keeper::Kafka;
 pub use post::Terms;
 pub use publisher::{Acknowledged, Publisher, Sent};
-pub use reader::{Reader, Seen};
+pub use range::{Bound, Range, Span};
+pub use reader::{From, Reader, Seen};
 pub use settings::{check, client_version, producer as producer_settings};

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use prometheus::core::Metric;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -13,6 +14,7 @@ use prometheus::{
 
 use crate::log;
 use crate::outcome::Outcome;
+use crate::watch::Watch;
 
 /// The value of the label `webhook` where a request has none: no such path, or not even HTTP.
 pub const NO_WEBHOOK: &str = "none";
@@ -22,7 +24,7 @@ const OTHER_TOPIC: &str = "other";
 
 /// Seconds, for answers and acknowledgements alike: a broker near by takes a few milliseconds, and
 /// the answer is due after 3 s.
-const BUCKETS: [f64; 13] =
+pub const BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0];
 
 /// All metrics of one bridge.
@@ -51,7 +53,25 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// By [`Reloaded`]: failed, ok.
     reloads: Vec<[IntCounter; 2]>,
+    /// No metrics, but what is looked at closely only while somebody looks.
+    pub watch: Watch,
 }
+
+/// What has been counted so far, over all webhooks and topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// By [`Outcome::index`].
+    pub outcomes: [u64; Outcome::COUNT],
+    /// By [`DeadLetterReason`].
+    pub dead_letters: [u64; DeadLetterReason::ALL.len()],
+    pub answers: Observations,
+    pub acknowledgements: Observations,
+    /// Records that the Kafka client was given, and that were not acknowledged.
+    pub not_acknowledged: u64,
+}
+
+/// How often something took as long as each of [`BUCKETS`], or less; the last is all of them.
+pub type Observations = [u64; BUCKETS.len() + 1];
 
 /// What is counted of TLS.
 #[derive(Clone)]
@@ -381,6 +401,7 @@ impl Metrics {
                     ["failed", "ok"].map(|result| reloads.with_label_values(&[what.tag(), result]))
                 })
                 .into(),
+            watch: Watch::default(),
             registry,
         })
     }
@@ -399,7 +420,12 @@ impl Metrics {
 
     /// Counts a dead letter. A webhook that is no longer configured counts as [`NO_WEBHOOK`].
     pub fn dead_letter(&self, webhook: &str, reason: DeadLetterReason) {
-        self.dead_letters.get(webhook)[reason as usize].inc();
+        self.dead_letters(webhook, reason, 1);
+    }
+
+    /// The same for so many of them.
+    pub fn dead_letters(&self, webhook: &str, reason: DeadLetterReason, count: u64) {
+        self.dead_letters.get(webhook)[reason as usize].inc_by(count);
     }
 
     /// Makes a series for each of these keys and drops those of others, so that there are never more
@@ -429,6 +455,26 @@ impl Metrics {
         self.reloads[what as usize][usize::from(is_ok)].inc();
     }
 
+    /// What has been counted so far.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts {
+            outcomes: [0; Outcome::COUNT],
+            dead_letters: [0; DeadLetterReason::ALL.len()],
+            answers: Observations::default(),
+            acknowledgements: Observations::default(),
+            not_acknowledged: 0,
+        };
+        self.requests.iter().for_each(|row| add(&mut counts.outcomes, row));
+        self.dead_letters.iter().for_each(|row| add(&mut counts.dead_letters, row));
+        self.request_seconds.iter().for_each(|seconds| observed(&mut counts.answers, seconds));
+        for topic in self.topics.iter() {
+            observed(&mut counts.acknowledgements, &topic.ack_seconds);
+            let failures = topic.records.iter().skip(RecordResult::Acknowledged as usize + 1);
+            counts.not_acknowledged += failures.map(IntCounter::get).sum::<u64>();
+        }
+        counts
+    }
+
     /// Everything in Prometheus' text form.
     ///
     /// # Errors
@@ -442,6 +488,21 @@ impl Metrics {
     }
 }
 
+fn add(sums: &mut [u64], counters: &[IntCounter]) {
+    for (sum, counter) in sums.iter_mut().zip(counters) {
+        *sum += counter.get();
+    }
+}
+
+fn observed(sums: &mut Observations, histogram: &Histogram) {
+    let metric = histogram.metric();
+    let histogram = metric.get_histogram();
+    for (sum, bucket) in sums.iter_mut().zip(histogram.get_bucket()) {
+        *sum += bucket.cumulative_count();
+    }
+    sums[BUCKETS.len()] += histogram.get_sample_count();
+}
+
 /// Something for each of a few names, and for all others together.
 struct ByName<T> {
     named: Vec<(String, T)>,
@@ -452,6 +513,10 @@ impl<T> ByName<T> {
     fn new(names: &[&str], others: &str, make: impl Fn(&str) -> T) -> ByName<T> {
         let named = names.iter().map(|name| ((*name).to_owned(), make(name))).collect();
         ByName { named, others: make(others) }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.named.iter().map(|(_, row)| row).chain([&self.others])
     }
 
     fn get(&self, name: &str) -> &T {

@@ -13,6 +13,8 @@ use tracing::Level;
 pub enum Outcome {
     /// The click is held durably: 200. Only a [`Receipt`](crate::delivery::Receipt) leads here.
     Held(Held),
+    /// There was no click: Amazon SNS asked whether it shall send them, and was told so: 200.
+    Confirmed,
     /// The click was not answered 200.
     Refused(Refusal),
 }
@@ -83,6 +85,8 @@ pub enum Refusal {
     SpoolFailed,
     /// Nobody knows: no verdict came before our answer was due, and the record may still land.
     Unconfirmed,
+    /// Amazon SNS did not give the certificate of a message, or did not take a confirmation.
+    SnsUnreachable,
 }
 
 /// What is fixed about one way to end.
@@ -98,27 +102,41 @@ pub struct Facts {
     pub text: &'static str,
 }
 
+impl Facts {
+    /// What a refusal is called in the answer: a problem's `type` (RFC 9457).
+    pub fn problem_type(&self) -> String {
+        format!("urn:hookbridge:problem:{}", self.tag)
+    }
+}
+
 impl Outcome {
     /// The whole list, in the order of the metric's labels.
     pub fn all() -> impl Iterator<Item = Outcome> {
         let held = Held::ALL.into_iter().map(Outcome::Held);
-        held.chain(Refusal::ALL.into_iter().map(Outcome::Refused))
+        held.chain([Outcome::Confirmed]).chain(Refusal::ALL.into_iter().map(Outcome::Refused))
     }
 
     /// How many outcomes there are.
-    pub const COUNT: usize = Held::ALL.len() + Refusal::ALL.len();
+    pub const COUNT: usize = Held::ALL.len() + 1 + Refusal::ALL.len();
 
     /// The place of this outcome in [`Outcome::all`].
     pub fn index(self) -> usize {
         match self {
             Outcome::Held(held) => held as usize,
-            Outcome::Refused(refusal) => Held::ALL.len() + refusal as usize,
+            Outcome::Confirmed => Held::ALL.len(),
+            Outcome::Refused(refusal) => Held::ALL.len() + 1 + refusal as usize,
         }
     }
 
     pub fn facts(self) -> Facts {
         match self {
             Outcome::Held(held) => held.facts(),
+            Outcome::Confirmed => Facts {
+                tag: "confirmed",
+                status: StatusCode::OK,
+                level: None,
+                text: "No click: a subscription of Amazon SNS was confirmed",
+            },
             Outcome::Refused(refusal) => refusal.facts(),
         }
     }
@@ -144,7 +162,7 @@ impl Held {
 
 impl Refusal {
     /// The whole list, in the order of the declaration.
-    pub const ALL: [Refusal; 26] = [
+    pub const ALL: [Refusal; 27] = [
         Refusal::SenderGone,
         Refusal::NotHttp,
         Refusal::Malformed,
@@ -171,6 +189,7 @@ impl Refusal {
         Refusal::SpoolFull,
         Refusal::SpoolFailed,
         Refusal::Unconfirmed,
+        Refusal::SnsUnreachable,
     ];
 
     pub fn facts(self) -> Facts {
@@ -325,8 +344,21 @@ impl Refusal {
                 Level::ERROR,
                 "The event store has not confirmed the event",
             ),
+            Refusal::SnsUnreachable => (
+                "sns_unreachable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Level::ERROR,
+                "Amazon SNS could not be asked about its message",
+            ),
         };
         Facts { tag, status, level: Some(level), text }
+    }
+}
+
+impl Refusal {
+    /// Whether the sender gets an answer: not one that is gone, or has not said what it wants.
+    pub fn is_answered(self) -> bool {
+        !matches!(self, Refusal::SenderGone | Refusal::SlowHead)
     }
 }
 

@@ -2,19 +2,22 @@
 //! a body that is no event becomes a record for the dead letters.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::Method;
 use hyper::http::HeaderMap;
+use hyper::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::auth::{Caller, Way};
-use crate::event::{Event, Shape, is_plausible};
+use crate::event::{Carries, Event, Shape, is_plausible};
 use crate::outcome::{Refusal, Rejection};
+use crate::pseudonym::Pseudonyms;
+use crate::watch::Seen;
 
 /// A webhook as the pipeline uses it: the config's entry, read and checked.
 #[derive(Debug)]
@@ -27,16 +30,29 @@ pub struct Webhook {
     pub way: Way,
     /// Whether a body that is no event is refused, instead of kept as a dead letter.
     pub rejects_invalid: bool,
+    /// How many events a body carries.
+    pub carries: Carries,
     /// Where its events carry what the bridge needs.
     pub shape: Shape,
+    /// What of its events must not reach Kafka as it is.
+    pub pseudonyms: Option<Pseudonyms>,
     /// An older event time is not believed.
     pub time_age_max: SignedDuration,
     /// Nor is one further ahead.
     pub time_ahead_max: SignedDuration,
     /// The text of the 200.
     pub answer: Bytes,
+    /// What is answered in place of 503.
+    pub unavailable: StatusCode,
     /// Its place among the configured webhooks.
     pub index: usize,
+}
+
+impl Webhook {
+    /// The status of a refusal, as this webhook's senders understand it.
+    pub fn status(&self, status: StatusCode) -> StatusCode {
+        if status == StatusCode::SERVICE_UNAVAILABLE { self.unavailable } else { status }
+    }
 }
 
 /// What all records of a webhook have in common.
@@ -54,8 +70,8 @@ pub struct Route {
     pub ce_type: Box<str>,
 }
 
-/// One Kafka record, ready to publish. Only [`record`] and [`dead_letter`] make one, or the spool gives
-/// one back. It has no `Debug`: it holds a body.
+/// One Kafka record, ready to publish. Only an [`Origin`] makes one, or the spool gives one back. It has
+/// no `Debug`: it holds a body.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Record {
     route: Arc<Route>,
@@ -91,9 +107,14 @@ impl Record {
         self.key.as_deref()
     }
 
-    /// The body's bytes, exactly as received.
+    /// The body's bytes, exactly as received but for pseudonyms.
     pub fn value(&self) -> &[u8] {
         &self.value
+    }
+
+    /// What is to be seen of it.
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { received: self.received, key: self.key(), value: self.value() }
     }
 
     /// Milliseconds since the Unix epoch, as Kafka counts.
@@ -114,6 +135,17 @@ impl Record {
     pub fn into_dead_letter(mut self, tag: &'static str, detail: String) -> Record {
         self.key = None;
         self.reason = Some(Box::new(Reason { tag: tag.into(), detail: detail.into() }));
+        self
+    }
+
+    /// The same with the id, a UUID as text, that it has had elsewhere. Whatever is no UUID changes
+    /// nothing.
+    pub fn with_id(mut self, text: &str) -> Record {
+        let digits = text.replace('-', "");
+        let id = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+        if let Some(id) = id.ok().and_then(|id| id.try_into().ok()) {
+            self.id = id;
+        }
         self
     }
 
@@ -203,72 +235,96 @@ pub fn find<'w>(
     if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
 }
 
-/// Makes the record of an event.
-pub fn record(
-    webhook: &Webhook,
-    caller: &Caller,
-    event: Event<'_>,
-    body: &Bytes,
-    trace: Option<&str>,
+/// Makes the records of one request, which have this in common.
+pub struct Origin<'r> {
+    webhook: &'r Webhook,
+    caller: &'r Caller,
+    trace: Option<&'r str>,
     received: Timestamp,
-) -> Record {
-    let (age, ahead) = (webhook.time_age_max, webhook.time_ahead_max);
-    let time = event.time().filter(|time| is_plausible(*time, received, age, ahead));
-    let key = match event.into_key() {
-        Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
-        Cow::Owned(text) => Bytes::from(text),
-    };
-    Record {
-        key: Some(key),
-        is_event: true,
-        time: time.unwrap_or(received),
-        ..unkeyed(webhook, caller, body, trace, received)
+    /// How often each id has come, where a body may carry several events.
+    ids: Option<HashMap<[u8; 16], u32>>,
+}
+
+impl<'r> Origin<'r> {
+    pub fn new(
+        webhook: &'r Webhook,
+        caller: &'r Caller,
+        trace: Option<&'r str>,
+        received: Timestamp,
+    ) -> Origin<'r> {
+        let ids = (webhook.carries != Carries::One).then(HashMap::new);
+        Origin { webhook, caller, trace, received, ids }
+    }
+
+    pub fn webhook(&self) -> &'r Webhook {
+        self.webhook
+    }
+
+    /// Makes the record of an event.
+    pub fn record(&mut self, event: Event<'_>, body: &Bytes) -> Record {
+        let (age, ahead) = (self.webhook.time_age_max, self.webhook.time_ahead_max);
+        let time = event.time().filter(|time| is_plausible(*time, self.received, age, ahead));
+        let id = event.id().map(|id| hash(&[self.name(), &[1], id.as_bytes()]));
+        let key = match event.into_key() {
+            Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
+        };
+        Record {
+            key: Some(key),
+            is_event: true,
+            time: time.unwrap_or(self.received),
+            ..self.unkeyed(id, body)
+        }
+    }
+
+    /// Makes the record of a body that is no event of its webhook: the bytes as they came, and why.
+    pub fn dead_letter(&mut self, why: &Rejection, body: &Bytes) -> Record {
+        let (tag, detail) = (why.refusal.facts().tag.into(), why.detail.clone());
+        let reason = Some(Box::new(Reason { tag, detail }));
+        Record { reason, ..self.unkeyed(None, body) }
+    }
+
+    /// What records of events and dead letters have in common.
+    fn unkeyed(&mut self, id: Option<[u8; 16]>, body: &Bytes) -> Record {
+        Record {
+            route: self.webhook.route.clone(),
+            caller: self.caller.shared_name(),
+            id: id.unwrap_or_else(|| self.id_of(body)),
+            key: None,
+            value: body.clone(),
+            is_event: false,
+            time: self.received,
+            received: self.received,
+            trace: self.trace.map(|trace| Bytes::copy_from_slice(trace.as_bytes())),
+            reason: None,
+        }
+    }
+
+    /// The id of an event that its sender gives none: the same on every replica and after every
+    /// restart. Of equal events in one body each has its own, by its place among them, so that they
+    /// keep it if the sender puts its events together in another way.
+    fn id_of(&mut self, body: &[u8]) -> [u8; 16] {
+        let id = hash(&[self.name(), &[0], body]);
+        let Some(ids) = &mut self.ids else { return id };
+        let place = ids.entry(id).or_default();
+        *place += 1;
+        if *place == 1 { id } else { hash(&[&id, &place.to_be_bytes()]) }
+    }
+
+    fn name(&self) -> &'r [u8] {
+        self.webhook.route.webhook.as_bytes()
     }
 }
 
-/// Makes the record of a body that is no event of its webhook: the bytes as they came, and why.
-pub fn dead_letter(
-    webhook: &Webhook,
-    caller: &Caller,
-    why: &Rejection,
-    body: &Bytes,
-    trace: Option<&str>,
-    received: Timestamp,
-) -> Record {
-    let (tag, detail) = (why.refusal.facts().tag.into(), why.detail.clone());
-    let reason = Some(Box::new(Reason { tag, detail }));
-    Record { reason, ..unkeyed(webhook, caller, body, trace, received) }
-}
-
-/// What records of events and dead letters have in common.
-fn unkeyed(
-    webhook: &Webhook,
-    caller: &Caller,
-    body: &Bytes,
-    trace: Option<&str>,
-    received: Timestamp,
-) -> Record {
-    Record {
-        route: webhook.route.clone(),
-        caller: caller.shared_name(),
-        id: event_id(&webhook.route.webhook, body),
-        key: None,
-        value: body.clone(),
-        is_event: false,
-        time: received,
-        received,
-        trace: trace.map(|trace| Bytes::copy_from_slice(trace.as_bytes())),
-        reason: None,
-    }
-}
-
-/// The id of an event: the first 16 bytes of SHA-256 over the webhook's name, a zero byte and the
-/// body, with the marks of a UUID of version 8 (RFC 9562, section 5.8). The same event has the same id
-/// on every replica and after every restart.
-fn event_id(webhook: &str, body: &[u8]) -> [u8; 16] {
-    let hash = Sha256::new().chain_update(webhook).chain_update([0]).chain_update(body).finalize();
+/// An event's id: the first 16 bytes of SHA-256 over these parts, with the marks of a UUID of version 8
+/// (RFC 9562, section 5.8). The parts are the webhook's name, and behind a byte 0 the event, or behind a
+/// byte 1 the id that its sender gave it. The event is the record's value: from the id of one without
+/// pseudonyms one could guess what they stand for.
+fn hash(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
     let mut id = [0; 16];
-    id.copy_from_slice(&hash[..16]);
+    id.copy_from_slice(&hash.finalize()[..16]);
     id[6] = (id[6] & 0x0f) | 0x80;
     id[8] = (id[8] & 0x3f) | 0x80;
     id
@@ -316,7 +372,7 @@ pub fn trace_parent(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::event::{Pointer, parse_offset};
+    use crate::event::{Pointer, TimeFormat, parse_offset};
 
     fn click() -> Webhook {
         Webhook {
@@ -330,16 +386,21 @@ pub(crate) mod tests {
             path: "/click".into(),
             way: Way::Bearer,
             rejects_invalid: false,
+            carries: Carries::One,
             shape: Shape {
                 key: Pointer::parse("/campid").expect("a pointer"),
+                id: None,
+                time_format: TimeFormat::Text,
                 time: Pointer::parse("/timestamp").expect("a pointer"),
                 r#type: String::new(),
                 event: String::new(),
                 offset: parse_offset("-05:00").expect("an offset"),
             },
+            pseudonyms: None,
             time_age_max: SignedDuration::from_hours(168),
             time_ahead_max: SignedDuration::from_hours(1),
             answer: Bytes::from_static(b"ok"),
+            unavailable: StatusCode::SERVICE_UNAVAILABLE,
             index: 0,
         }
     }
@@ -349,7 +410,8 @@ pub(crate) mod tests {
         let body = Bytes::from_static(body.as_bytes());
         let event = webhook.shape.decode(&body).expect("an event");
         let received = received.parse().expect("a time");
-        record(&webhook, &Caller::named("opptima"), event, &body, trace, received)
+        let caller = Caller::named("opptima");
+        Origin::new(&webhook, &caller, trace, received).record(event, &body)
     }
 
     pub(crate) fn headers(record: &Record) -> Vec<(String, String)> {
@@ -437,7 +499,7 @@ pub(crate) mod tests {
         let why = webhook.shape.decode(&body).expect_err("not JSON");
         let received = "2026-01-10T12:00:00.5Z".parse().expect("a time");
         let caller = Caller::named("opptima");
-        let letter = dead_letter(&webhook, &caller, &why, &body, None, received);
+        let letter = Origin::new(&webhook, &caller, None, received).dead_letter(&why, &body);
         assert!(letter.is_dead_letter());
         assert_eq!((&**letter.topic(), letter.key()), ("clicks.dead-letter", None));
         assert_eq!(letter.value(), b"{");
@@ -469,12 +531,61 @@ pub(crate) mod tests {
         check(&letter, 11, &[("hookbridge-topic", "clicks")]);
     }
 
+    /// The ids of these events, in one body.
+    fn ids(webhook: &Webhook, events: &[&'static str]) -> Vec<[u8; 16]> {
+        let caller = Caller::named("opptima");
+        let mut origin = Origin::new(webhook, &caller, None, Timestamp::UNIX_EPOCH);
+        let id = |event: &&'static str| {
+            let body = Bytes::from_static(event.as_bytes());
+            let record = match webhook.shape.decode(&body) {
+                Ok(event) => origin.record(event, &body),
+                Err(why) => origin.dead_letter(&why, &body),
+            };
+            record.id
+        };
+        events.iter().map(id).collect()
+    }
+
+    fn named(name: &str) -> Webhook {
+        let mut webhook = click();
+        let route = Arc::get_mut(&mut webhook.route).expect("a route of its own");
+        route.webhook = name.into();
+        webhook
+    }
+
     #[test]
     fn ids_depend_on_webhook_and_body_alone() {
-        assert_eq!(event_id("click", b"{}"), event_id("click", b"{}"));
-        assert_ne!(event_id("click", b"{}"), event_id("click", b"{ }"));
-        assert_ne!(event_id("click", b"{}"), event_id("open", b"{}"));
-        assert_ne!(event_id("a", b"b{}"), event_id("ab", b"{}"));
+        let id = |name, body| ids(&named(name), &[body])[0];
+        let (one, other) = (r#"{"campid":7}"#, r#"{"campid": 7}"#);
+        assert_eq!(id("click", one), id("click", one));
+        assert_ne!(id("click", one), id("click", other));
+        assert_ne!(id("click", one), id("open", one));
+        assert_ne!(id("a", "b{}"), id("ab", "{}"));
+    }
+
+    #[test]
+    fn equal_events_of_one_body_have_ids_by_their_place_among_them() {
+        let (one, other) = (r#"{"campid":7}"#, r#"{"campid":8}"#);
+        let many = Webhook { carries: Carries::Array(None), ..click() };
+        let first = ids(&many, &[one, other, one, "{}", one, "{}"]);
+        assert_eq!(first[..2], [ids(&click(), &[one])[0], ids(&click(), &[other])[0]]);
+        let distinct: std::collections::HashSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), 6);
+        // Put together in another way, they are the same.
+        assert_eq!(ids(&many, &[one, one, one]), [first[0], first[2], first[4]]);
+    }
+
+    #[test]
+    fn an_id_of_the_senders_is_all_that_counts() {
+        let mut many = Webhook { carries: Carries::Array(None), ..click() };
+        many.shape.id = Pointer::parse("/id");
+        let (one, again) = (r#"{"campid":7,"id":"x"}"#, r#"{"campid":8,"id":"x"}"#);
+        let none = r#"{"campid":7}"#;
+        let found = ids(&many, &[one, again, none, none]);
+        assert_eq!(found[0], found[1]);
+        assert_ne!(found[2], found[3]);
+        // printf 'click\1x' | sha256sum, with version 8 and the variant set.
+        assert_eq!(&id_text(found[0]), b"9486f632-9dc7-81c7-b1d8-ee348e77c276");
     }
 
     #[test]

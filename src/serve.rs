@@ -40,11 +40,7 @@ impl Listeners {
     /// The address that cannot be had.
     pub fn bind(config: &Config) -> Result<Listeners, StartError> {
         let bind = |key, address| {
-            let listener = TcpListener::bind(address).and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                Ok(listener)
-            });
-            listener.map_err(|source| StartError::Bind { key, address, source })
+            http::listen(address).map_err(|source| StartError::Bind { key, address, source })
         };
         Ok(Listeners {
             http: bind("http.listen", config.http.listen)?,
@@ -149,7 +145,7 @@ pub async fn run(
     let rules = Arc::new(Rules::new(&config, health.clone(), metrics.clone())?);
     let reload = Reload::start(files, &config, &rules)?;
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
-    let admin = Admin::start(listeners.admin, &config.http, metrics.clone(), health.clone())?;
+    let admin = Admin::start(listeners.admin, &config, metrics.clone(), health.clone())?;
     let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
     let ack_timeout = config.kafka.ack_timeout();
     let shared = delivery::Shared {

@@ -15,7 +15,8 @@ use crate::{KEY, bare};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// How often to look for what is waited for.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A running server; it ends when dropped.
 pub struct Server {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hookbridge::config::Config;
+use hookbridge::load::{due, histogram, pace};
 use rdkafka::ClientContext;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use tokio::time::Instant;
 
-use crate::load::{histogram, micros, pace};
+use crate::load::micros;
 
 /// How long the last acknowledgements may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,19 +34,22 @@ impl ProducerContext for Timer {
 pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> Histogram<u64> {
     let timer = Timer(Mutex::new(histogram()));
     let producer: ThreadedProducer<Timer> = hookbridge::kafka::producer_settings(config)
-        // At this rate the bridge lets no record wait.
-        .set("linger.ms", "0")
         .create_with_context(timer)
         .expect("a producer");
     let producer = Arc::new(producer);
-    let value = "x".repeat(600);
-    let (start, topic) = (Instant::now(), &*config.webhook[0].topic);
-    let mut number = 0;
-    pace(rate, |due| {
-        number += 1;
-        let key = (number % keys).to_string();
+    let (value, topic) = ("x".repeat(600), &*config.webhook[0].topic);
+    let send = |number: u64, due| {
+        let key = (number as usize % keys).to_string();
         let record = BaseRecord::with_opaque_to(topic, Box::new(due)).key(&key).payload(&value);
         producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+    };
+    // The first ones wait until the client knows the topic, and the broker has made room for it.
+    (0..u64::from(rate)).for_each(|number| send(number, Instant::now()));
+    producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");
+    producer.context().0.lock().expect("the times").clear();
+    let start = Instant::now();
+    pace(rate, start, |numbers| {
+        numbers.for_each(|number| send(number, due(start, rate, number)));
         start.elapsed() < duration
     });
     producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use anstream::println;
 use clap::Args;
 use jiff::Timestamp;
 
 use super::Exit;
+use super::paint::{BAD, GOOD, WARN};
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
 use crate::http::Pair;
 use crate::kafka::{Inspector, Severity};
@@ -26,16 +28,16 @@ impl Check {
         let file = loaded.file.as_ref().map(|file| file.display().to_string());
         println!("settings: {}", file.as_deref().unwrap_or("defaults and environment, no file"));
         for problem in &loaded.problems {
-            println!("  problem  {problem}");
+            println!("  {BAD}problem{BAD:#}  {problem}");
         }
         if !loaded.problems.is_empty() {
             println!("{} problems", loaded.problems.len());
             return Exit::Config;
         }
-        println!("  ok       every setting");
+        println!("  {GOOD}ok{GOOD:#}       every setting");
         let Config { http, kafka, .. } = &loaded.config;
         println!(
-            "  ok       time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
+            "  {GOOD}ok{GOOD:#}       time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
             kafka.ack_timeout_ms,
             kafka.ack_timeout_ms + VERDICT_LAG_MS,
             http.answer_timeout_ms,
@@ -45,13 +47,15 @@ impl Check {
             match Pair::read(tls) {
                 Ok(pair) if pair.ends > Timestamp::now() => {
                     println!(
-                        "  ok       TLS: certificate and key; the certificate ends {}",
+                        "  {GOOD}ok{GOOD:#}       TLS: certificate and key; the certificate ends {}",
                         pair.ends
                     )
                 }
-                Ok(pair) => println!("  warning  TLS: the certificate ended {}", pair.ends),
+                Ok(pair) => {
+                    println!("  {WARN}warning{WARN:#}  TLS: the certificate ended {}", pair.ends)
+                }
                 Err(problem) => {
-                    println!("  problem  {problem}");
+                    println!("  {BAD}problem{BAD:#}  {problem}");
                     return Exit::Config;
                 }
             }
@@ -63,7 +67,7 @@ impl Check {
 fn check_kafka(config: &Config) -> Exit {
     println!("kafka: {}", config.kafka.brokers);
     let problem = |text: String| {
-        println!("  problem  {text}");
+        println!("  {BAD}problem{BAD:#}  {text}");
         Exit::Failed
     };
     let inspector = match Inspector::new(config) {
@@ -79,16 +83,18 @@ fn check_kafka(config: &Config) -> Exit {
         let mine = || findings.iter().filter(|finding| finding.topic == topic);
         if !mine().any(|finding| finding.severity != Severity::Warning) {
             match inspector.summary(topic, TIMEOUT) {
-                Ok(summary) => println!("  ok       {topic}: {summary}"),
+                Ok(summary) => println!("  {GOOD}ok{GOOD:#}       {topic}: {summary}"),
                 Err(error) => exit = problem(format!("{topic}: {error}")),
             }
             match inspector.may_write(topic, TIMEOUT) {
                 Some(Ok(())) => {
-                    println!("  ok       {topic}: the right to write (nothing was written)")
+                    println!(
+                        "  {GOOD}ok{GOOD:#}       {topic}: the right to write (nothing was written)"
+                    )
                 }
                 Some(Err(error)) => exit = problem(format!("{topic}: {error}")),
                 None => println!(
-                    "  unknown  {topic}: the right to write; the brokers do not tell the topic's \
+                    "  {WARN}unknown{WARN:#}  {topic}: the right to write; the brokers do not tell the topic's \
                      settings, which takes DESCRIBE_CONFIGS"
                 ),
             }
@@ -97,7 +103,7 @@ fn check_kafka(config: &Config) -> Exit {
             match finding.severity {
                 Severity::Error => exit = problem(format!("{topic}: {}", finding.text)),
                 Severity::Warning | Severity::Missing => {
-                    println!("  warning  {topic}: {}", finding.text)
+                    println!("  {WARN}warning{WARN:#}  {topic}: {}", finding.text)
                 }
             }
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::serve::run_until_signal;
-use super::{Exit, fail, key};
+use super::{Exit, fail, key, show};
 use crate::config::{Config, Secret};
 use crate::kafka::{DevelopmentBroker, Reader, Seen};
 use crate::log::Log;
@@ -25,7 +25,7 @@ pub struct Dev {
     /// Where to take webhooks; port 0 lets the system choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where to serve metrics and probes
+    /// Where to serve the live page, metrics and probes
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     admin_listen: SocketAddr,
 }
@@ -42,6 +42,8 @@ impl Dev {
         config.http.listen = self.listen;
         config.http.drain_delay_ms = 0;
         config.admin.listen = self.admin_listen;
+        // Nobody's clicks but one's own.
+        config.admin.tail = true;
         config.kafka.brokers = broker.addresses();
         // What the development broker forgets, the next one should not get.
         config.spool.dir.clear();
@@ -81,7 +83,7 @@ fn welcome(config: &Config, listeners: &Listeners, key: &str) -> Result<(), Stri
     let admin = listeners.admin_address().map_err(|error| error.to_string())?;
     let brokers = &config.kafka.brokers;
     println!("hookbridge takes clicks on http://{http}");
-    println!("metrics and probes are on  http://{admin}/metrics");
+    println!("the live page is           http://{admin}/ (and /metrics, /livez, /readyz)");
     println!("the development broker is  {brokers} (in memory, gone with this process)");
     for webhook in &config.webhook {
         let offset = crate::event::parse_offset(&webhook.utc_offset);
@@ -119,21 +121,15 @@ fn show(config: &Config, topic: &str, stop: &AtomicBool) {
     }
 }
 
-/// One line for a record: white space and control characters folded, cut to a readable length.
+/// One line for a record.
 fn line(seen: &Seen) -> String {
     const LENGTH_MAX: usize = 160;
     let key = String::from_utf8_lossy(seen.key.as_deref().unwrap_or_default());
-    let value = String::from_utf8_lossy(&seen.value);
-    let text = value.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty());
-    let text = text.collect::<Vec<_>>().join(" ");
-    let mut shown: String = text.chars().take(LENGTH_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
     format!(
-        "partition {:>2}  offset {:>4}  key {}  {shown}",
+        "partition {:>2}  offset {:>4}  key {}  {}",
         seen.partition,
         seen.offset,
         key.escape_debug(),
+        show::folded(&String::from_utf8_lossy(&seen.value), LENGTH_MAX),
     )
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -15,6 +16,10 @@ use crate::serve::{Listeners, StartError, run};
 /// Runs the bridge; its log level follows the settings' file, if they are from one.
 pub fn serve(config: Config, file: Option<PathBuf>) -> Exit {
     let log = Log::start(&config.log);
+    // A core dump would hold keys and bodies, and so does what a debugger reads.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!(%error, "Core dumps cannot be turned off.");
+    }
     let settings = file.map(|file| Settings { file, set_log_level: Box::new(log.level()) });
     let (version, client) = (env!("CARGO_PKG_VERSION"), kafka::client_version());
     info!(version, librdkafka = client, "Starting.");

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{Timestamp, Unit};
 use tokio::time::Instant;
 
 use super::serve::signals;
-use super::{Exit, fail, report};
+use super::{Exit, fail, progress, report};
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::delivery::{self, Backlog};
@@ -20,9 +19,6 @@ use crate::kafka::Kafka;
 use crate::log::Log;
 use crate::serve::{self, StartError};
 use crate::spool::{self, Contents};
-
-/// How often the progress bar moves.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long events that are on their way when it is stopped may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -132,7 +128,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     };
     let Some(backlog) = Backlog::open(config, &kafka, &shared)? else { return Ok(0) };
     let total = backlog.spool.events();
-    let bar = ProgressBar::new(total).with_style(style());
+    let bar = progress::bar(total, "events");
     let set_aside = || metrics.spool.set_aside.get();
     let set_aside_before = set_aside();
     let clerk = tokio::spawn(kafka.clerk());
@@ -140,7 +136,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
         bar.set_position(total.saturating_sub(backlog.spool.events()));
         bar.set_message(if backlog.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
         tokio::select! {
-            () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+            () = tokio::time::sleep(progress::INTERVAL) => {}
             () = signals.next() => break,
         }
     }
@@ -155,11 +151,4 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     drop(closed);
     backlog.keeper.close();
     Ok(left)
-}
-
-fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template(
-        "{bar:30} {human_pos} of {human_len} events  {per_sec}  {eta} left  {msg}",
-    );
-    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }

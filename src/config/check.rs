@@ -7,11 +7,17 @@ use hyper::header::HeaderName;
 
 use crate::event::{Pointer, parse_offset};
 
-use super::{API_KEY, Config, NamedKey, Problem, Tls, Tracing, Way, Webhook};
+use super::way::Needs;
+use super::{
+    API_KEY, Body, Config, Invalid, NamedKey, Problem, Tls, Tracing, Way, Webhook, optional,
+};
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
 /// looks about once a second (measured: up to 1.06 s late).
 pub const VERDICT_LAG_MS: u64 = 1_250;
+
+/// So many bytes the key of pseudonyms has at least.
+const PSEUDONYM_KEY_BYTES_MIN: usize = 32;
 
 /// Collects problems.
 #[derive(Default)]
@@ -34,6 +40,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     kafka(config, &mut problems);
     spool(config, &mut problems);
     keys(config, &mut problems);
+    pseudonym_key(config, &mut problems);
     tracing(config, &mut problems);
     webhooks(config, &mut problems);
     let is_level = |level: &str| level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
@@ -53,6 +60,7 @@ fn limits(config: &Config, problems: &mut Problems) {
         ("http.max_headers", http.max_headers, 1, 100),
         ("http.max_header_bytes", http.max_header_bytes, 1_024, 256 << 10),
         ("http.max_body_bytes", http.max_body_bytes, 1, 100 << 20),
+        ("http.max_events", http.max_events, 1, 1_000_000),
         ("http.max_bytes_in_flight", http.max_bytes_in_flight, 1, 1 << 40),
     ] {
         let range = format!("must be from {least} to {most} (it is {value})");
@@ -112,6 +120,10 @@ fn time_chain(config: &Config, problems: &mut Problems) {
     );
     let request = http.drain_delay_ms.saturating_add(http.body_timeout_ms);
     let request = request.saturating_add(http.answer_timeout_ms);
+    // Amazon SNS is asked before the event is held, and has as long.
+    let asks = config.webhook.iter().any(|webhook| matches!(webhook.auth, Way::Sns(_)));
+    let asked = if asks { http.answer_timeout_ms } else { 0 };
+    let request = request.saturating_add(asked);
     problems.expect(
         request < http.drain_timeout_ms,
         "http.drain_timeout_ms",
@@ -140,9 +152,11 @@ fn kafka(config: &Config, problems: &mut Problems) {
 
 fn keys(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
+    let needs_key = |webhook: &Webhook| !matches!(webhook.auth.needs(), Needs::Nothing);
     problems.expect(
         !auth.keys.is_empty()
             || auth.api_key.is_some()
+            || !config.webhook.iter().any(needs_key)
             || config.http.tls.as_ref().is_some_and(Tls::names_callers),
         "auth",
         "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
@@ -161,13 +175,12 @@ fn keys(config: &Config, problems: &mut Problems) {
         };
         problems.expect(!key.name.is_empty(), &place, "needs a name");
         problems.expect(names.insert(&key.name), &place, "has the name of another key");
-        let hash = key.hash();
         let message = "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
-                       secret, the key itself";
-        problems.expect(hash.is_some(), &place, message);
+                       secret, the key itself, or public_key, a P-256 key in base64";
+        problems.expect(key.read().is_some(), &place, message);
         let is_empty = key.secret.as_ref().is_some_and(|secret| secret.reveal().is_empty());
         problems.expect(!is_empty, &place, "secret must not be empty");
-        let is_new = hash.is_none_or(|hash| hashes.insert(hash));
+        let is_new = key.hash().is_none_or(|hash| hashes.insert(hash));
         problems.expect(is_new, &place, "is the same key as another, under another name");
         terms(config, key, &place, problems);
     }
@@ -186,6 +199,18 @@ fn terms(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) 
     problems.expect(is_for_one, place, "webhooks must name one, or be left out for all");
     let is_for_one = key.networks.as_ref().is_none_or(|networks| !networks.is_empty());
     problems.expect(is_for_one, place, "networks must name one, or be left out for any");
+}
+
+fn pseudonym_key(config: &Config, problems: &mut Problems) {
+    let Some(key) = &config.pseudonym.key else { return };
+    problems.expect(
+        key.reveal().trim().len() >= PSEUDONYM_KEY_BYTES_MIN,
+        "pseudonym.key",
+        format!(
+            "must have {PSEUDONYM_KEY_BYTES_MIN} bytes at least, since addresses can be tried out \
+             against a short one: take one that `hookbridge key` makes"
+        ),
+    );
 }
 
 fn tracing(config: &Config, problems: &mut Problems) {
@@ -256,8 +281,62 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             let message = "must be a JSON pointer such as /campid";
             problems.expect(Pointer::parse(pointer).is_some(), &key(name), message);
         }
+        pseudonymise(config, webhook, &key("pseudonymise"), problems);
+        for (name, pointer) in [("events", &webhook.events), ("id", &webhook.id)] {
+            let message = "must be a JSON pointer such as /data, or empty";
+            problems.expect(optional(pointer).is_some(), &key(name), message);
+        }
+        let has_array = webhook.events.is_empty() || webhook.body == Body::Array;
+        problems.expect(has_array, &key("events"), "is only for body = \"array\"");
+        let is_unpacked = !matches!(webhook.auth, Way::Sns(_)) || webhook.body == Body::Sns;
+        problems.expect(is_unpacked, &key("body"), "must be sns, as auth is");
+        let is_known = webhook.unavailable_status().is_some();
+        problems.expect(is_known, &key("unavailable"), "must be 503 or 429");
         let offset = parse_offset(&webhook.utc_offset).is_some();
         problems.expect(offset, &key("utc_offset"), "must be an offset such as -05:00");
+    }
+}
+
+/// Which fields are replaced, and whether that may be.
+fn pseudonymise(config: &Config, webhook: &Webhook, place: &str, problems: &mut Problems) {
+    if webhook.pseudonymise.is_empty() {
+        return;
+    }
+    problems.expect(
+        config.pseudonym.key.is_some(),
+        place,
+        "needs a key to make pseudonyms with: set pseudonym.key_file, or \
+         HOOKBRIDGE__PSEUDONYM__KEY, to one that `hookbridge key` makes",
+    );
+    problems.expect(
+        webhook.invalid == Invalid::Reject,
+        place,
+        "needs invalid = \"reject\": in a body that cannot be understood no field can be found, and \
+         the dead letters would get it as it came",
+    );
+    let constant = |text: &String, pointer| (!text.is_empty()).then(|| Pointer::parse(pointer));
+    let others = [
+        ("key", Pointer::parse(&webhook.key)),
+        ("timestamp", Pointer::parse(&webhook.timestamp)),
+        ("type", constant(&webhook.r#type, "/type").flatten()),
+        ("event", constant(&webhook.event, "/event").flatten()),
+    ];
+    let mut fields: Vec<Pointer> = Vec::new();
+    for text in &webhook.pseudonymise {
+        let Some(field) = Pointer::parse(text) else {
+            problems.expect(false, place, format!("{text:?} is no JSON pointer such as /email"));
+            continue;
+        };
+        for (name, other) in &others {
+            let is_apart = other.as_ref().is_none_or(|other| !field.meets(other));
+            let message =
+                format!("{text:?} is, holds or is in this webhook's `{name}`, which must stay");
+            problems.expect(is_apart, place, message);
+        }
+        let is_apart = !fields.iter().any(|other| field.meets(other));
+        let message = format!("{text:?} is, holds or is in another of these fields");
+        problems.expect(is_apart, place, message);
+        fields.push(field);
     }
 }
 
@@ -272,12 +351,20 @@ fn way(config: &Config, webhook: &Webhook, place: &str, problems: &mut Problems)
     let auth = &config.auth;
     let is_for =
         |key: &NamedKey| key.webhooks.as_ref().is_none_or(|names| names.contains(&webhook.name));
-    let can_sign = auth.api_key.is_some()
-        || auth.keys.iter().any(|key| key.secret.is_some() && is_for(key))
-        || config.http.tls.as_ref().is_some_and(Tls::names_callers);
-    problems.expect(
-        !webhook.auth.takes_secrets() || can_sign,
-        place,
-        "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256",
-    );
+    let shows_certificates = config.http.tls.as_ref().is_some_and(Tls::names_callers);
+    let has = |wanted: fn(&NamedKey) -> bool| {
+        shows_certificates || auth.keys.iter().any(|key| wanted(key) && is_for(key))
+    };
+    let (can_sign, message) = match webhook.auth.needs() {
+        Needs::Nothing | Needs::Hash => (true, ""),
+        Needs::Secret => (
+            auth.api_key.is_some() || has(|key| key.secret.is_some()),
+            "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256",
+        ),
+        Needs::PublicKey => (
+            has(|key| key.public_key.is_some()),
+            "no key can sign for this webhook: give a key the sender's `public_key` in place of sha256",
+        ),
+    };
+    problems.expect(can_sign, place, message);
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Environment, File, FileFormat, Value, ValueKind};
 use serde::Deserialize;
 use serde_path_to_error::{Segment, Track};
+use zeroize::Zeroizing;
 
-use super::{Config, NamedKey, Problem};
+use super::{Config, NamedKey, Problem, Pseudonym, Secret};
 
 /// Where settings are looked for when nobody says.
 const DEFAULT_FILE: &str = "config/hookbridge.toml";
@@ -49,11 +50,13 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
     };
     let mut problems = Vec::new();
-    let root = read(file.as_deref(), environment, &mut problems);
+    let mut root = read(file.as_deref(), environment, &mut problems);
+    super::profiles::apply(&mut root, &mut problems);
     let mut config = typed(root, &mut problems);
     if let Some(path) = config.auth.keys_file.clone() {
         config.auth.keys.extend(read_keys(&path, &mut problems));
     }
+    read_pseudonym_key(&mut config.pseudonym, &mut problems);
     problems.extend(super::check::check(&config));
     Loaded { config, file, problems }
 }
@@ -94,11 +97,24 @@ fn read(
     };
     let built = build(file).or_else(|error| {
         let place = file.map_or("environment".into(), |file| file.display().to_string());
-        problems.push(Problem::new(place, error.to_string()));
+        let why = file.and_then(syntax_error).unwrap_or_else(|| error.to_string());
+        problems.push(Problem::new(place, why));
         build(None)
     });
     built.unwrap_or_else(|_| Value::new(None, config::Map::<String, Value>::new()))
 }
+
+/// What is wrong with the form of a settings file, if something is. The library's own text quotes the
+/// line, which may hold a secret.
+fn syntax_error(file: &Path) -> Option<String> {
+    let text = Zeroizing::new(std::fs::read_to_string(file).ok()?);
+    let error = toml::from_str::<toml::Table>(&text).err()?;
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    Some(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+}
+
+/// Sections whose values may be secrets, and are not quoted.
+const SECRET_SECTIONS: [&str; 3] = ["auth", "pseudonym", "kafka"];
 
 /// Gives the tree its types. A setting of the wrong type is reported and left out, and the rest is
 /// read again, so that all problems are found: at most one round for each setting in the tree.
@@ -122,12 +138,26 @@ fn typed(mut root: Value, problems: &mut Vec<Problem>) -> Config {
                     }
                     error => error.to_string(),
                 };
-                problems.push(Problem::new(path.to_string(), message));
+                let place = path.to_string();
+                let section = place.split(['.', '[']).next().unwrap_or_default();
+                let is_secret = SECRET_SECTIONS.contains(&section);
+                let message = if is_secret { unquoted(&message) } else { message };
+                problems.push(Problem::new(&place, message));
                 if !remove(&mut root, &path.iter().collect::<Vec<_>>()) {
                     return Config::default();
                 }
             }
         }
+    }
+}
+
+/// A message about a value of the wrong type without the value, which may be a secret.
+fn unquoted(message: &str) -> String {
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant "];
+    let is_quoting = quotes.iter().any(|begin| message.starts_with(begin));
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if is_quoting => format!("is something else, expected {expected}"),
+        _ => message.to_owned(),
     }
 }
 
@@ -192,6 +222,38 @@ pub fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
         .map_err(|error| Problem::new(key, format!("{} cannot be read: {error}", path.display())))
 }
 
+/// Reads the key of pseudonyms from its file, if it is in one.
+fn read_pseudonym_key(pseudonym: &mut Pseudonym, problems: &mut Vec<Problem>) {
+    let setting = "pseudonym.key_file";
+    let Some(path) = &pseudonym.key_file else { return };
+    if pseudonym.key.is_some() {
+        problems.push(Problem::new(setting, "pseudonym.key is set, too; take one of the two out"));
+        return;
+    }
+    let text = read_file(setting, path).and_then(|bytes| {
+        let wrong = |_| Problem::new(setting, format!("{} is not a text", path.display()));
+        String::from_utf8(bytes).map_err(wrong)
+    });
+    match text {
+        Ok(text) => pseudonym.key = Some(Secret::new(text)),
+        Err(problem) => problems.push(problem),
+    }
+}
+
+/// The same for a file that must not be larger than this.
+///
+/// # Errors
+///
+/// A problem with that setting.
+pub fn read_file_within(key: &str, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Problem> {
+    let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if size > bytes_max {
+        let message = format!("{} is larger than {} MiB", path.display(), bytes_max >> 20);
+        return Err(Problem::new(key, message));
+    }
+    read_file(key, path)
+}
+
 /// Reads more keys from a file of their own.
 fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
     #[derive(Deserialize)]
@@ -199,10 +261,10 @@ fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
     struct KeysFile {
         keys: Vec<NamedKey>,
     }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
-    // The library's message quotes the line, which may hold a key; its own summary does not.
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| error.to_string());
+    // The library's text quotes the line, which may hold a key, and its summary a wrong value.
     let keys = text.and_then(|text| {
-        toml::from_str::<KeysFile>(&text).map_err(|error| error.message().to_owned())
+        toml::from_str::<KeysFile>(&text).map_err(|error| unquoted(error.message()))
     });
     match keys {
         Ok(file) => file.keys.into_iter().map(|key| NamedKey { is_filed: true, ..key }).collect(),

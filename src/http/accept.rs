@@ -21,7 +21,7 @@ use crate::shares::neighbourhood;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The most connections that Linux holds for a listener by default (net.core.somaxconn).
-const BACKLOG_MAX: usize = 4_096;
+const BACKLOG_MAX: u16 = 4_096;
 
 /// What a connection over the limit is told before it is closed.
 const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -33,6 +33,19 @@ const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// One address may have at most so many times as many connections as are free: however many others
 /// there are, some are always left, and one address alone may have seven of eight.
 const SHARE_OF_FREE: usize = 7;
+
+/// Listens on an address. The kernel holds as many connections back as it may: by the standard library's
+/// word it would be 128, and whoever is in a larger burst tries again a second later.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG_MAX.into())?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
 
 /// How many connections each address may have open, and has; one that has none is not in it.
 struct Addresses {
@@ -111,7 +124,7 @@ impl Gate {
     pub async fn accept_rest(&self, listener: &TcpListener) -> Vec<Socket> {
         let mut rest = Vec::new();
         // More than the kernel holds back at once have come after the close was due.
-        while rest.len() < BACKLOG_MAX {
+        while rest.len() < BACKLOG_MAX.into() {
             match timeout(Duration::ZERO, self.accept(listener)).await {
                 Ok(socket) => rest.push(socket),
                 Err(_nothing_there) => break,

@@ -5,12 +5,16 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::Dialer;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -28,6 +32,22 @@ pub fn ask(request: Request<Full<Bytes>>, within: Duration) -> Result<StatusCode
     answer.unwrap_or_else(|_elapsed| Err("no answer in time".into()))
 }
 
+/// Gets what a server has at a path, with the answer's status, if it is no more than so many bytes. The
+/// caller holds the deadline. No redirection is followed.
+///
+/// # Errors
+///
+/// No connection, no answer in HTTP, or one that is too large.
+pub async fn get(
+    dialer: &Dialer,
+    host: &str,
+    path: &str,
+    max: usize,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let request = Request::get(path).header(HOST, host).body(Full::default())?;
+    over(dialer.dial().await?, request, Some(max)).await
+}
+
 async fn exchange(mut request: Request<Full<Bytes>>) -> Result<StatusCode, Failure> {
     let uri = request.uri();
     let authority = uri.authority().ok_or("the URI names no host")?.clone();
@@ -36,13 +56,41 @@ async fn exchange(mut request: Request<Full<Bytes>>) -> Result<StatusCode, Failu
     request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);
     let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
     let stream = TcpStream::connect(address).await?;
+    over(stream, request, None).await.map(|(status, _)| status)
+}
+
+/// Sends a request over a connection; of the answer's body at most so many bytes are read, or none.
+async fn over(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+    max: Option<usize>,
+) -> Result<(StatusCode, Bytes), Failure> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut answer = pin!(sender.send_request(request));
-    let answer = tokio::select! {
+    let mut answer = pin!(async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = match max {
+            Some(max) => read(answer.into_body(), max).await?,
+            None => Bytes::new(),
+        };
+        Ok((status, body))
+    });
+    tokio::select! {
         answer = &mut answer => answer,
         // A server that closes after its answer ends both at once: the answer is there all the same.
         _ended = connection => answer.await,
-    };
-    Ok(answer?.status())
+    }
+}
+
+async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Failure> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > max {
+            return Err("the answer is too large".into());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.into())
 }

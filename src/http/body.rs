@@ -55,7 +55,12 @@ impl Admission {
 }
 
 impl Slot<'_> {
-    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), Rejection> {
+    /// Takes more of the budget.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::MemoryFull`].
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), Rejection> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let admission = self.admission;
         if admission.bytes.get().saturating_add(bytes) > admission.max_bytes {

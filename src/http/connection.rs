@@ -22,11 +22,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::{Executor, ReadBufCursor};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Version};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -36,7 +36,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::{Drain, Response, Socket, Tls, proxy};
+use super::{Drain, FIRST_WORD_TIMEOUT, Socket, Tls, proxy};
 use crate::auth::Caller;
 use crate::config;
 use crate::outcome::Refusal;
@@ -60,19 +60,23 @@ const READS_MAX: u32 = 2;
 /// Requests that a connection of HTTP/2 may have at once.
 const STREAMS_MAX: u32 = 100;
 
-/// While draining, how long a connection may take to begin its first request, from its acceptance.
-pub(super) const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// Takes the requests of a connection.
 pub trait Handler: Clone + Send + Sync + 'static {
+    /// Of the answers.
+    type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
+
     fn handle(
         &self,
         peer: Peer,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response> + Send;
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// The answer where `handle` panicked.
-    fn panicked(&self) -> Response;
+    fn panicked(&self) -> Response<Self::Body>;
+
+    /// The request is answered. An answer that goes on for long keeps it in hand, or its connection
+    /// would be closed as an idle one.
+    fn answered(_answer: &mut Response<Self::Body>, _in_hand: InHand) {}
 }
 
 /// Who is at the other end of a connection.
@@ -161,10 +165,11 @@ async fn serve_requests<H: Handler>(
             if !is_in_turn {
                 yield_now().await;
             }
-            let response = unless_it_panics(handler.handle(peer, request)).await;
-            let response = response.unwrap_or_else(|| handler.panicked());
-            drop(in_hand);
-            Ok::<Response, Infallible>(response)
+            // Pinned here, where it is made: every move of it would copy all that it may ever hold.
+            let response = unless_it_panics(pin!(handler.handle(peer, request))).await;
+            let mut response = response.unwrap_or_else(|| handler.panicked());
+            H::answered(&mut response, in_hand);
+            Ok::<_, Infallible>(response)
         }
     });
     let mut watch = Watch::new(activity.clone(), limits, drain);
@@ -189,7 +194,9 @@ async fn serve_requests<H: Handler>(
             End::Closed => return Ok(()),
             End::Resting => {
                 let parts = Pin::into_inner(connection).into_parts();
-                (stream, begun) = (parts.io.stream.into_inner(), parts.read_buf);
+                // A copy of what is most often nothing: hyper's own has its whole buffer behind it.
+                begun = Bytes::copy_from_slice(&parts.read_buf);
+                stream = parts.io.stream.into_inner();
             }
         }
     }
@@ -250,8 +257,7 @@ async fn converse<C: Future<Output = hyper::Result<()>>>(
 
 /// What comes of a request; none if it panics, which is then over for this request alone: what requests
 /// share is atomic, or behind a lock that does not mind.
-async fn unless_it_panics<T>(request: impl Future<Output = T>) -> Option<T> {
-    let mut request = pin!(request);
+async fn unless_it_panics<T>(mut request: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let poll = |context: &mut Context| {
         let polled = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(context)));
         polled.map_or(Poll::Ready(None), |poll| poll.map(Some))
@@ -283,6 +289,8 @@ fn http1(limits: &config::Http) -> http1::Builder {
         // A sender that has said all it wants to say still gets its answer, and hyper saves a read
         // for each request that would look whether it is still there.
         .half_close(true)
+        // One piece: an answer is so short that copying it takes less than a write of two.
+        .writev(false)
         .max_headers(HEADERS_MAX)
         .max_buf_size(limits.max_header_bytes + HEAD_SPARE);
     builder
@@ -482,7 +490,7 @@ impl<'l> Watch<'l> {
 }
 
 /// A request in hand.
-struct InHand(Arc<Activity>);
+pub struct InHand(Arc<Activity>);
 
 impl InHand {
     fn new(activity: Arc<Activity>, is_http2: bool) -> InHand {
@@ -610,13 +618,15 @@ mod tests {
     struct Clumsy;
 
     impl Handler for Clumsy {
-        async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response {
+        type Body = Full<Bytes>;
+
+        async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
             tokio::task::yield_now().await;
             assert_ne!(request.uri().path(), "/stumble", "as it should");
             Response::new(Full::new(Bytes::from_static(b"upright")))
         }
 
-        fn panicked(&self) -> Response {
+        fn panicked(&self) -> Response<Full<Bytes>> {
             let mut response = Response::new(Full::new(Bytes::from_static(b"fallen")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response

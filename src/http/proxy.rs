@@ -12,10 +12,9 @@ use ipnet::IpNet;
 use ppp::{HeaderResult, v1, v2};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::Drain;
-use super::connection::FIRST_WORD_TIMEOUT;
 use crate::config;
 use crate::outcome::Refusal;
 
@@ -117,7 +116,7 @@ pub(super) async fn introduced(
 ) -> Result<Option<SocketAddr>, Option<Refusal>> {
     let result = tokio::select! {
         result = timeout(settings.header_timeout(), read(stream)) => result,
-        () = async { drain.begun().await; sleep(FIRST_WORD_TIMEOUT).await } => return Err(None),
+        () = drain.first_word_is_over() => return Err(None),
     };
     match result {
         Ok(Ok(address)) => Ok(address),

@@ -12,13 +12,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::Drain;
-use super::connection::FIRST_WORD_TIMEOUT;
 use crate::auth::Caller;
 use crate::config::{self, Problem};
 use crate::metrics::{HandshakeFailure, TlsMetrics};
@@ -128,7 +127,7 @@ impl Tls {
         let handshake = TlsAcceptor::from(self.in_force.load_full()).accept(stream);
         let result = tokio::select! {
             result = timeout(limits.header_timeout(), handshake) => result,
-            () = async { drain.begun().await; sleep(FIRST_WORD_TIMEOUT).await } => return None,
+            () = drain.first_word_is_over() => return None,
         };
         let (failure, why) = match result {
             Ok(Ok(stream)) => match caller(&stream) {

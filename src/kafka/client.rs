@@ -72,17 +72,6 @@ impl Client {
         &self.producer
     }
 
-    /// Has the client send what it has without waiting for more, until it has nothing, which this
-    /// returns, or this time is over. Blocks.
-    #[expect(unsafe_code, reason = "rdkafka's own flush also hands out reports, on its thread")]
-    pub fn flush(&self, time: Duration) -> bool {
-        let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the client is alive. Its reports are events, for which this call only waits.
-        let left =
-            unsafe { native::rd_kafka_flush(self.producer.client().native_ptr(), milliseconds) };
-        left == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-    }
-
     /// Hands out reports as they come.
     pub async fn serve(&self) -> Infallible {
         let bell = self.bell.try_clone().and_then(listen);

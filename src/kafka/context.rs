@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use super::fault::{self, Failure, Fault};
 use super::post::{Parcel, Report};
-use super::statistics::Statistics;
+use super::statistics::{self, Statistics};
 use crate::breaker::Breaker;
 use crate::health::Health;
 use crate::metrics::{Metrics, RecordResult};
@@ -124,6 +124,11 @@ impl ClientContext for Context {
             Ok(statistics) => statistics,
             Err(error) => return warn!(%error, "The Kafka client's statistics cannot be read."),
         };
+        if self.metrics.watch.is_on()
+            && let Ok(partitions) = statistics::partitions(json)
+        {
+            self.metrics.watch.set_partitions(partitions);
+        }
         self.metrics.kafka_queue.set(statistics.queued);
         self.metrics.kafka_brokers_up.set(statistics.brokers_up);
         let mut seen = self.lock();

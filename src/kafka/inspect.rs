@@ -42,6 +42,13 @@ pub struct NoAnswer {
     advice: &'static str,
 }
 
+impl NoAnswer {
+    /// About a topic, or a part of it.
+    pub(super) fn about(what: &str, code: RDKafkaErrorCode) -> NoAnswer {
+        NoAnswer { reason: format!("{what}: {code}"), advice: fault::advice(code) }
+    }
+}
+
 impl From<KafkaError> for NoAnswer {
     fn from(error: KafkaError) -> NoAnswer {
         let advice = error.rdkafka_error_code().map_or("", fault::advice);

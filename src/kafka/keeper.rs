@@ -17,7 +17,6 @@ use tracing::{error, info, warn};
 use super::client::Client;
 use super::context::{Context, Work};
 use super::inspect::{Inspector, Severity};
-use super::linger::Linger;
 use super::producer::{Producer, Shared};
 use super::publisher::Publisher;
 use super::settings;
@@ -46,8 +45,6 @@ pub struct Kafka {
     shared: Arc<Shared>,
     work: SyncSender<Work>,
     thread: JoinHandle<()>,
-    /// None where the operator has set how long records wait.
-    linger: Option<Linger>,
 }
 
 /// What the thread works with.
@@ -113,13 +110,12 @@ impl Kafka {
             .name("kafka-keeper".into())
             .spawn(move || keeper.work(&orders))
             .map_err(system)?;
-        let linger = settings::is_linger_ours(config).then(|| Linger::start(shared.clone()));
-        Ok(Kafka { shared, work, thread, linger: linger.transpose().map_err(system)? })
+        Ok(Kafka { shared, work, thread })
     }
 
     /// A publisher for one worker thread.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.shared.clone(), self.linger.as_ref().map(Linger::hint))
+        Publisher::new(self.shared.clone())
     }
 
     /// Hands out what the Kafka client reports; to be run on one thread, best that of a worker.
@@ -151,9 +147,6 @@ impl Kafka {
     pub fn close(self, deadline: Instant) -> usize {
         // First, so that the keeper ends while the producer is flushed.
         let _ = self.work.send(Work::Stop);
-        if let Some(linger) = self.linger {
-            linger.stop();
-        }
         let producer = self.shared.current.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
         let flushed = producer.client.producer().flush(rest);

@@ -102,6 +102,10 @@ impl<T> Letters<T> {
         letters.len() == 1
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Empties the box into a bag that is empty, and whose memory it takes for the next ones.
     pub fn empty_into(&self, bag: &mut Vec<T>) {
         std::mem::swap(bag, &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));

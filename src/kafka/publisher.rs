@@ -4,20 +4,32 @@
 //! thread, because what is expensive is waking another thread:
 //!
 //! - Records wait in the outbox until the postman's turn, after all requests that are ready now, and
-//!   are handed to the Kafka client together: it wakes up once and makes one batch of them.
+//!   are handed to the Kafka client together: it wakes up once and makes one batch of them. Where many
+//!   are on their way they wait a little longer, so that batches are larger where it counts.
 //! - Delivery reports are handed out by the clerk, on one worker's thread, and put into the inboxes.
 //!   Only the first wakes a postman, who then passes on all that are there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
+use tokio::time::{Instant, timeout_at};
 
 use super::fault::{Failure, Fault};
-use super::linger::Hint;
 use super::post::{Parcel, PostOffice, Report, Terms};
 use super::producer::Shared;
 use crate::route::Record;
+
+/// While so many records of one thread are on their way, the next ones wait for company: until fewer are, or
+/// for as long as said below. With 256 connections, 12 partitions and campaigns that are equally busy a
+/// click took a quarter less CPU by it, half of the broker's, and half as many clicks more went through; where
+/// few campaigns are busy it made no difference. From 48 on it would cost 64 connections 5 %.
+const CROWD: usize = 128;
+
+/// Less than a sender notices. The Kafka client's own `linger.ms` comes on top. While a partition is away for
+/// long and many late records stay with the client, all others of the thread wait so.
+const COMPANY_WAIT: Duration = Duration::from_millis(5);
 
 /// Proof that every in-sync replica has a record. Only a [`Sent`] record makes one.
 #[derive(Debug)]
@@ -28,43 +40,52 @@ pub struct Acknowledged(());
 pub struct Publisher {
     shared: Arc<Shared>,
     post: Arc<PostOffice>,
-    linger: Option<Hint>,
 }
 
 impl Publisher {
-    pub(super) fn new(shared: Arc<Shared>, linger: Option<Hint>) -> Publisher {
-        Publisher { shared, post: Arc::default(), linger }
+    pub(super) fn new(shared: Arc<Shared>) -> Publisher {
+        Publisher { shared, post: Arc::default() }
     }
 
     /// Carries records and reports; to be run on the thread whose requests publish.
     pub fn postman(&self) -> impl Future<Output = std::convert::Infallible> + Send + use<> {
-        let Publisher { shared, post, linger } = self.clone();
+        let Publisher { shared, post } = self.clone();
         async move {
             let (mut reports, mut parcels) = (Vec::new(), Vec::new());
+            let (mut on_their_way, mut company) = (0_usize, None);
             loop {
-                post.bell.notified().await;
+                match company {
+                    Some(until) => drop(timeout_at(until, post.bell.notified()).await),
+                    None => post.bell.notified().await,
+                }
                 post.inbox.empty_into(&mut reports);
+                on_their_way = on_their_way.saturating_sub(reports.len());
                 for (parcel, report) in reports.drain(..) {
                     // Each is reported once.
                     let _ = parcel.report.set(report);
                 }
-                post.outbox.empty_into(&mut parcels);
-                if parcels.is_empty() {
+                if post.outbox.is_empty() {
                     continue;
                 }
+                if on_their_way >= CROWD {
+                    let now = Instant::now();
+                    if now < *company.get_or_insert(now + COMPANY_WAIT) {
+                        continue;
+                    }
+                }
+                company = None;
+                post.outbox.empty_into(&mut parcels);
                 let producer = shared.current.load();
                 for parcel in parcels.drain(..) {
                     let failures = post.failures.load(Ordering::SeqCst);
                     if parcel.terms.hold(producer.generation, failures) {
+                        on_their_way += 1;
                         producer.send(parcel);
                     } else {
                         let gone = Err(Failure::new(RDKafkaErrorCode::PurgeQueue));
                         let report = Report { generation: producer.generation, result: gone };
                         let _ = parcel.report.set(report);
                     }
-                }
-                if let Some(hint) = &linger {
-                    hint.give();
                 }
             }
         }

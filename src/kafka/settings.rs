@@ -6,7 +6,6 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use super::linger::LINGER_MS;
 use crate::config::{Config, Problem};
 
 /// Properties that carry the promise or that other settings stand for, by all their names, and what
@@ -52,6 +51,13 @@ const REFUSED: &[(&[&str], &str)] = &[
         "is not supported: the bridge's promise does not rest on it",
     ),
 ];
+
+/// How long a record waits for others of its partition, in milliseconds. Each request costs the client, this
+/// host and the broker as much as many records; against sending at once, 64 connections needed about half
+/// the CPU for a click and 16 two thirds. The client wakes up by whole milliseconds: with half of one, what
+/// comes in the first half goes with the first, where with a whole one each partition waits by itself, up
+/// to two. That takes 16 connections a sixth less CPU, and is two thirds more clicks with 8.
+const LINGER_MS: &str = "0.5";
 
 /// Some hundred clicks: larger batches bring nothing.
 const BATCH_BYTES: usize = 128 << 10;
@@ -133,8 +139,7 @@ pub fn producer(config: &Config) -> ClientConfig {
     if client.get("batch.size").is_none() {
         client.set("batch.size", BATCH_BYTES.to_string());
     }
-    // The one default here that may be changed.
-    if is_linger_ours(config) {
+    if ["linger.ms", "queue.buffering.max.ms"].iter().all(|name| client.get(name).is_none()) {
         client.set("linger.ms", LINGER_MS);
     }
     client
@@ -173,12 +178,6 @@ pub fn producer(config: &Config) -> ClientConfig {
         .set("topic.metadata.propagation.max.ms", "1000")
         .set("delivery.report.only.error", "false");
     client
-}
-
-/// Whether records wait for company under load alone, because the operator has set no time for it.
-pub(super) fn is_linger_ours(config: &Config) -> bool {
-    let mut names = config.kafka.options.iter().map(|(name, _)| name);
-    !names.any(|name| matches!(name, "linger.ms" | "queue.buffering.max.ms"))
 }
 
 /// The version of librdkafka.

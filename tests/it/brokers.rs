@@ -453,10 +453,19 @@ pub fn without(requires: &str, what: &str, reason: &str) {
 }
 
 fn fetch_jars() -> Result<PathBuf, String> {
-    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/pom.xml");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-jars");
     let version = Command::new("java").arg("-version").output();
     version.map_err(|error| format!("java cannot be run ({error})"))?;
+    fetch("tests/kafka/pom.xml", "kafka-jars")
+}
+
+/// Fetches the jars that a POM of this repository names, once.
+///
+/// # Errors
+///
+/// Why Maven does not.
+pub fn fetch(pom: &str, folder: &str) -> Result<PathBuf, String> {
+    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join(pom);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let fetched = folder.join("fetched-for.xml");
     let wanted = fs::read(&pom).map_err(|error| error.to_string())?;
     if fs::read(&fetched).is_ok_and(|have| have == wanted) {

@@ -43,6 +43,35 @@ fn exit_codes() {
     check(&["serve"], &[key, port, unused], 1, "", "is another program there already?");
 }
 
+/// Completions know every subcommand, and pages every option.
+#[test]
+fn completions_and_manual() {
+    for (shell, words) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef hookbridge"),
+        ("fish", "complete -c hookbridge"),
+    ] {
+        check(&["completions", shell], &[], 0, words, "");
+        check(&["completions", shell], &[], 0, "key-file", "");
+    }
+    check(&["completions", "cobol"], &[], 64, "", "invalid value 'cobol'");
+    check(&["man"], &[], 0, ".TH hookbridge 1", "");
+    check(&["man"], &[], 0, "hookbridge\\-replay(1)", "");
+    check(&["man", "send"], &[], 0, "How long an answer may take", "");
+    check(&["man", "nonsense"], &[], 1, "", "there is no nonsense");
+}
+
+/// In colour only where it is asked for: never in a pipe, nor with NO_COLOR.
+#[test]
+fn colours() {
+    let key = ("HOOKBRIDGE__AUTH__API_KEY", "plain-key");
+    check(&["check"], &[key], 0, "  ok       every setting", "");
+    let forced = ("CLICOLOR_FORCE", "1");
+    check(&["check"], &[key, forced], 0, "\x1b[32mok\x1b[0m       every setting", "");
+    check(&["check"], &[key, forced, ("NO_COLOR", "1")], 0, "  ok       every setting", "");
+    check(&[], &[forced], 78, "", "\x1b[31mhookbridge\x1b[0m: auth: no key");
+}
+
 /// A key that was made opens the bridge under the line that was printed with it.
 #[tokio::test]
 async fn key() {
@@ -112,6 +141,7 @@ async fn dev() {
             return line;
         }
     };
+    let page = find("the live page is");
     let (curl, kcat) = (find("curl "), find("kcat "));
     find("Records as they land");
     let output = Command::new("sh").args(["-c", &curl]).output().unwrap();
@@ -119,6 +149,9 @@ async fn dev() {
     assert!(answer.ends_with("Webhook recibido correctamente"), "{curl}: {answer}");
     let record = lines.recv_timeout(PATIENCE).unwrap();
     assert!(record.starts_with("partition  8  offset    0  key 12345  {\"type\""), "{record}");
+    let page = page.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    let html = reqwest::get(page).await.unwrap().text().await.unwrap();
+    assert!(html.contains("Last records") && !html.contains("admin.tail = true"), "{html}");
     let words: Vec<&str> = kcat.split(' ').collect();
     assert_eq!(count(words[2], words[4]), 1);
     dev.signal("INT");

@@ -5,7 +5,8 @@ use hookbridge::config::{Config, Loaded, load};
 
 const KEYS: &str = "[auth]\napi_key = \"k\"\n";
 
-fn from(file: &str, variables: &[(&str, &str)]) -> Loaded {
+/// What these settings are read as, as a file and as variables.
+pub fn from(file: &str, variables: &[(&str, &str)]) -> Loaded {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hookbridge.toml");
     std::fs::write(&path, file).unwrap();
@@ -84,7 +85,7 @@ fn every_problem_is_reported_at_once() {
         &[
             (
                 "nonsense",
-                "no such setting; known here: admin, auth, http, kafka, log, spool, tracing, webhook",
+                "no such setting; known here: admin, auth, http, kafka, log, pseudonym, spool, tracing, webhook",
             ),
             ("http.listen", "socket address"),
             ("http.max_body_bytes", "many"),
@@ -293,6 +294,28 @@ fn ways_are_read_or_refused() {
     problem(signing(", timestamp_header = \"X-Time\""), "of no use unless signed has {timestamp}");
     problem(signing(&timed.replace("60", "0")), "more than 0");
     problem(signing(&timed.replace("X-Time", "")), "timestamp_header must be a header's name");
+    let sns = |more: &str| entry(&format!("{{ type = \"sns\"{more} }}\nbody = \"sns\""));
+    let topics = ", topics = [\"arn:aws:sns:eu-west-1:123456789012:clicks\"]";
+    let right = sns(&format!("{topics}, confirm = true, proxy = \"http://proxy:3128\""));
+    // It needs no key.
+    let config = from(&right.replace(KEYS, ""), &[]).into_result().unwrap();
+    let printed = toml::to_string(&config).unwrap();
+    assert_eq!(toml::from_str::<Config>(&printed).unwrap().webhook, config.webhook);
+    problem(sns(""), "topics must name your topics");
+    problem(sns(", topics = []"), "topics must name your topics");
+    problem(sns(", topics = [\"arn:aws:sqs:eu-west-1:1:a\"]"), "no ARN of a topic of Amazon SNS");
+    for proxy in ["proxy:3128", "https://proxy:3128", "http://user:pass@proxy", "http://proxy/x"] {
+        let proxy = format!("{topics}, proxy = \"{proxy}\"");
+        problem(sns(&proxy), "proxy must be http://host:port");
+    }
+    problem(sns(&format!("{topics}, tolerance_s = 0")), "more than 0");
+    let object = right.replace("body = \"sns\"", "body = \"array\"");
+    check_problems(&object, &[], &[("webhook[0].body", "must be sns, as auth is")]);
+    // The drain is for one more wait.
+    let drain = "[http]\ndrain_timeout_ms = 13001\n";
+    from(&format!("{KEYS}{drain}"), &[]).into_result().unwrap();
+    let longer = [("http.drain_timeout_ms", "(= 16000, it is 13001)")];
+    check_problems(&format!("{right}{drain}"), &[], &longer);
     let slash = entry("\"path-secret\"").replace("\"/a\"", "\"/a/\"");
     problem(slash, "let the path end without it");
     let hash = hookbridge::auth::format_hash(&hookbridge::auth::hash_key(b"key"));
@@ -362,6 +385,61 @@ fn secrets_do_not_print() {
         }
         assert!(printed.contains("user"), "{printed}");
     }
+}
+
+/// Where fields are replaced, there is a key for it, and nothing that the bridge itself needs is lost.
+#[test]
+fn pseudonyms_are_checked() {
+    let key = "0123456789abcdef".repeat(2);
+    let with = |fields: &str, more: &str| {
+        format!(
+            "{KEYS}{more}\n[[webhook]]\nname = \"a\"\npath = \"/a\"\ntopic = \"a\"\nevent = \"click\"\n\
+             key = \"/user/id\"\ninvalid = \"reject\"\npseudonymise = {fields}\n"
+        )
+    };
+    let in_settings = format!("[pseudonym]\nkey = \"{key}\"");
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!("[pseudonym]\nkey_file = {:?}", path.display().to_string())
+    };
+    let in_file = file("key", format!("{key}\n").as_bytes());
+    for more in [&in_settings, &in_file] {
+        let fields = "[\"/email\", \"/user/email\", \"/type\"]";
+        let config = from(&with(fields, more), &[]).into_result().unwrap();
+        for printed in [format!("{config:?}"), toml::to_string(&config).unwrap()] {
+            assert!(!printed.contains(&key), "{printed}");
+        }
+        assert!(config.webhooks().unwrap()[0].pseudonyms.is_some());
+    }
+    let place = "webhook[0].pseudonymise";
+    let problem = |fields: &str, words: &str| {
+        check_problems(&with(fields, &in_settings), &[], &[(place, words)]);
+    };
+    problem("[\"email\"]", "no JSON pointer");
+    problem("[\"/user/id\"]", "this webhook's `key`");
+    problem("[\"/user\"]", "this webhook's `key`");
+    problem("[\"/timestamp/x\"]", "this webhook's `timestamp`");
+    problem("[\"/event\"]", "this webhook's `event`");
+    problem("[\"/a\", \"/a/b\"]", "another of these fields");
+    problem("[\"/a\", \"/a\"]", "another of these fields");
+    let no_key = with("[\"/email\"]", "");
+    check_problems(&no_key, &[], &[(place, "HOOKBRIDGE__PSEUDONYM__KEY")]);
+    let variable = [("HOOKBRIDGE__PSEUDONYM__KEY", key.as_str())];
+    check_problems(&no_key, &variable, &[]);
+    let kept = with("[\"/email\"]", &in_settings).replace("invalid = \"reject\"", "");
+    check_problems(&kept, &[], &[(place, "invalid = \"reject\"")]);
+    check_problems(
+        &with("[]", "[pseudonym]\nkey = \"short\""),
+        &[],
+        &[("pseudonym.key", "32 bytes")],
+    );
+    check_problems(&with("[]", &in_file), &variable, &[("pseudonym.key_file", "take one")]);
+    let not_text = file("binary", &[0xff; 40]);
+    check_problems(&with("[]", &not_text), &[], &[("pseudonym.key_file", "not a text")]);
+    let nowhere = "[pseudonym]\nkey_file = \"/nowhere/key\"";
+    check_problems(&with("[]", nowhere), &[], &[("pseudonym.key_file", "cannot be read")]);
 }
 
 #[test]

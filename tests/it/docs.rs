@@ -27,8 +27,8 @@ fn answers() {
         "answers",
         Outcome::all().map(|outcome| {
             let facts = outcome.facts();
-            let status = match facts.tag {
-                "abandoned" | "slow_head" => "none".to_owned(),
+            let status = match outcome {
+                Outcome::Refused(refusal) if !refusal.is_answered() => "none".to_owned(),
                 _ => facts.status.as_u16().to_string(),
             };
             format!("| `{}` | {status} | {} |", facts.tag, facts.text)
@@ -96,4 +96,65 @@ fn settings() {
         }
     }
     check("settings", rows);
+}
+
+/// A release has one version, wherever it stands.
+#[test]
+fn versions() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (text, line) in [
+        (include_str!("../../deploy/CHANGELOG.md"), format!("## [{version}] - ")),
+        (include_str!("../../deploy/Dockerfile"), format!("ARG VERSION={version}\n")),
+        (include_str!("../../deploy/chart/Chart.yaml"), format!("appVersion: \"{version}\"\n")),
+        (
+            include_str!("../../README.md"),
+            format!("docker build -f deploy/Dockerfile -t hookbridge:{version} "),
+        ),
+    ] {
+        assert!(text.contains(&line), "nowhere: {line}");
+    }
+}
+
+/// The image is built from all that the sources take in.
+#[test]
+fn image() {
+    let dockerfile = include_str!("../../deploy/Dockerfile");
+    let mut seen = 0;
+    for (file, text) in crate::tidy::sources() {
+        let includes = text.split("include_").skip(1).filter_map(|rest| rest.split('"').nth(1));
+        // More steps up than the file is deep lead out of src.
+        let depth = file.matches('/').count();
+        for path in includes.filter(|path| path.matches("../").count() > depth) {
+            let folder = path.trim_start_matches("../").split('/').next().unwrap();
+            let copy = format!("COPY {folder} ./{folder}\n");
+            assert!(dockerfile.contains(&copy), "{file} takes in {path}: {copy}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+/// The README's links to its own sections and to files.
+#[test]
+fn links() {
+    let readme = include_str!("../../README.md");
+    let anchors: BTreeSet<String> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("##"))
+        .map(|title| title.trim_start_matches('#').trim().to_lowercase())
+        .map(|title| title.replace(' ', "-").replace([',', ':', '\''], ""))
+        .collect();
+    let links: Vec<&str> =
+        readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() > 20, "{}", links.len());
+    for link in links.into_iter().filter(|link| !link.starts_with("http")) {
+        let is_there = match link.strip_prefix('#') {
+            Some(anchor) => anchors.contains(anchor),
+            None => {
+                let file = link.split('#').next().unwrap();
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists()
+            }
+        };
+        assert!(is_there, "the README links to {link}");
+    }
 }

@@ -1,5 +1,7 @@
+use std::net::TcpStream;
 use std::time::Duration;
 
+use hookbridge::serve::Listeners;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 
@@ -31,6 +33,15 @@ async fn slow_head() {
     }
     until("counted", async || bridge.strangers("slow_head").await == 3.0).await;
     assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
+}
+
+/// A burst of connections waits in the kernel for the bridge to accept them: none has to try again.
+#[test]
+fn a_burst_waits_to_be_accepted() {
+    let listeners = Listeners::bind(&config(&Broker::embedded())).unwrap();
+    let address = listeners.http_address().unwrap();
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).unwrap();
+    assert_eq!((0..500).map(connect).collect::<Vec<_>>().len(), 500);
 }
 
 /// A connection between two requests may wait for longer than a head may take.

@@ -148,6 +148,7 @@ fn every_lost_click_raises_an_alert() {
         let facts = outcome.facts();
         let lists = [
             matches!(outcome, Outcome::Held(_)),
+            outcome == Outcome::Confirmed,
             by_us.contains(facts.tag),
             by_others.contains(facts.tag),
             no_key.contains(facts.tag),

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use hookbridge::config::Config;
@@ -22,11 +23,29 @@ pub fn hookbridge<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
+/// What a program prints, on standard output and on standard error, before it ends with this code.
+#[track_caller]
+pub fn printed(mut command: Command, code: i32) -> (String, String) {
+    texts(&command.output().unwrap(), code)
+}
+
+/// The same of one that has ended.
+#[track_caller]
+pub fn texts(output: &Output, code: i32) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
+    (out, err)
+}
+
 /// Settings as a file, with the secrets that they do not print.
 pub fn settings_file(folder: &Path, config: &Config) -> PathBuf {
     let mut settings: toml::Table = toml::from_str(&toml::to_string(config).unwrap()).unwrap();
     let api_key = config.auth.api_key.as_ref().map_or("", |key| key.reveal());
     settings["auth"].as_table_mut().unwrap().insert("api_key".into(), api_key.into());
+    if let Some(key) = &config.pseudonym.key {
+        settings["pseudonym"].as_table_mut().unwrap().insert("key".into(), key.reveal().into());
+    }
     let options = settings["kafka"]["options"].as_table_mut().unwrap();
     for (name, value) in config.kafka.options.iter() {
         options.insert(name.into(), value.into());
@@ -160,6 +179,13 @@ impl Serve {
 
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
+    }
+
+    /// Crashes it. Whether the system has written a core dump.
+    pub fn dumps_core(mut self) -> bool {
+        self.signal("ABRT");
+        assert_eq!(self.process.end(), -1);
+        self.process.0.wait().unwrap().core_dumped()
     }
 
     /// Whether it has ended.

@@ -119,7 +119,7 @@ async fn the_budget_holds() {
     assert!(post.await.unwrap().is_err());
     let drained = bridge.stopped();
     assert_eq!((drained.cut_off, drained.unacknowledged), (1, 1));
-    assert!(asked.elapsed() < Duration::from_secs(5), "stopped after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "stopped after {:?}", asked.elapsed());
 }
 
 /// A second signal stops at once.

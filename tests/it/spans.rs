@@ -370,7 +370,7 @@ async fn a_collector_that_hangs() {
     for sender in senders.collect::<Vec<_>>() {
         let slowest = sender.await.unwrap();
         // Less than the collector is waited for.
-        assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+        assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     }
     // It was asked, and is not being waited for.
     silent.set_nonblocking(true).unwrap();
@@ -383,7 +383,8 @@ async fn a_collector_that_hangs() {
     assert_eq!(bridge.outcomes("accepted").await, CLICKS as f64);
     let began = Instant::now();
     assert!(bridge.stopped().is_clean());
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // The full queue is eight batches, and each would be waited for for five seconds.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 /// A collector that is away costs one line in the log; when it is back, spans go to it.

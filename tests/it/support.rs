@@ -97,6 +97,18 @@ impl TestBridge {
         bridge
     }
 
+    /// A bridge with these webhooks, each with topics of its own that are made here, ready to take events.
+    pub async fn start_all(broker: &Broker, mut config: Config) -> TestBridge {
+        for webhook in &mut config.webhook {
+            webhook.topic = unique(&webhook.topic);
+            broker.create_topic(&webhook.topic, 3).await;
+            broker.create_topic(&webhook.dead_letters(), 1).await;
+        }
+        let bridge = TestBridge::launch(config);
+        bridge.ready().await;
+        bridge
+    }
+
     /// A bridge with these settings, ready or not.
     pub fn launch(config: Config) -> TestBridge {
         let listeners = Listeners::bind(&config).expect("free ports");
@@ -249,8 +261,13 @@ pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<Seen> {
 }
 
 /// Waits for something that comes true by itself.
-pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until(what: &str, check: impl AsyncFnMut() -> bool) {
+    until_within(PATIENCE, what, check).await;
+}
+
+/// The same for what takes its time.
+pub async fn until_within(patience: Duration, what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !check().await {
         assert!(Instant::now() < deadline, "still not: {what}");
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -269,6 +286,16 @@ impl Raw {
     pub async fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((local, 0).into()).expect("an address");
+        let stream = socket.connect(address).await.expect("a connection");
+        let stream = stream.into_std().expect("a connection");
+        stream.set_nonblocking(false).expect("a connection that waits");
+        Raw::over(stream)
+    }
+
+    /// One with hardly any room for what it does not read.
+    pub async fn connect_small(address: SocketAddr) -> Raw {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a size");
         let stream = socket.connect(address).await.expect("a connection");
         let stream = stream.into_std().expect("a connection");
         stream.set_nonblocking(false).expect("a connection that waits");

@@ -34,12 +34,21 @@ impl Authority {
 
     /// A certificate for the bridge and for a sender of this name alike.
     pub fn issue(&self, name: &str, end: i32) -> Pair {
-        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        self.issue_for("127.0.0.1", name, end)
+    }
+
+    /// The same for a server at this host.
+    pub fn issue_for(&self, host: &str, name: &str, end: i32) -> Pair {
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_after = date_time_ymd(end, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Pair { certificate, key: key.serialize_pem() }
+    }
+
+    pub fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// A sender that trusts this authority alone.
@@ -66,7 +75,7 @@ pub fn settings(mount: &Mount) -> Tls {
 }
 
 /// A bridge with this pair, which gives a handshake so long.
-async fn start(broker: &Broker, mount: &Mount, header_timeout_ms: u64) -> TestBridge {
+pub async fn start(broker: &Broker, mount: &Mount, header_timeout_ms: u64) -> TestBridge {
     let change = |config: &mut Config| {
         config.http.tls = Some(settings(mount));
         config.http.header_timeout_ms = header_timeout_ms;

@@ -15,10 +15,15 @@
 {{- $http := .Values.config.http }}
 {{- $drain := int64 $http.drain_timeout_ms }}
 {{- $request := add $http.drain_delay_ms $http.body_timeout_ms $http.answer_timeout_ms }}
+{{- $sum := "drain_delay_ms + body_timeout_ms + answer_timeout_ms" }}
+{{- if ne (include "hookbridge.snsPorts" .) "[]" }}
+{{- $request = add $request $http.answer_timeout_ms }}
+{{- $sum = printf "%s, the last twice for Amazon SNS," $sum }}
+{{- end }}
 {{- if le $drain $request }}
 {{- fail (printf
   "config.http.drain_timeout_ms: must be more than %s (= %d, it is %d), or requests are cut off"
-  "drain_delay_ms + body_timeout_ms + answer_timeout_ms" $request $drain) }}
+  $sum $request $drain) }}
 {{- end }}
 {{- $grace := int64 .Values.terminationGracePeriodSeconds }}
 {{- if le (mul 1000 $grace) $drain }}
@@ -134,6 +139,12 @@
 {{- end }}
 
 {{- define "hookbridge.checkChoices" -}}
+{{- if and .Values.tls.certSecret .Values.config.http.tls }}
+{{- fail "config.http.tls: is made from tls.certSecret; set one of the two" }}
+{{- end }}
+{{- if and .Values.tls.clientCaSecret (not .Values.tls.certSecret) }}
+{{- fail "tls.certSecret: must be set where tls.clientCaSecret is" }}
+{{- end }}
 {{- if and .Values.auth.existingSecret .Values.auth.keys }}
 {{- fail "auth.keys: cannot be put into auth.existingSecret; set one of the two" }}
 {{- end }}

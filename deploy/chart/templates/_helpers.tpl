@@ -71,6 +71,19 @@ app.kubernetes.io/component: bridge
 {{- mulf (float64 $number) (get $units (trimPrefix $number .)) }}
 {{- end }}
 
+{{/* The ports by which Amazon SNS is asked, a JSON list: its own or its proxy's, of each webhook. */}}
+{{- define "hookbridge.snsPorts" -}}
+{{- $ports := list }}
+{{- range .Values.config.webhook }}
+{{- if and (kindIs "map" .auth) (eq (toString (dig "type" "" (default dict .auth))) "sns") }}
+{{- $proxy := default "https://amazon:443" .auth.proxy }}
+{{- $port := regexFind ":[0-9]+$" (urlParse $proxy).host | trimPrefix ":" | default 80 }}
+{{- $ports = append $ports (int64 $port) }}
+{{- end }}
+{{- end }}
+{{- uniq $ports | toJson }}
+{{- end }}
+
 {{/* Where dead letters of a webhook go. */}}
 {{- define "hookbridge.deadLetterTopic" -}}
 {{- default (printf "%s.dead-letter" .topic) .dead_letter_topic }}

@@ -56,6 +56,11 @@ volumeMounts:
   - name: keys
     mountPath: /etc/hookbridge/keys
     readOnly: true
+  {{- if .Values.tls.certSecret }}
+  - name: tls
+    mountPath: /etc/hookbridge/tls
+    readOnly: true
+  {{- end }}
   {{- if or .Values.kafka.tls.caSecret .Values.kafka.tls.certSecret }}
   - name: kafka-tls
     mountPath: /etc/hookbridge/kafka
@@ -77,6 +82,22 @@ volumeMounts:
   secret:
     secretName: {{ include "hookbridge.keysSecret" . }}
     defaultMode: 0440
+{{- with .Values.tls }}
+{{- if .certSecret }}
+- name: tls
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .certSecret }}
+          items: [{ key: {{ .certKey }}, path: tls.crt }, { key: {{ .keyKey }}, path: tls.key }]
+      {{- if .clientCaSecret }}
+      - secret:
+          name: {{ .clientCaSecret }}
+          items: [{ key: {{ .clientCaKey }}, path: ca.crt }]
+      {{- end }}
+{{- end }}
+{{- end }}
 {{- with .Values.kafka.tls }}
 {{- if or .caSecret .certSecret }}
 - name: kafka-tls

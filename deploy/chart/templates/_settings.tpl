@@ -5,6 +5,16 @@
 {{- $_ := set $settings.spool "dir" "/var/lib/hookbridge/spool" }}
 {{- $keys := printf "/etc/hookbridge/keys/%s" .Values.auth.secretKey }}
 {{- $_ := set $settings "auth" (dict "keys_file" $keys) }}
+{{- with .Values.tls }}
+{{- if .certSecret }}
+{{- $folder := "/etc/hookbridge/tls/" }}
+{{- $tls := dict "cert_file" (print $folder "tls.crt") "key_file" (print $folder "tls.key") }}
+{{- if .clientCaSecret }}
+{{- $_ := set $tls "client_ca_file" (print $folder "ca.crt") }}
+{{- end }}
+{{- $_ := set $settings.http "tls" $tls }}
+{{- end }}
+{{- end }}
 {{- $_ := set $settings.kafka "options" (include "hookbridge.kafkaOptions" . | fromJson) }}
 {{- range $section, $entries := $settings }}
 {{- range kindIs "slice" $entries | ternary $entries (list $entries) }}

@@ -1,0 +1,142 @@
+//! The way to a server, for those who send: plain TCP or TLS, straight or through a proxy.
+
+use std::io;
+use std::sync::Arc;
+
+use hyper::Uri;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+/// A connection, plain or TLS.
+pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Where a server is, and how to get there.
+pub struct Dialer {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    proxy: Option<(String, u16)>,
+}
+
+/// So many bytes a proxy's answer has at most.
+const PROXY_ANSWER_MAX: usize = 8 << 10;
+
+impl Dialer {
+    /// For the server of this URL. With `https` its certificate must be of one of these authorities, in
+    /// PEM, or of one that the system trusts.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used, and what to do instead.
+    pub fn new(url: &Uri, authorities: Option<&[u8]>) -> Result<Dialer, String> {
+        let (Some(scheme), Some(host)) = (url.scheme_str(), host(url)) else {
+            return Err(format!("{url} is no URL; write it like http://host:8080/path"));
+        };
+        let (port, tls) = match scheme {
+            "http" => (80, None),
+            "https" => {
+                let name = ServerName::try_from(host.clone());
+                let name = name.map_err(|_| format!("{host} is no name of a server"))?;
+                (443, Some((connector(authorities)?, name)))
+            }
+            other => return Err(format!("{other} is not spoken here; use http or https")),
+        };
+        Ok(Dialer { host, port: url.port_u16().unwrap_or(port), tls, proxy: None })
+    }
+
+    /// The same through a proxy, by its CONNECT.
+    pub fn through(self, proxy: &Uri) -> Dialer {
+        let proxy = host(proxy).map(|host| (host, proxy.port_u16().unwrap_or(80)));
+        Dialer { proxy, ..self }
+    }
+
+    /// Connects. The caller holds the deadline.
+    ///
+    /// # Errors
+    ///
+    /// No such host, no connection, no handshake.
+    pub async fn dial(&self) -> io::Result<Wire> {
+        let here = (self.host.as_str(), self.port);
+        let (host, port) = self.proxy.as_ref().map_or(here, |(host, port)| (host, *port));
+        let mut stream = TcpStream::connect((host, port)).await?;
+        // A request must not wait in the kernel for another (Nagle's algorithm).
+        stream.set_nodelay(true)?;
+        if self.proxy.is_some() {
+            self.lead_on(&mut stream).await?;
+        }
+        Ok(match &self.tls {
+            None => Either::Left(stream),
+            Some((tls, name)) => Either::Right(Box::new(tls.connect(name.clone(), stream).await?)),
+        })
+    }
+
+    /// Has a proxy lead the connection on to the server (RFC 9110, section 9.3.6).
+    async fn lead_on(&self, stream: &mut TcpStream) -> io::Result<()> {
+        let server = match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        };
+        let request = format!("CONNECT {server} HTTP/1.1\r\nhost: {server}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        loop {
+            let mut rest = (&mut *stream).take((PROXY_ANSWER_MAX - answer.len()) as u64);
+            if rest.read_buf(&mut answer).await? == 0 {
+                return Err(io::Error::other("the proxy answered without an end"));
+            }
+            let mut headers = [httparse::EMPTY_HEADER; 64];
+            let mut head = httparse::Response::new(&mut headers);
+            match head.parse(&answer) {
+                Ok(httparse::Status::Partial) => {}
+                Ok(httparse::Status::Complete(_)) => {
+                    let status = head.code.unwrap_or_default();
+                    return match status {
+                        // The server behind it says nothing before it is spoken to.
+                        200..300 => Ok(()),
+                        _ => Err(io::Error::other(format!("the proxy answered {status}"))),
+                    };
+                }
+                Err(_) => return Err(io::Error::other("the proxy does not speak HTTP/1.1")),
+            }
+        }
+    }
+}
+
+/// The host of a URL. An address of IPv6 stands in brackets there, and nowhere else.
+fn host(url: &Uri) -> Option<String> {
+    url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
+fn connector(authorities: Option<&[u8]>) -> Result<TlsConnector, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let mut config = builder.with_root_certificates(roots(authorities)?).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn roots(authorities: Option<&[u8]>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = authorities else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return if roots.is_empty() {
+            Err("the system trusts no authority: install ca-certificates, or name a file of some"
+                .into())
+        } else {
+            Ok(roots)
+        };
+    };
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("holds no certificate in PEM".into()) } else { Ok(roots) }
+}

@@ -1,0 +1,218 @@
+//! A load of clicks over HTTP/1.1, for `hookbridge send` and the benchmark.
+//!
+//! - Closed loop: each connection sends its next click when the last one is answered.
+//! - Open loop: clicks are due at an even rate, whether or not earlier ones are answered, and each is
+//!   timed from the moment when it was due. So a server that stalls is charged with the clicks that it
+//!   made wait, too (coordinated omission).
+//!
+//! `load/clicks.rs` makes the clicks, `load/target.rs` knows where they go, `load/connection.rs` gets one
+//! answered, `load/pace.rs` says when they are due, `load/tally.rs` counts.
+
+mod clicks;
+mod connection;
+mod pace;
+mod tally;
+mod target;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+pub use clicks::{Bodies, Clicks};
+pub use connection::{Answer, Connection, Failure};
+pub use pace::{due, pace};
+pub use tally::{FirstFailure, Tally, histogram};
+pub use target::{Proof, Target};
+
+/// How long a connection waits before it tries again to connect.
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that was idle for so long may just be closed by the server, and is made anew.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// What a load is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub connections: usize,
+    /// Clicks a second; none: a closed loop.
+    pub rate: Option<u32>,
+    /// How many clicks there are.
+    pub count: Option<u64>,
+    /// How long clicks are sent.
+    pub duration: Option<Duration>,
+    /// How long an answer may take, with the connection if one must be made.
+    pub timeout: Duration,
+}
+
+impl Plan {
+    /// How many clicks there will be, if that can be said.
+    pub fn total(&self) -> Option<u64> {
+        let due = self.rate.zip(self.duration).map(|(rate, duration)| {
+            let due = u128::from(rate) * duration.as_nanos() / 1_000_000_000;
+            u64::try_from(due).unwrap_or(u64::MAX)
+        });
+        match (self.count, due) {
+            (Some(count), Some(due)) => Some(count.min(due)),
+            (count, due) => count.or(due),
+        }
+    }
+}
+
+/// A running load.
+pub struct Load {
+    shared: Arc<Shared>,
+    connections: JoinSet<()>,
+}
+
+struct Shared {
+    target: Arc<Target>,
+    plan: Plan,
+    total: u64,
+    start: Instant,
+    is_stopped: AtomicBool,
+    /// The number of the next click.
+    next: AtomicU64,
+    /// Clicks of the open loop that are due.
+    due: Semaphore,
+    tally: Mutex<Tally>,
+}
+
+impl Load {
+    /// Starts it on this runtime. Each connection gets bodies of its own.
+    pub fn start(target: Arc<Target>, bodies: &Bodies, plan: Plan) -> Load {
+        let shared = Arc::new(Shared {
+            target,
+            plan,
+            total: plan.total().unwrap_or(u64::MAX),
+            start: Instant::now(),
+            is_stopped: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            due: Semaphore::new(0),
+            tally: Mutex::default(),
+        });
+        if let Some(rate) = plan.rate {
+            let shared = shared.clone();
+            std::thread::spawn(move || pace(rate, shared.start, |due| shared.call(due.count())));
+        }
+        let mut connections = JoinSet::new();
+        for _ in 0..plan.connections {
+            connections.spawn(work(shared.clone(), bodies.clone()));
+        }
+        Load { shared, connections }
+    }
+
+    /// What it has got so far.
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.shared.tally()
+    }
+
+    /// How many clicks have been sent so far, and how many of them were not answered 200.
+    pub fn progress(&self) -> (u64, u64) {
+        let tally = self.tally();
+        (tally.sent(), tally.failed())
+    }
+
+    /// How long it has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
+    /// Sends nothing more. What is on its way is still answered.
+    pub fn stop(&self) {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        self.shared.due.close();
+    }
+
+    /// Waits until the last click is answered. May be given up and called again.
+    pub async fn done(&mut self) {
+        while self.connections.join_next().await.is_some() {}
+    }
+
+    /// What it got, and how many clicks were due and not sent.
+    pub fn end(self) -> (Tally, u64) {
+        let tally = std::mem::take(&mut *self.shared.tally());
+        let unsent = match self.shared.plan.rate {
+            Some(_) => self.shared.due_by_now().saturating_sub(tally.sent()),
+            None => 0,
+        };
+        (tally, unsent)
+    }
+}
+
+/// One connection's clicks, one after the other.
+async fn work(shared: Arc<Shared>, mut bodies: Bodies) {
+    let (mut connection, mut request) = (None, Vec::new());
+    while let Some((number, due)) = shared.turn().await {
+        shared.target.write(&mut bodies, number, &mut request);
+        let exchange = exchange(&shared.target, &mut connection, &request);
+        let result = timeout(shared.plan.timeout, exchange).await;
+        let result = result.unwrap_or(Err(Failure::Late));
+        if !result.as_ref().is_ok_and(|answer| answer.keeps) {
+            connection = None;
+        }
+        let pauses = matches!(result, Err(Failure::Connect(_)));
+        shared.tally().note(result, due.elapsed());
+        if pauses {
+            sleep(CONNECT_PAUSE).await;
+        }
+    }
+}
+
+/// Sends a click, over a new connection where there is none or the old one has been idle.
+async fn exchange(
+    target: &Target,
+    connection: &mut Option<Connection>,
+    request: &[u8],
+) -> Result<Answer, Failure> {
+    let connection = match connection.take_if(|open| open.is_idle_for(IDLE_MAX)) {
+        None if connection.is_some() => connection.as_mut(),
+        _ => Some(connection.insert(target.connect().await?)),
+    };
+    match connection {
+        Some(connection) => connection.exchange(request).await,
+        None => Err(Failure::Lost("the connection is gone".into())),
+    }
+}
+
+impl Shared {
+    /// The next click's number, and the moment from which it is timed; none when there are no more.
+    async fn turn(&self) -> Option<(u64, Instant)> {
+        if self.plan.rate.is_some() {
+            self.due.acquire().await.ok()?.forget();
+        }
+        let now = Instant::now();
+        let is_over = || self.plan.duration.is_some_and(|duration| now >= self.start + duration);
+        if self.is_stopped.load(Ordering::Relaxed) || (self.plan.rate.is_none() && is_over()) {
+            return None;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let due = self.plan.rate.map_or(now, |rate| due(self.start, rate, number));
+        (number < self.total).then_some((number, due))
+    }
+
+    /// Says that so many clicks more are due. False when those were the last; then each connection gets
+    /// one turn more, to find out.
+    fn call(&self, count: usize) -> bool {
+        self.due.add_permits(count);
+        let is_last = self.due_by_now() >= self.total;
+        if is_last {
+            self.due.add_permits(self.plan.connections);
+        }
+        !is_last && !self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// How many clicks of the open loop have been due.
+    fn due_by_now(&self) -> u64 {
+        let elapsed = Some(self.start.elapsed());
+        let count = Some(self.total);
+        Plan { duration: elapsed, count, ..self.plan }.total().unwrap_or(0)
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

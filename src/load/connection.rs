@@ -1,0 +1,206 @@
+//! A connection that is kept: a request goes out, its answer comes back.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::http::Wire;
+
+/// Bytes of an answer that are read. A longer one ends its connection.
+const ANSWER_MAX: usize = 4_096;
+/// Its headers.
+const HEADERS_MAX: usize = 64;
+
+/// A connection that is kept.
+pub struct Connection {
+    wire: Wire,
+    bytes: Box<[u8; ANSWER_MAX]>,
+    used: Instant,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// The text of one that is not 200, as far as it was read.
+    pub text: String,
+    /// Whether the connection is good for another request.
+    pub keeps: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Connect(#[source] io::Error),
+    #[error("the connection ended before the answer: {0}")]
+    Lost(String),
+    #[error("no answer in time")]
+    Late,
+    #[error("the answer is not HTTP/1.1: {0}")]
+    NotHttp(String),
+}
+
+impl Failure {
+    /// A short name for its kind, under which it is counted.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Connect(_) => "not connected",
+            Failure::Lost(_) => "connection lost",
+            Failure::Late => "no answer in time",
+            Failure::NotHttp(_) => "not HTTP",
+        }
+    }
+}
+
+/// What the head of an answer says.
+struct Head {
+    status: u16,
+    length: usize,
+    /// Of the body; none where only the connection's end tells.
+    body: Option<usize>,
+    keeps: bool,
+}
+
+impl Connection {
+    pub fn over(wire: Wire) -> Connection {
+        Connection { wire, bytes: Box::new([0; ANSWER_MAX]), used: Instant::now() }
+    }
+
+    pub fn is_idle_for(&self, time: Duration) -> bool {
+        self.used.elapsed() > time
+    }
+
+    /// Sends a request and reads its answer. The caller holds the deadline; after a failure, or an
+    /// answer that does not keep the connection, it must not be used again.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer.
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
+        let written = async {
+            self.wire.write_all(request).await?;
+            self.wire.flush().await
+        };
+        // A server may answer before it has read all, and close: the answer tells more.
+        let broken = written.await.err().map(|error| error.to_string());
+        let mut length = 0;
+        loop {
+            let read = self.wire.read(&mut self.bytes[length..]).await;
+            let read = read.map_err(|error| Failure::Lost(error.to_string()))?;
+            if read == 0 {
+                return Err(Failure::Lost(broken.unwrap_or_else(|| "it was closed".into())));
+            }
+            length += read;
+            if let Some(answer) = self.answer(&mut length)? {
+                self.used = Instant::now();
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The answer in these first bytes, once it is whole or they are full.
+    fn answer(&mut self, length: &mut usize) -> Result<Option<Answer>, Failure> {
+        while let Some(head) = head(&self.bytes[..*length])? {
+            if head.status < 200 {
+                // An interim answer; the final one follows.
+                self.bytes.copy_within(head.length..*length, 0);
+                *length -= head.length;
+                continue;
+            }
+            let is_full = *length == ANSWER_MAX;
+            let whole = head.body.map(|body| head.length.saturating_add(body));
+            if whole.is_some_and(|whole| *length < whole) && !is_full {
+                return Ok(None);
+            }
+            let text = match head.status {
+                200 => String::new(),
+                _ => String::from_utf8_lossy(&self.bytes[head.length..*length]).into_owned(),
+            };
+            // What came behind the answer was not asked for.
+            let keeps = head.keeps && whole == Some(*length);
+            return Ok(Some(Answer { status: head.status, text, keeps }));
+        }
+        match *length {
+            ANSWER_MAX => Err(Failure::NotHttp("its head is too long".into())),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The head of an answer, once it is whole.
+fn head(bytes: &[u8]) -> Result<Option<Head>, Failure> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut answer = httparse::Response::new(&mut headers);
+    let parsed = answer.parse(bytes).map_err(|error| Failure::NotHttp(error.to_string()))?;
+    let (httparse::Status::Complete(length), Some(status)) = (parsed, answer.code) else {
+        return Ok(None);
+    };
+    let (mut body, mut keeps) = (None, answer.version == Some(1));
+    for header in answer.headers.iter() {
+        if header.name.eq_ignore_ascii_case("content-length") {
+            body = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
+        } else if header.name.eq_ignore_ascii_case("connection") {
+            keeps &= !header.value.eq_ignore_ascii_case(b"close");
+        }
+    }
+    if matches!(status, 204 | 304) {
+        body = Some(0);
+    }
+    Ok(Some(Head { status, length, body, keeps }))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::either::Either;
+
+    use super::*;
+
+    /// What is made of these bytes of a server that then closes.
+    async fn answer(bytes: &'static str) -> Result<Answer, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            stream.read_exact(&mut [0; 3]).await.expect("a request");
+            stream.write_all(bytes.as_bytes()).await.expect("written");
+        });
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let answer = Connection::over(Either::Left(stream)).exchange(b"ask").await;
+        server.await.expect("the server");
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_are_read_as_far_as_they_go() {
+        for (bytes, status, text, keeps) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, "", true),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 None\r\n\r\n", 204, "", true),
+            (
+                "HTTP/1.1 401 No\r\nContent-Length: 3\r\nConnection: Close\r\n\r\nkey",
+                401,
+                "key",
+                false,
+            ),
+            ("HTTP/1.1 502 Bad\r\ntransfer-encoding: chunked\r\n\r\n", 502, "", false),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", 200, "", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxx", 200, "", false),
+        ] {
+            let answer = answer(bytes).await.expect(bytes);
+            let found = (answer.status, answer.text.as_str(), answer.keeps);
+            assert_eq!(found, (status, text, keeps), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_a_failure() {
+        let kind = async |bytes| answer(bytes).await.expect_err(bytes).kind();
+        assert_eq!(kind("").await, "connection lost");
+        assert_eq!(kind("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok").await, "connection lost");
+        assert_eq!(kind("SSH-2.0-x\r\n").await, "not HTTP");
+    }
+}

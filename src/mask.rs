@@ -1,0 +1,81 @@
+//! Hides e-mail addresses in text that is shown.
+
+/// How an address may be written: plainly, wide, in a URL once or twice, in JSON, in HTML.
+const AT: [&str; 7] = ["@", "\u{ff20}", "\u{fe6b}", "%40", "%2540", "\\u0040", "&#64;"];
+
+/// What stands for the hidden part.
+const HIDDEN: &str = "***";
+
+/// The text with the first part of every e-mail address hidden, but for its first letter. JSON stays
+/// JSON.
+pub fn addresses(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut done = 0;
+    while let Some((at, length)) = find_at(text, done) {
+        let local = text[done..at].bytes().rev().take_while(|byte| is_local(*byte)).count();
+        let start = at - local;
+        let is_address = local > 0 && text[at + length..].starts_with(char::is_alphanumeric);
+        if is_address {
+            masked.push_str(&text[done..start]);
+            // A backslash without what follows it would not be JSON.
+            masked.extend(text[start..].chars().next().filter(char::is_ascii_alphanumeric));
+            masked.push_str(HIDDEN);
+        } else {
+            masked.push_str(&text[done..at]);
+        }
+        masked.push_str(&text[at..at + length]);
+        done = at + length;
+    }
+    masked.push_str(&text[done..]);
+    masked
+}
+
+/// The next sign and its length.
+fn find_at(text: &str, from: usize) -> Option<(usize, usize)> {
+    text[from..].bytes().enumerate().find_map(|(place, byte)| {
+        let rest = &text.as_bytes()[from + place..];
+        let sign = match byte {
+            b'@' | b'%' | b'\\' | b'&' | 0xef => {
+                AT.iter().find(|sign| rest.starts_with(sign.as_bytes()))?
+            }
+            _ => return None,
+        };
+        Some((from + place, sign.len()))
+    })
+}
+
+/// What may stand before the sign. All that is not ASCII may, and the escapes of URLs and of JSON.
+fn is_local(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"!#$%&'*+-/=?^_`{|}~.\\".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_hidden_however_they_are_written() {
+        for (text, masked) in [
+            ("", ""),
+            ("nothing @ all, @handle a@", "nothing @ all, @handle a@"),
+            ("<test@testdomain.com>", "<t***@testdomain.com>"),
+            ("a@b.co,c.d+e@f.co", "a***@b.co,c***@f.co"),
+            ("josé@ejemplo.co", "j***@ejemplo.co"),
+            ("élan@ejemplo.co x", "***@ejemplo.co x"),
+            ("u:test%40x.co", "u:t***%40x.co"),
+            ("u:test%2540x.co", "u:t***%2540x.co"),
+            ("test\u{ff20}x.co", "t***\u{ff20}x.co"),
+            ("test&#64;x.co", "t***&#64;x.co"),
+            (r#""\u00e9a\u0040x.co""#, r#""***\u0040x.co""#),
+            (r#"{"a":"b\"c@x.co"}"#, r#"{"a":"b\"c***@x.co"}"#),
+        ] {
+            assert_eq!(addresses(text), masked, "{text}");
+        }
+    }
+
+    #[test]
+    fn many_signs_cost_no_more_than_their_bytes() {
+        let text = "%40".repeat(1 << 20);
+        assert_eq!(addresses(&text).matches("%40").count(), 1 << 20);
+    }
+}

@@ -1,0 +1,203 @@
+//! What a request's head says of its sender, in each way to prove it: whoever is let in has the key or
+//! the signature in the place where it belongs; `traceparent`; and messages of Amazon SNS, which have it
+//! asked for nothing but what is Amazon's.
+//!
+//! The input: a letter for the way, a line with the path, then a line for each header, then a body
+//! behind an empty line.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use data_encoding::{BASE64, HEXLOWER};
+use hookbridge_fuzz::auth::{
+    Claim, Encoding, Key, Keys, Part, Scheme, Signature, Signing, Sns, Terms, Topic, Way,
+    read_mailgun,
+};
+use hookbridge_fuzz::route::trace_parent;
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
+use libfuzzer_sys::fuzz_target;
+use p256::ecdsa::signature::Verifier;
+use p256::ecdsa::{self, SigningKey};
+use ring::hmac;
+
+const KEY: &str = "k:7";
+
+/// The private key of the pair: 32 times the number 7.
+static PAIR: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_slice(&[7; 32]).unwrap());
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let point = PAIR.verifying_key().to_encoded_point(false).as_bytes().to_vec();
+    Keys::new([
+        Key::of_secret("name", KEY.as_bytes(), Terms::default()),
+        Key::of_public_key("pair", point, Terms::default()),
+    ])
+});
+
+static WAYS: LazyLock<[Way; 8]> = LazyLock::new(|| {
+    let signing = |scheme, encoding, prefix: &str, signed: &str, timestamp_header| Signing {
+        scheme,
+        header: HeaderName::from_static("x-signature"),
+        prefix: prefix.into(),
+        encoding,
+        signed: Part::parse(signed).unwrap(),
+        timestamp_header,
+        tolerance: SignedDuration::from_secs(300),
+    };
+    let time = || Some(HeaderName::from_static("x-time"));
+    let hmac = Scheme::HmacSha256;
+    [
+        Way::Bearer,
+        Way::Basic,
+        Way::Header(HeaderName::from_static("x-key")),
+        Way::PathSecret,
+        Way::Signed(signing(hmac, Encoding::Hex, "v0=", "{timestamp}.{body}", time())),
+        Way::Signed(signing(hmac, Encoding::Base64, "", "{body}", None)),
+        Way::Mailgun { tolerance: SignedDuration::from_secs(300) },
+        Way::Signed(signing(Scheme::EcdsaP256, Encoding::Base64, "", "{timestamp}{body}", time())),
+    ]
+});
+
+/// Whose messages are read, whatever the way.
+static SNS: LazyLock<Sns> = LazyLock::new(|| Sns {
+    topics: vec![Topic::parse("arn:aws:sns:a:1:a").unwrap()],
+    confirm: true,
+    tolerance: SignedDuration::from_secs(300),
+});
+
+fn sign(signed: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), signed).as_ref().to_vec()
+}
+
+/// The head of an input, and what is behind it. Headers that are none are left out.
+fn read(input: &[u8]) -> Option<(&Way, String, HeaderMap, &[u8])> {
+    let (way, input) = input.split_first()?;
+    let end = input.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) = end.map_or((input, &b""[..]), |end| (&input[..end], &input[end + 2..]));
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let path = String::from_utf8(lines.next()?.to_vec()).ok()?;
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]);
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    Some((&WAYS[usize::from(*way) % WAYS.len()], path, headers, body))
+}
+
+/// The value of the one header of this name.
+fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let values: Vec<_> = headers.get_all(name).iter().collect();
+    (values.len() == 1).then(|| values[0].as_bytes())
+}
+
+/// What stands behind the scheme.
+fn behind<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h [u8]> {
+    let value = one(headers, "authorization")?;
+    let (sent, key) = value.split_at_checked(scheme.len() + 1)?;
+    let is_it = sent.to_ascii_lowercase() == [scheme.as_bytes(), b" "].concat();
+    is_it.then(|| key.trim_ascii())
+}
+
+/// Whether the key, or the signature of the body, is where it should be.
+fn is_proven(way: &Way, path: &str, headers: &HeaderMap, body: &[u8]) -> bool {
+    let key = Some(KEY.as_bytes());
+    match way {
+        Way::Bearer => behind(headers, "bearer") == key,
+        Way::Basic => behind(headers, "basic") == Some(BASE64.encode(KEY.as_bytes()).as_bytes()),
+        Way::Header(name) => one(headers, name.as_str()) == key,
+        Way::PathSecret => path.split('/').next_back() == Some(KEY),
+        Way::Mailgun { .. } => is_signed_inside(body),
+        // It takes a certificate, which nobody has here.
+        Way::Sns(_) => false,
+        Way::Signed(signing) => {
+            let Some(sent) = one(headers, "x-signature") else { return false };
+            if signing.timestamp_header.is_none() {
+                return sent == BASE64.encode(&sign(body)).as_bytes();
+            }
+            let Some(time) = one(headers, "x-time") else { return false };
+            let number = std::str::from_utf8(time).ok().and_then(|text| text.parse::<i64>().ok());
+            let is_signed = match signing.scheme {
+                Scheme::HmacSha256 => {
+                    let expected = HEXLOWER.encode(&sign(&[time, b".", body].concat()));
+                    let hex = sent.strip_prefix(b"v0=");
+                    hex.is_some_and(|hex| hex.to_ascii_lowercase() == expected.as_bytes())
+                }
+                Scheme::EcdsaP256 => is_signed_by_pair(sent, &[time, body].concat()),
+            };
+            // The request is received at 0.
+            is_signed && number.is_some_and(|number| number.abs() <= 300)
+        }
+    }
+}
+
+/// Whether this is the pair's signature, by another implementation than the bridge's.
+fn is_signed_by_pair(sent: &[u8], signed: &[u8]) -> bool {
+    let signature = BASE64.decode(sent).ok();
+    let signature = signature.and_then(|der| ecdsa::Signature::from_der(&der).ok());
+    signature.is_some_and(|signature| PAIR.verifying_key().verify(signed, &signature).is_ok())
+}
+
+/// The same for a signature within the body.
+fn is_signed_inside(body: &[u8]) -> bool {
+    let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else { return false };
+    let field = |name: &str| body["signature"][name].as_str().unwrap_or_default();
+    let expected = sign(format!("{}{}", field("timestamp"), field("token")).as_bytes());
+    let time = field("timestamp").parse::<i64>();
+    field("signature").to_ascii_lowercase() == HEXLOWER.encode(&expected)
+        && time.is_ok_and(|time| time.abs() <= 300)
+}
+
+/// `00-` 32 digits `-` 16 digits `-` 2 digits, none of the first two all zero.
+fn is_trace_parent(value: &str) -> bool {
+    let digits =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let fields = [(0, 2), (3, 35), (36, 52), (53, 55)];
+    value.len() >= 55
+        && value.is_ascii()
+        && fields.iter().all(|(begin, end)| digits(&value[*begin..*end]))
+        && [2, 35, 52].iter().all(|place| value.as_bytes()[*place] == b'-')
+        && &value[..2] != "ff"
+        && value[3..35].trim_matches('0') != ""
+        && value[36..52].trim_matches('0') != ""
+        && (value.len() == 55 || (&value[..2] != "00" && value.as_bytes()[55] == b'-'))
+}
+
+fn is_signed(signature: &Signature, body: &[u8]) -> bool {
+    KEYS.find_signer(signature, body, "click").is_ok()
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((way, path, headers, body)) = read(input) else { return };
+    let found = match way.claim(&headers, &path, Timestamp::UNIX_EPOCH) {
+        Ok(Claim::Key(hash)) => KEYS.find(&hash).is_ok(),
+        Ok(Claim::Signature(signature)) => is_signed(&signature, body),
+        Ok(Claim::InBody { tolerance }) => {
+            let signature = read_mailgun(body, tolerance, Timestamp::UNIX_EPOCH);
+            signature.is_ok_and(|signature| is_signed(&signature, body))
+        }
+        Ok(Claim::Sns(_)) => false,
+        Err(why) => {
+            assert!(!why.detail.contains(KEY));
+            false
+        }
+    };
+    assert_eq!(found, is_proven(way, &path, &headers, body), "{way:?} {path} {headers:?}");
+    if let Ok(message) = SNS.read(body, Timestamp::UNIX_EPOCH) {
+        assert_eq!(message.host(), "sns.a.amazonaws.com");
+        let is_plain = |path: &str, more: &str| {
+            path.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(char::from(byte)))
+        };
+        let path = message.certificate();
+        assert!(path.starts_with("/SimpleNotificationService-") && is_plain(path, "/-."), "{path}");
+        if let Some(path) = message.confirmation() {
+            assert!(path.starts_with("/?") && is_plain(path, "/?&=:%"), "{path}");
+        }
+    }
+    let sent = one(&headers, "traceparent").and_then(|value| std::str::from_utf8(value).ok());
+    assert_eq!(trace_parent(&headers), sent.filter(|value| is_trace_parent(value)));
+});

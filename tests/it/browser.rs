@@ -1,0 +1,125 @@
+//! A real Chromium without a screen, driven by its own driver, for the tests of the live page.
+//!
+//! Where it is missing, what needs it says so and passes without it; with
+//! `HOOKBRIDGE_REQUIRE_BROWSER=1` it fails.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::{Client, ClientBuilder};
+use hyper::Method;
+use hyper_util::client::legacy::connect::HttpConnector;
+use reqwest::Url;
+use serde_json::{Value, json};
+
+use crate::brokers::without;
+use crate::process::Running;
+
+/// A running browser; it ends when dropped.
+pub struct Browser {
+    pub page: Client,
+    _driver: Running,
+}
+
+impl Browser {
+    /// One with nothing open; none where Chromium is missing.
+    pub async fn start() -> Option<Browser> {
+        let is_there = |program| Command::new(program).arg("--version").output().is_ok();
+        if !is_there("chromium") || !is_there("chromedriver") {
+            let reason = "chromium and chromedriver (Debian: chromium-driver) cannot be run";
+            without("HOOKBRIDGE_REQUIRE_BROWSER", "IN A BROWSER", reason);
+            return None;
+        }
+        let mut driver = Command::new("chromedriver");
+        driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = Running(driver.spawn().expect("the driver"));
+        let mut lines = BufReader::new(driver.0.stdout.take().expect("its output")).lines();
+        let port = lines.find_map(|line| {
+            let line = line.ok()?;
+            let port = line.split("started successfully on port ").nth(1)?;
+            port.trim_end_matches('.').parse::<u16>().ok()
+        });
+        // It goes on to write, and must not be held up.
+        std::thread::spawn(move || lines.for_each(drop));
+        let options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+        ];
+        let capabilities = json!({
+            "goog:chromeOptions": {"args": options},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
+        let Value::Object(capabilities) = capabilities else { unreachable!("an object") };
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(capabilities);
+        let address = format!("http://127.0.0.1:{}", port.expect("the driver's port"));
+        let page = builder.connect(&address).await.expect("a browser");
+        Some(Browser { page, _driver: driver })
+    }
+
+    /// Has the browser do what only its own protocol knows.
+    async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({"cmd": command, "params": parameters});
+        self.page.issue_cmd(Own { path: "goog/cdp/execute", body }).await.expect(command)
+    }
+
+    /// A window of this size, and a theme: `light` or `dark`.
+    pub async fn look_like(&self, width: u32, height: u32, theme: &str) {
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+        let theme = json!({"features": [{"name": "prefers-color-scheme", "value": theme}]});
+        self.devtools("Emulation.setEmulatedMedia", theme).await;
+    }
+
+    /// Keeps a picture of the whole page.
+    pub async fn picture(&self, file: &Path) {
+        let size =
+            self.devtools("Page.getLayoutMetrics", json!({})).await["cssContentSize"].clone();
+        let clip = json!({
+            "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1
+        });
+        let parameters = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let picture = self.devtools("Page.captureScreenshot", parameters).await;
+        let bytes =
+            data_encoding::BASE64.decode(picture["data"].as_str().expect("data").as_bytes());
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        std::fs::write(file, bytes.expect("a picture")).expect("written");
+    }
+
+    /// What a script in the page gives back.
+    pub async fn ask(&self, script: &str) -> Value {
+        self.page.execute(&format!("return {script}"), vec![]).await.expect(script)
+    }
+
+    /// What the browser has complained of since it was last asked.
+    pub async fn complaints(&self) -> Vec<Value> {
+        let body = json!({"type": "browser"});
+        let lines = self.page.issue_cmd(Own { path: "se/log", body }).await.expect("the log");
+        lines.as_array().expect("lines").clone()
+    }
+}
+
+/// A command that only this driver knows.
+#[derive(Debug)]
+struct Own {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Own {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as FromStr>::Err> {
+        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.path))
+    }
+
+    fn method_and_body(&self, _url: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
+    }
+}

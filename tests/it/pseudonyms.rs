@@ -1,0 +1,49 @@
+use hookbridge::config::{Config, Invalid, Secret};
+use reqwest::StatusCode;
+use sha2::{Digest, Sha256};
+
+use crate::on_every_broker;
+use crate::support::{TestBridge, fixture};
+use crate::ways::hex;
+
+const PSEUDONYM_KEY: &str = "a key for pseudonyms, long enough";
+
+fn pseudonymising(config: &mut Config) {
+    config.pseudonym.key = Some(Secret::new(PSEUDONYM_KEY));
+    let webhook = &mut config.webhook[0];
+    webhook.pseudonymise = vec!["/email".into(), "/Ip".into()];
+    webhook.invalid = Invalid::Reject;
+}
+
+on_every_broker! {
+    /// The documented click, with its address replaced and all else byte for byte; its id is of what
+    /// is in Kafka. What cannot be understood is not kept anywhere.
+    async fn an_address_does_not_reach_kafka(broker: Broker) {
+        let bridge = TestBridge::start_with(&broker, pseudonymising).await;
+        let body = String::from_utf8(fixture("email-marketing-click.json")).unwrap();
+        let address = body.split("\"email\"").nth(1).unwrap().split('"').nth(1).unwrap();
+        assert!(address.contains('@'), "{address}");
+        let malformed = format!("{{\"email\":\"{address}\"");
+        for (body, status) in [
+            (body.as_str(), StatusCode::OK),
+            (malformed.as_str(), StatusCode::BAD_REQUEST),
+            (&format!("[{malformed}}}]"), StatusCode::UNPROCESSABLE_ENTITY),
+        ] {
+            assert_eq!(bridge.post(body.to_owned()).await.status(), status, "{body}");
+        }
+        let record = bridge.record();
+        assert_eq!(record.key.as_deref(), Some(&b"12345"[..]));
+        let quoted = |text: &str| format!("\"{text}\"");
+        let pseudonym = hex(PSEUDONYM_KEY, address.as_bytes());
+        let expected = body.replacen(&quoted(address), &quoted(&pseudonym), 1);
+        assert_eq!(String::from_utf8(record.value.clone()).unwrap(), expected);
+        let named = [b"email-marketing-click\0", expected.as_bytes()].concat();
+        let digits = data_encoding::HEXLOWER.encode(&Sha256::digest(named)[..16]);
+        let id = record.headers.iter().find(|(name, _)| name == "ce_id").unwrap();
+        let id = id.1.replace('-', "");
+        // But for the marks of a UUID.
+        assert_eq!((&id[..12], &id[13..16], &id[17..]), (&digits[..12], &digits[13..16], &digits[17..]));
+        let letters = bridge.config.webhook[0].dead_letters();
+        assert_eq!(crate::support::count(&bridge.config.kafka.brokers, &letters), 0);
+    }
+}

@@ -1,0 +1,145 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hookbridge::config::Config;
+use hookbridge::kafka::Seen;
+
+use crate::brokers::{Broker, count};
+use crate::letters::header;
+use crate::on_every_broker;
+use crate::process::{Running, hookbridge, printed, settings_file};
+use crate::support::{TestBridge, records, until};
+
+/// `hookbridge replay` with these settings, but without the keys of senders.
+fn replay(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
+    let mut config = config.clone();
+    config.auth.api_key = None;
+    let mut command = hookbridge(["replay", "--config"]);
+    command.arg(settings_file(folder, &config)).args(arguments);
+    command
+}
+
+fn ids(records: &[Seen]) -> BTreeMap<String, usize> {
+    let mut ids = BTreeMap::new();
+    for record in records {
+        *ids.entry(header(record, "ce_id").to_owned()).or_default() += 1;
+    }
+    ids
+}
+
+on_every_broker! {
+    /// Events that were no events of their webhook, because its settings were wrong: with the right ones
+    /// they land as if they had then, and what still is none is named. What is done is not done again.
+    async fn dead_letters_with_other_settings(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        for body in [r#"{"id":{"campaign":7}}"#, r#"{"id":{"campaign":"8"}}"#, "{", "[]"] {
+            bridge.post(body).await;
+        }
+        let (config, folder) = (&bridge.config, tempfile::tempdir().unwrap());
+        let letters = records(config, &config.webhook[0].dead_letters(), 4);
+        let group = config.webhook[0].topic.as_str();
+        let run = |more: &[&str], code| {
+            printed(replay(config, folder.path(), &[&["--group", group], more].concat()), code)
+        };
+        let key = ["--key", "/id/campaign"];
+        let (out, _) = run(&[&key[..], &["--dry-run"]].concat(), 1);
+        assert!(out.contains("would be replayed           2"), "{out}");
+        assert_eq!(bridge.count(), 0);
+        let (out, err) = run(&key, 1);
+        for words in ["4 records read", "  replayed                    2", "  malformed                   1",
+            "  invalid                     1", "The body is not a JSON object"] {
+            assert!(out.contains(words), "{words:?} is not in {out}{err}");
+        }
+        let landed = bridge.records(2);
+        for record in &landed {
+            let letter = letters.iter().find(|letter| letter.value == record.value).unwrap();
+            for name in ["ce_id", "hookbridge-received-at"] {
+                assert_eq!(header(record, name), header(letter, name));
+            }
+            assert_eq!(record.timestamp_ms, letter.timestamp_ms);
+            assert!(matches!(record.key.as_deref(), Some(b"7" | b"8")));
+        }
+        let (out, _) = run(&key, 0);
+        assert!(out.contains("4 records were done before") && out.contains("0 records read"), "{out}");
+        assert_eq!(bridge.count(), 2);
+        run(&[&key[..], &["--restart"]].concat(), 1);
+        assert_eq!(bridge.count(), 4);
+        assert!(ids(&bridge.records(4)).values().all(|times| *times == 2));
+    }
+}
+
+on_every_broker! {
+    /// A part of a topic, to another webhook; the id stays what it was.
+    async fn part_of_a_topic(broker: Broker) {
+        let other = |config: &mut Config| {
+            let mut webhook = config.webhook[0].clone();
+            (webhook.name, webhook.path) = ("other".into(), "/other".into());
+            webhook.topic = crate::brokers::unique("other");
+            config.webhook.push(webhook);
+        };
+        let bridge = TestBridge::start_with(&broker, other).await;
+        let config = &bridge.config;
+        broker.create_topic(&config.webhook[1].topic, 3).await;
+        for number in 0..10 {
+            bridge.post(crate::support::numbered("7", number)).await;
+        }
+        let seen = bridge.records(10);
+        let partition = seen[0].partition.to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let part = ["--topic", bridge.topic(), "--from", "2", "--to", "5", "--webhook", "other"];
+        let (_, err) = printed(replay(config, folder.path(), &part), 1);
+        assert!(err.contains("name it with --partition"), "{err}");
+        let part = [&part[..], &["--group", bridge.topic(), "--partition", &partition]].concat();
+        let (out, _) = printed(replay(config, folder.path(), &part), 0);
+        assert!(out.contains("3 records read"), "{out}");
+        let landed = records(config, &config.webhook[1].topic, 3);
+        assert_eq!(ids(&landed), ids(&seen[2..5]));
+        assert_eq!(count(&broker.addresses(), &config.webhook[1].topic), 3);
+        let wrong = ["--topic", bridge.topic(), "--webhook", "none"];
+        let (_, err) = printed(replay(config, folder.path(), &wrong), 1);
+        assert!(err.contains("there is no none; the settings have email-marketing-click, other"), "{err}");
+    }
+}
+
+/// Killed again and again, a replay loses nothing; what is there twice has the same id.
+#[tokio::test]
+async fn killed_and_run_again() {
+    const LETTERS: usize = 6_000;
+    let Some(broker) = Broker::kafka() else { return };
+    let bridge = TestBridge::start(&broker).await;
+    let (config, folder) = (&bridge.config, tempfile::tempdir().unwrap());
+    let letters = config.webhook[0].dead_letters();
+    let url = bridge.url();
+    let bodies: String = (0..LETTERS).map(|n| format!("{{\"id\":\"{n}\"}}\n")).collect();
+    let file = folder.path().join("bodies");
+    std::fs::write(&file, bodies).unwrap();
+    let mut send = hookbridge(["send", "--url", &url, "--connections", "64"]);
+    send.args(["--count", &LETTERS.to_string(), "--bodies"]).arg(&file);
+    let sent = send.env("HOOKBRIDGE_API_KEY", crate::support::KEY).output().unwrap();
+    assert!(sent.status.success());
+    assert_eq!(count(&broker.addresses(), &letters), LETTERS as i64);
+    let run = || replay(config, folder.path(), &["--key", "/id", "--group", bridge.topic()]);
+    let mut kills = 0;
+    for round in 1..=3 {
+        let mut command = run();
+        let mut process = Running(command.stdout(Stdio::null()).spawn().unwrap());
+        let wanted = round * LETTERS as i64 / 6;
+        until("some are there", async || {
+            bridge.count() > wanted || process.0.try_wait().unwrap().is_some()
+        })
+        .await;
+        kills += usize::from(process.0.try_wait().unwrap().is_none());
+        // It may have come to its end since.
+        process.0.kill().unwrap();
+        process.end();
+    }
+    assert!(kills > 0, "it was never killed on its way");
+    printed(run(), 0);
+    let landed = bridge.records(bridge.count() as usize);
+    let ids = ids(&landed);
+    assert_eq!(ids.len(), LETTERS);
+    println!("{} of {LETTERS} are there twice after {kills} kills", landed.len() - LETTERS);
+    let (out, _) = printed(run(), 0);
+    assert!(out.contains("0 records read"), "{out}");
+}

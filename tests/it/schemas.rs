@@ -1,0 +1,112 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use hookbridge::config::{Config, load};
+use hookbridge::schema;
+use serde_json::Value;
+
+use crate::brokers::variable;
+use crate::on_every_broker;
+use crate::support::{TestBridge, click, fixture};
+
+fn opptima() -> Config {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/opptima.toml");
+    load(Some(&file), HashMap::new()).config
+}
+
+/// The documents in `config/`, for `config/opptima.toml`, are those that the bridge would serve. To
+/// write them anew: `HOOKBRIDGE_WRITE=1 cargo test --test it schemas::in_the_repository`.
+#[test]
+fn in_the_repository() {
+    let config = opptima();
+    let schema = |webhook| schema::of_events(webhook);
+    let named = |name: &str| format!("config/schemas/{name}.json");
+    let schemas = config.webhook.iter().map(|webhook| (named(&webhook.name), schema(webhook)));
+    let documents: BTreeMap<String, Value> =
+        schemas.chain([("config/asyncapi.json".to_owned(), schema::of_topics(&config))]).collect();
+    assert_eq!(documents.len(), 6);
+    for (name, document) in documents {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
+        let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
+        if variable("HOOKBRIDGE_WRITE").is_some() {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, &text).unwrap();
+        }
+        let written = fs::read_to_string(&file).unwrap_or_default();
+        assert!(written == text, "{name} is not what the settings say: write it anew");
+    }
+}
+
+/// Every `$ref` of the AsyncAPI document leads somewhere.
+#[test]
+fn every_reference_leads_somewhere() {
+    fn check(document: &Value, value: &Value) -> usize {
+        match value {
+            Value::Object(members) => {
+                let reference = members.get("$ref").and_then(Value::as_str);
+                let found = reference.map(|to| document.pointer(to.strip_prefix('#').unwrap()));
+                assert!(found != Some(None), "{reference:?} leads nowhere");
+                let inner: usize = members.values().map(|value| check(document, value)).sum();
+                inner + usize::from(found.is_some())
+            }
+            Value::Array(items) => items.iter().map(|value| check(document, value)).sum(),
+            _ => 0,
+        }
+    }
+    let document = schema::of_topics(&opptima());
+    // For each of five webhooks and its dead letters: the channel's, and two of the operation.
+    assert_eq!(check(&document, &document), 30);
+}
+
+#[track_caller]
+fn validate(schema: &Value, instance: &Value, is_valid: bool) {
+    let errors: Vec<String> = jsonschema::validator_for(schema)
+        .expect("a schema")
+        .iter_errors(instance)
+        .map(|error| format!("{} at {}", error, error.instance_path()))
+        .collect();
+    assert_eq!(errors.is_empty(), is_valid, "{errors:?} of {instance}");
+}
+
+on_every_broker! {
+    /// Records read back from the topic are what the documents on the admin port say of them.
+    async fn records_are_what_they_say(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        let document = async |path: &str| -> Value {
+            serde_json::from_str(&bridge.admin(path).await.1).expect("JSON")
+        };
+        let name = &bridge.config.webhook[0].name;
+        let of_event = document(&format!("/schemas/{name}.json")).await;
+        let of_topics = document("/asyncapi.json").await;
+        let message = |name: &str| &of_topics["components"]["messages"][name];
+
+        let bodies = [fixture("email-marketing-click.json"), click("7"), b"{\"campid\":7}".into()];
+        for body in &bodies {
+            bridge.post(body.clone()).await;
+        }
+        bridge.post("[]").await;
+        let letter = format!("{name}-dead-letter");
+        let dead = bridge.dead_letter();
+        for (records, message) in
+            [(bridge.records(bodies.len()), message(name)), (vec![dead], message(&letter))]
+        {
+            for record in records {
+                let headers = record.headers.iter().cloned();
+                let headers = headers.map(|(name, value)| (name, Value::from(value))).collect();
+                validate(&message["headers"], &Value::Object(headers), true);
+                if record.key.is_some() {
+                    let value = serde_json::from_slice(&record.value).unwrap();
+                    validate(&of_event, &value, true);
+                    validate(&message["payload"]["schema"], &value, true);
+                }
+            }
+        }
+        // The schema can tell.
+        for wrong in [r#"{}"#, r#"{"campid":""}"#, r#"{"campid":7,"event":"open"}"#, "[]"] {
+            validate(&of_event, &serde_json::from_str(wrong).unwrap(), false);
+        }
+        let topics = of_topics["channels"].as_object().unwrap();
+        assert!(topics.contains_key(bridge.topic()) && topics.len() == 2);
+    }
+}

@@ -1,0 +1,123 @@
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hookbridge::config::Config;
+use serde_json::Value;
+
+use crate::brokers::Broker;
+use crate::on_every_broker;
+use crate::process::{Running, hookbridge, lines, printed, settings_file};
+use crate::support::{PATIENCE, TestBridge, click, fixture};
+
+/// `hookbridge tail` with the settings of this folder.
+fn tail(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
+    let file = settings_file(folder, config);
+    let mut command = hookbridge(["tail", "--config"]);
+    command.arg(file).args(arguments);
+    command
+}
+
+on_every_broker! {
+    /// From the beginning, for people and for machines, by campaign, with addresses hidden or not.
+    async fn shows_records(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        bridge.post(fixture("email-marketing-click.json")).await;
+        let hostile = "{\"campid\":\"7\",\n\"subject\":\"\\u001b[2J\\u202e a\\u0040b.co\",\"n\":1e999}";
+        bridge.post(hostile).await;
+        let folder = tempfile::tempdir().unwrap();
+        // An operator's machine has no keys of senders.
+        let mut config = bridge.config.clone();
+        config.auth.api_key = None;
+        let run = |arguments: &[&str]| {
+            let arguments = [&["--from", "beginning"], arguments].concat();
+            printed(tail(&config, folder.path(), &arguments), 0).0
+        };
+        let out = run(&["--campaign", "12345", "--count", "1"]);
+        assert_eq!(out.lines().count(), 1, "{out}");
+        for words in ["8:0 ", "12345 ", "click  Bogota  Colombia  mobile  Chrome", "t***@testdomain.com"] {
+            assert!(out.contains(words), "{words:?} is not in {out}");
+        }
+        assert!(!out.contains('\x1b'), "plain in a pipe");
+        let out = run(&["--key", "7", "--count", "1"]);
+        assert!(out.contains("[2J a***@b.co\n"), "{out:?}");
+        let out = run(&["--count", "2", "--json"]);
+        let records: Vec<Value> =
+            out.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
+        let click = records.iter().find(|record| record["key"] == "12345").expect(&out);
+        assert_eq!(click["topic"], bridge.topic());
+        assert_eq!((&click["partition"], &click["offset"]), (&8.into(), &0.into()));
+        assert_eq!(click["value"]["email"], "t***@testdomain.com");
+        assert_eq!(click["headers"]["ce_specversion"], "1.0");
+        assert!(click["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+        // A number of any size is left as it is, and one line stays one line.
+        assert!(out.contains("\\u202e a***\\u0040b.co\",\"n\":1e999}"), "{out}");
+        let out = run(&["--campaign", "12345", "--count", "1", "--json", "--show-addresses"]);
+        assert!(out.contains("\"test@testdomain.com\""), "{out}");
+    }
+}
+
+on_every_broker! {
+    /// By default only what comes from now on; the reader's end is a clean one.
+    async fn follows(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        bridge.post(click("1")).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = tail(&bridge.config, folder.path(), &["--json"]);
+        let mut follower = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let out = lines(follower.0.stdout.take().unwrap());
+        // It is not told when it has begun; the first that it shows is not the one before.
+        let line = loop {
+            bridge.post(click("2")).await;
+            if let Ok(line) = out.recv_timeout(std::time::Duration::from_millis(300)) {
+                break line;
+            }
+        };
+        let record: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(record["key"], "2");
+        drop(out);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while follower.0.try_wait().unwrap().is_none() {
+            assert!(tokio::time::Instant::now() < deadline, "it does not end");
+            bridge.post(click("3")).await;
+        }
+        assert_eq!(follower.end(), 0);
+    }
+}
+
+/// From a time, which only a real broker knows; a webhook's name is its topic's.
+#[tokio::test]
+async fn from_a_time() {
+    let Some(broker) = Broker::kafka() else { return };
+    let bridge = TestBridge::start(&broker).await;
+    bridge.post(r#"{"campid":"1"}"#).await;
+    let folder = tempfile::tempdir().unwrap();
+    let last = bridge.record().timestamp_ms.unwrap();
+    let later = jiff::Timestamp::from_millisecond(last + 1).unwrap().to_string();
+    while jiff::Timestamp::now().as_millisecond() <= last {
+        std::thread::yield_now();
+    }
+    bridge.post(r#"{"campid":"2"}"#).await;
+    let name = &bridge.config.webhook[0].name;
+    let run = |from: &str| {
+        let arguments = [name.as_str(), "--json", "--count", "1", "--from", from];
+        printed(tail(&bridge.config, folder.path(), &arguments), 0).0
+    };
+    assert!(run(&later).contains("\"key\":\"2\""));
+    assert!(run("1h").contains("\"key\":"));
+}
+
+/// What goes wrong says what to do.
+#[tokio::test]
+async fn failures_say_what_to_do() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = bridge.config.clone();
+    let no_place = printed(tail(&config, folder.path(), &["--from", "yesterday"]), 64);
+    assert!(no_place.1.contains("how long ago, such as 10m"), "{}", no_place.1);
+    let missing = printed(tail(&config, folder.path(), &["no-such-topic"]), 1).1;
+    assert!(missing.contains("no-such-topic") && missing.contains("create it"), "{missing}");
+    config.kafka.brokers = "127.0.0.1:1".into();
+    let nobody = printed(tail(&config, folder.path(), &[]), 1).1;
+    assert!(nobody.contains("no broker can be reached; look at kafka.brokers"), "{nobody}");
+}
