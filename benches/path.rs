@@ -12,10 +12,12 @@ mod bare;
 #[path = "click/load.rs"]
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod load;
+#[path = "../tests/it/ports.rs"]
+mod ports;
 
 use std::alloc::System;
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -156,13 +158,14 @@ fn repeat(step: &str, times: u64) {
 fn allocations() -> [f64; 2] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let address = free_address();
+    let address = ports::free(Ipv4Addr::LOCALHOST);
     std::thread::spawn(move || bare::serve_on(address));
     let of_bare = runtime.block_on(allocations_of(address));
     let broker = DevelopmentBroker::start(1).expect("a development broker");
     let mut config = Config::default();
     config.kafka.brokers = broker.addresses();
-    (config.http.listen, config.admin.listen) = (free_address(), free_address());
+    config.http.listen = ports::free(Ipv4Addr::LOCALHOST);
+    config.admin.listen = ports::free(Ipv4Addr::LOCALHOST);
     config.auth.api_key = Some(Secret::new(KEY));
     let folder = tempfile::tempdir().expect("a folder");
     config.spool.dir = folder.path().to_owned();
@@ -196,9 +199,4 @@ async fn allocations_of(server: SocketAddr) -> f64 {
     let after = ALLOCATOR.stats();
     let more = |count: fn(&stats_alloc::Stats) -> usize| count(&after) - count(&before);
     (more(|stats| stats.allocations) + more(|stats| stats.reallocations)) as f64 / CLICKS as f64
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

@@ -22,6 +22,8 @@ mod brokers;
 #[expect(dead_code, reason = "the tests need more of it")]
 mod haproxy;
 mod load;
+#[path = "../../tests/it/ports.rs"]
+mod ports;
 mod process;
 mod produce;
 mod report;

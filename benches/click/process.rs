@@ -1,6 +1,6 @@
 //! The servers, each in a process of its own, and what the operating system says of them.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use procfs::process::{Process, Stat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::{Instant, sleep};
 
-use crate::{KEY, bare};
+use crate::{KEY, bare, ports};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub struct Server {
 
 impl Server {
     pub async fn bare() -> Server {
-        let address = free_address();
+        let address = ports::free(Ipv4Addr::LOCALHOST);
         let mut run = Command::new(std::env::current_exe().expect("this program"));
         run.args([bare::ARGUMENT, &address.to_string()]);
         let listens = || async move { TcpStream::connect(address).is_ok() };
@@ -40,7 +40,8 @@ impl Server {
     /// The bridge with these settings, but for its addresses.
     pub async fn bridge(config: &Config, folder: &Path) -> Server {
         let mut config = config.clone();
-        (config.http.listen, config.admin.listen) = (free_address(), free_address());
+        config.http.listen = ports::free(Ipv4Addr::LOCALHOST);
+        config.admin.listen = ports::free(Ipv4Addr::LOCALHOST);
         let file = folder.join("hookbridge.toml");
         let settings = toml::to_string(&config).expect("settings");
         std::fs::write(&file, settings).expect("a settings file");
@@ -111,9 +112,4 @@ fn stat(pid: u32) -> Stat {
 pub fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("descriptors");
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,8 +22,10 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::time::Instant;
 
+use crate::ports;
+
 /// How long a broker may take to start on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The user whom the SASL listener knows, with every right.
 pub const USER: (&str, &str) = ("clicks", "correct-horse");
@@ -210,11 +212,9 @@ struct Ports {
 }
 
 impl Ports {
-    /// Ports that were free a moment ago.
     fn free() -> Ports {
-        let sockets = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = sockets.map(|socket| socket.local_addr().expect("an address").port());
-        let [plaintext, sasl_ssl, controller, proxied, proxy] = ports;
+        let [plaintext, sasl_ssl, controller, proxied, proxy] =
+            [(); 5].map(|()| ports::free(Ipv4Addr::LOCALHOST).port());
         Ports { plaintext, sasl_ssl, controller, proxied, proxy }
     }
 }
@@ -312,7 +312,7 @@ impl Kafka {
     /// Starts the broker on its disk and waits until it answers.
     pub fn resume(&self) {
         let command = format!(
-            "java -Xmx512m -Dlog4j2.level=OFF -cp '{}/*' kafka.Kafka {} > {} 2>&1 & broker=$!; \
+            "java -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error -cp '{}/*' kafka.Kafka {} > {} 2>&1 & broker=$!; \
              echo $broker > {folder}/pid; cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null; \
              [ -e {keep} ] || rm -rf {folder}",
             jars().expect("jars").display(),
@@ -332,8 +332,16 @@ impl Kafka {
         let deadline = Instant::now() + START_TIMEOUT;
         let consumer = consumer(&self.plaintext());
         while consumer.fetch_metadata(None, Duration::from_secs(1)).is_err() {
+            assert!(!self.has_ended(), "the broker ended: {}", self.log());
             assert!(Instant::now() < deadline, "the broker does not start: {}", self.log());
         }
+    }
+
+    /// Whether it has ended by itself, which its guard does not look at until it is to kill it.
+    fn has_ended(&self) -> bool {
+        let pid = fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.is_ok_and(|stat| stat.contains(") Z "))
     }
 
     /// What the broker says.

@@ -35,7 +35,7 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     let answer = bridge.post(click("lost")).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers().contains_key("retry-after"));
-    assert!(asked.elapsed() < Duration::from_secs(4), "answered after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "answered after {:?}", asked.elapsed());
     until("not ready", async || bridge.admin("/readyz").await.0 == 503).await;
     assert_eq!(bridge.admin("/livez").await.0, StatusCode::OK);
     back();
@@ -174,10 +174,10 @@ async fn slow_broker() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
-    broker.development().cluster().broker_round_trip_time(-1, Duration::from_secs(8)).unwrap();
+    broker.development().cluster().broker_round_trip_time(-1, Duration::from_secs(20)).unwrap();
     let asked = Instant::now();
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(asked.elapsed() < Duration::from_secs(4), "answered after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "answered after {:?}", asked.elapsed());
 }
 
 /// A sender that is gone before its answer: its click is held all the same.

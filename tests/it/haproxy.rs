@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::brokers::without;
+use crate::ports;
 
 /// How long it may take to start or to take over new settings on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,9 +50,7 @@ impl HaProxy {
     pub async fn start(servers: &[Server]) -> Option<HaProxy> {
         let mut run = program()?;
         let folder = tempfile::tempdir().expect("a folder");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
+        let address = ports::free(Ipv4Addr::LOCALHOST);
         fs::write(folder.path().join("haproxy.cfg"), settings(address, folder.path(), servers))
             .expect("settings");
         let log = File::create(folder.path().join("log")).expect("a file");

@@ -14,7 +14,7 @@ use crate::support::{KEY, Raw, TestBridge, click, config, until};
 async fn slow_head() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
-        config.http.header_timeout_ms = 300;
+        config.http.header_timeout_ms = 2_000;
     })
     .await;
     let mut silent = bridge.raw();
@@ -40,7 +40,7 @@ async fn slow_head() {
 fn a_burst_waits_to_be_accepted() {
     let listeners = Listeners::bind(&config(&Broker::embedded())).unwrap();
     let address = listeners.http_address().unwrap();
-    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).unwrap();
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
     assert_eq!((0..500).map(connect).collect::<Vec<_>>().len(), 500);
 }
 
@@ -49,8 +49,8 @@ fn a_burst_waits_to_be_accepted() {
 async fn idle_connection() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
-        config.http.header_timeout_ms = 100;
-        config.http.idle_timeout_ms = 600;
+        config.http.header_timeout_ms = 1_000;
+        config.http.idle_timeout_ms = 4_000;
     })
     .await;
     let body = click("7");
@@ -64,7 +64,7 @@ async fn idle_connection() {
     let answered = Instant::now();
     assert_eq!(raw.read_all(), "");
     let idle = answered.elapsed();
-    assert!(idle > Duration::from_millis(400), "closed after {idle:?}");
+    assert!(idle > Duration::from_millis(2_000), "closed after {idle:?}");
     assert_eq!(bridge.strangers("slow_head").await, 0.0);
 }
 
@@ -73,7 +73,7 @@ async fn idle_connection() {
 async fn slow_body() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
-        config.http.body_timeout_ms = 300;
+        config.http.body_timeout_ms = 1_000;
     })
     .await;
     let path = &bridge.config.webhook[0].path;
@@ -259,7 +259,7 @@ async fn no_file_descriptors() {
 async fn head_begun_behind_a_request() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
-        config.http.header_timeout_ms = 300;
+        config.http.header_timeout_ms = 2_000;
     })
     .await;
     let mut raw = bridge.raw();

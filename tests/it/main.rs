@@ -9,6 +9,7 @@ mod found;
 mod frames;
 mod haproxy;
 mod load;
+mod ports;
 mod process;
 mod support;
 

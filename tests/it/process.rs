@@ -1,7 +1,7 @@
 //! The built program as a process, with settings from a file.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,6 +11,7 @@ use hookbridge::config::Config;
 use reqwest::RequestBuilder;
 use tokio::time::Instant;
 
+use crate::ports;
 use crate::support::{KEY, PATIENCE, metric, sender};
 
 /// The built program, without the settings of whoever runs the tests.
@@ -85,11 +86,9 @@ impl Drop for Running {
     }
 }
 
-/// Has it listen on ports of this address that were free a moment ago.
+/// Has it listen on free ports of this address.
 pub fn listen_on_free_ports(config: &mut Config, address: [u8; 4]) {
-    let sockets = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::from(address), 0)).unwrap());
-    let [http, admin] = sockets.map(|socket| socket.local_addr().unwrap());
-    (config.http.listen, config.admin.listen) = (http, admin);
+    (config.http.listen, config.admin.listen) = (ports::free(address), ports::free(address));
 }
 
 /// So many lines of its log are shown where a test fails.

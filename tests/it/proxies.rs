@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 
 use hookbridge::config::{Config, NamedKey};
 use reqwest::StatusCode;
@@ -6,6 +6,7 @@ use reqwest::StatusCode;
 use crate::brokers::Broker;
 use crate::haproxy;
 use crate::keys::key;
+use crate::ports;
 use crate::process::{Running, Serve};
 use crate::support::{Mount, Raw, TestBridge, click, config, sender, until};
 use crate::tls;
@@ -79,7 +80,7 @@ async fn proxy_protocol() {
     let bridge = TestBridge::start_with(&broker, |config| {
         change(config, "127.0.0.0/8", "203.0.113.0/24");
         config.http.proxy_protocol = true;
-        config.http.header_timeout_ms = 300;
+        config.http.header_timeout_ms = 3_000;
     })
     .await;
     let answer = |begin: &[u8]| {
@@ -176,9 +177,7 @@ async fn behind_haproxy() {
             config.http.tls = Some(tls::settings(&mount));
         })
         .await;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let address = ports::free(Ipv4Addr::LOCALHOST);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("haproxy.cfg");
         let settings = format!(

@@ -65,7 +65,7 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
             let campaign = format!("{}", number % 7);
             let asked = Instant::now();
             assert_eq!(bridge.post(numbered(&campaign, number)).await.status(), StatusCode::OK);
-            assert!(asked.elapsed() < Duration::from_secs(3), "after {:?}", asked.elapsed());
+            assert!(asked.elapsed() < Duration::from_secs(8), "after {:?}", asked.elapsed());
             sent.entry(campaign).or_default().push(number);
         }
     };
@@ -151,10 +151,10 @@ async fn late_acknowledgement() {
     let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
     let cluster = broker.development().cluster();
-    cluster.broker_round_trip_time(-1, Duration::from_secs(4)).unwrap();
+    cluster.broker_round_trip_time(-1, Duration::from_secs(8)).unwrap();
     let asked = Instant::now();
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
-    assert!(asked.elapsed() < Duration::from_millis(3_500), "after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(7), "after {:?}", asked.elapsed());
     assert_eq!(bridge.outcomes("spooled").await, 1.0);
     cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
     empty(&bridge).await;

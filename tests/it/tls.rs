@@ -94,7 +94,7 @@ const EXPIRES: &str = "hookbridge_tls_certificate_expires_seconds";
 async fn versions() {
     let (broker, authority) = (Broker::embedded(), Authority::new());
     let mount = Mount::new(&authority.issue("bridge", 2040).files());
-    let bridge = start(&broker, &mount, 500).await;
+    let bridge = start(&broker, &mount, 3_000).await;
     let url = bridge.url().replace("http:", "https:");
     for version in [Version::TLS_1_2, Version::TLS_1_3] {
         let client = || authority.client().min_tls_version(version).max_tls_version(version);

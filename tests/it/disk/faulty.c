@@ -40,7 +40,7 @@ int ftruncate64(int fd, off64_t length) {
 int fdatasync(int fd) {
     int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
     char now = fault();
-    if (now == 's') sleep(6);
+    if (now == 's') sleep(15);
     if (now == 'i') {
         errno = EIO;
         return -1;

@@ -1,7 +1,7 @@
 //! A real Prometheus with our settings and alerts, that scrapes a bridge of the test.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
@@ -9,6 +9,7 @@ use serde_norway::Value as Yaml;
 use tempfile::TempDir;
 
 use crate::brokers::without;
+use crate::ports;
 use crate::process::Running;
 use crate::support::{sender, until};
 
@@ -35,8 +36,7 @@ impl Prometheus {
         std::fs::write(&settings, settings_for(bridge)).unwrap();
         let rules = super::RULES;
         std::fs::write(folder.path().join("rules.yml"), rules).unwrap();
-        // Free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = ports::free(Ipv4Addr::LOCALHOST);
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", settings.display()))
