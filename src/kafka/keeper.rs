@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::client::Client;
 use super::context::{Context, Work};
-use super::inspect::{Inspector, Severity};
+use super::inspect::{Finding, Inspector, Severity};
 use super::producer::{Producer, Shared};
 use super::publisher::Publisher;
 use super::settings;
@@ -51,7 +51,7 @@ pub struct Kafka {
 struct Keeper {
     shared: Arc<Shared>,
     maker: Maker,
-    inspector: Inspector,
+    config: Config,
     /// Whether the topics have been looked at since the start.
     looked: bool,
     explained: Option<Instant>,
@@ -99,7 +99,7 @@ impl Kafka {
         let keeper = Keeper {
             shared: shared.clone(),
             maker,
-            inspector: Inspector::new(config)?,
+            config: config.clone(),
             looked: false,
             explained: None,
             replace_at: None,
@@ -211,7 +211,7 @@ impl Keeper {
     fn look(&mut self) {
         // Any answer makes the replica ready; what the topics are like may take longer to find out.
         self.listen();
-        match self.inspector.inspect(INSPECT_TIMEOUT) {
+        match self.inspect() {
             Ok(findings) => {
                 self.looked = true;
                 if findings.is_empty() {
@@ -233,17 +233,24 @@ impl Keeper {
     fn listen(&self) {
         let producer = self.shared.current.load_full();
         let client = producer.client.producer().client();
-        let topic = self.inspector.topics().next();
+        let topic = self.config.webhook.first().map(|webhook| webhook.topic.as_str());
         if client.fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
             self.maker.health.hear();
         }
+    }
+
+    /// Looks at the topics, over connections that end with the look: open and idle they would take a third
+    /// of the CPU of a bridge that has nothing to do.
+    fn inspect(&self) -> Result<Vec<Finding>, String> {
+        let inspector = Inspector::new(&self.config).map_err(|problem| problem.to_string())?;
+        inspector.inspect(INSPECT_TIMEOUT).map_err(|error| error.to_string())
     }
 
     fn explain(&mut self) {
         if self.explained.is_some_and(|last| last.elapsed() < EXPLAIN_INTERVAL) {
             return;
         }
-        match self.inspector.inspect(INSPECT_TIMEOUT) {
+        match self.inspect() {
             Ok(findings) => report(findings),
             Err(error) => error!(%error, "Kafka does not answer."),
         }
@@ -264,7 +271,7 @@ fn let_go(producer: Arc<Producer>) {
     }
 }
 
-fn report(findings: Vec<super::Finding>) {
+fn report(findings: Vec<Finding>) {
     for finding in findings {
         let topic = finding.topic.as_str();
         match finding.severity {
