@@ -241,6 +241,11 @@ impl Spool {
         Place { sequence, lane: lane(record) }
     }
 
+    /// The number of the event that arrives next.
+    pub fn next_number(&self) -> u64 {
+        self.shared.next.load(Ordering::Relaxed)
+    }
+
     /// Whether events of the same lane wait, so that this one must go behind them.
     pub fn holds(&self, place: Place) -> bool {
         self.shared.lanes.holds(place.lane)

@@ -1,8 +1,9 @@
 //! Takes events from the spool to Kafka: oldest first, each lane in its order, on a thread of its own.
 //!
-//! It works in passes, from the oldest event to the newest. A lane or a topic that does not get through
-//! is left out for the rest of the pass, so that a partition without a leader or a topic that is not
-//! there does not hold up the others. An event leaves the spool only after its acknowledgement.
+//! It works in passes, from the oldest event to the newest that was there when it began. A lane or a topic
+//! that does not get through is left out for the rest of the pass, so that a partition without a leader or a
+//! topic that is not there does not hold up the others. An event leaves the spool only after its
+//! acknowledgement.
 //!
 //! While the breaker is open a pass is a probe: a few of the oldest events, and when one of them is
 //! acknowledged the breaker closes. Of a lane in which Kafka refused something lately, a pass takes
@@ -83,6 +84,8 @@ enum Landed {
 #[derive(Default)]
 struct Blocked {
     lanes: HashSet<usize>,
+    /// Whether some of the lanes wait for events that the client has, or had.
+    by_claims: bool,
     topics: HashSet<Arc<str>>,
     /// Lanes of which something was sent.
     sent: HashSet<usize>,
@@ -138,7 +141,7 @@ impl Worker {
         loop {
             self.shared.breaker.close_if_well();
             let (began, waiting) = (Instant::now(), self.spool.events());
-            if waiting > 0 && self.pass().await > 0 {
+            if waiting > 0 && self.pass().await {
                 rest = REST_MIN;
                 if self.spool.events() == 0 {
                     info!("The spool is empty.");
@@ -154,12 +157,15 @@ impl Worker {
         }
     }
 
-    /// From the oldest event to the newest. Returns how many left the spool.
-    async fn pass(&self) -> usize {
+    /// From the oldest event to the newest. Whether the next pass should follow at once: some left the spool, or
+    /// what held up lanes is gone.
+    async fn pass(&self) -> bool {
         let mut terms = self.terms();
         let generation = terms.generation;
         let mut blocked = Blocked::default();
         let mut window = VecDeque::with_capacity(WINDOW);
+        // With no end a lane that is left out might be so for ever: events may come as fast as they are read.
+        let end = self.spool.next_number();
         let (mut from, mut moved) = (Some(0), 0);
         loop {
             if self.shared.breaker.is_open() && moved + window.len() > 0
@@ -180,10 +186,15 @@ impl Worker {
                     from = None;
                     break;
                 };
-                from = Some(next).filter(|_| !chunk.is_last || chunk.flights.is_empty());
+                if chunk.flights.is_empty() && blocked.by_claims && self.spool.claimed() == 0 {
+                    // As after an outage, when the client gets rid of what it had.
+                    return true;
+                }
+                let goes_on = next < end && (!chunk.is_last || chunk.flights.is_empty());
+                from = Some(next).filter(|_| goes_on);
                 window.push_back(chunk);
             }
-            let Some(chunk) = window.pop_front() else { return moved };
+            let Some(chunk) = window.pop_front() else { return moved > 0 };
             moved += self.land(chunk, &mut blocked).await;
             self.shared.breaker.close_if_well();
         }
@@ -214,6 +225,7 @@ impl Worker {
             let is_suspect = self.shared.refusals.has(place.lane());
             match state {
                 State::Waits => {
+                    blocked.by_claims = true;
                     blocked.lanes.insert(place.lane());
                 }
                 State::Damaged(damage) => {
@@ -295,6 +307,7 @@ impl Worker {
 
     /// The client has not given up; but its lane waits.
     fn overdue(&self, flight: Flight, blocked: &mut Blocked) {
+        blocked.by_claims = true;
         blocked.lanes.insert(flight.place.lane());
         Late::follow(flight.sent, flight.place, &self.spool);
     }
