@@ -23,6 +23,7 @@
 mod backlog;
 mod drain;
 mod late;
+mod pace;
 mod refusals;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::spool::{NotSpooled, Place, Spool};
 pub use backlog::{Backlog, BacklogError};
 pub use drain::Drain;
 use late::Late;
+pub use pace::Pace;
 pub use refusals::Refusals;
 
 /// How long to wait for room in a spool that is full but being drained, before looking again.
@@ -90,6 +92,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     pub refusals: Arc<Refusals>,
+    pub pace: Arc<Pace>,
     /// How long Kafka may take, before an event is late.
     pub ack_timeout: Duration,
 }
@@ -124,8 +127,9 @@ impl Delivery {
         // to the next one.
         let generation = Some(self.publisher.generation());
         let pass = self.shared.breaker.pass();
+        let is_behind = pass.is_some() && spool.holds(place);
         let mut late = None;
-        if pass.is_some() && !spool.holds(place) {
+        if pass.is_some() && !is_behind {
             let sent = self.publisher.send(record, Terms { generation, failures: None });
             let verdict = timeout(self.shared.ack_timeout, sent.verdict()).await;
             if let Ok(Ok(_acknowledged)) = verdict {
@@ -143,8 +147,16 @@ impl Delivery {
         let written = spool.put(place, &record);
         // From here on its lane holds it, and the direct way is free.
         drop(pass);
+        let held = async {
+            let waiting = is_behind.then(|| self.shared.pace.enter());
+            let held = self.hold_otherwise(spool, place, record, written, late, deadline).await?;
+            if let Some(waiting) = waiting {
+                waiting.pause(deadline).await;
+            }
+            Ok(held)
+        };
         // In memory of its own, which a click that Kafka takes need not have.
-        Box::pin(self.hold_otherwise(spool, place, record, written, late, deadline)).await
+        Box::pin(held).await
     }
 
     /// Holds a record that does not go directly: on disk, or in Kafka after all.

@@ -153,6 +153,7 @@ pub async fn run(
         health: health.clone(),
         metrics: metrics.clone(),
         refusals: Arc::default(),
+        pace: Arc::default(),
         ack_timeout,
     };
     let backlog = Backlog::open(&config, &kafka, &shared)?;

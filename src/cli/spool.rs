@@ -124,6 +124,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
         health,
         metrics: metrics.clone(),
         refusals: Arc::default(),
+        pace: Arc::default(),
         ack_timeout,
     };
     let Some(backlog) = Backlog::open(config, &kafka, &shared)? else { return Ok(0) };
