@@ -77,6 +77,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BY_DISK: &str =
     "hookbridge_requests_total{outcome=\"spooled\",webhook=\"email-marketing-click\"}";
 
+/// How often a line is tried.
+const ATTEMPTS: usize = 3;
+
 /// An address at which nobody listens.
 const NOBODY: &str = "127.0.0.1:1";
 
@@ -229,8 +232,20 @@ impl Bench {
         self.cost(slice::from_ref(&server), load).await.0
     }
 
-    /// The bridge, and that each 200 is in the topic.
+    /// The bridge, and that each 200 is in the topic. Where the machine stood still and clicks went to the disk,
+    /// it is measured again.
     async fn bridge(&self, case: Case) -> Cost {
+        for _ in 0..ATTEMPTS {
+            if let Some(cost) = self.bridge_by_kafka_alone(case).await {
+                return cost;
+            }
+            eprintln!("clicks went to the disk meanwhile; once more");
+        }
+        panic!("clicks went to the disk each time");
+    }
+
+    /// None where some were answered because they are on disk.
+    async fn bridge_by_kafka_alone(&self, case: Case) -> Option<Cost> {
         let config = self.config(case.partitions).await;
         let server = Server::bridge(&config, self.folder.path()).await;
         let load = Load::closed(server.address, &case.requests(), case.connections).await;
@@ -241,9 +256,10 @@ impl Bench {
         let load = Load::closed(server.address, &case.requests(), case.connections).await;
         let by_disk = server.metric(BY_DISK).await;
         let (cost, held) = self.cost(slice::from_ref(&server), load).await;
-        assert!(server.metric(BY_DISK).await == by_disk, "clicks went to the disk meanwhile");
+        let is_by_kafka_alone = server.metric(BY_DISK).await == by_disk;
+        drain(&server).await;
         self.verify(&config, before + held);
-        cost
+        is_by_kafka_alone.then_some(cost)
     }
 
     /// Warms up and measures for the time asked for. Returns how many clicks were held in all, too.
