@@ -44,6 +44,7 @@ pub use backlog::{Backlog, BacklogError};
 pub use drain::Drain;
 use late::Late;
 pub use pace::Pace;
+use pace::Waiting;
 pub use refusals::Refusals;
 
 /// How long to wait for room in a spool that is full but being drained, before looking again.
@@ -108,11 +109,16 @@ impl Delivery {
     ///
     /// Why the record is not held. With [`Refusal::Unconfirmed`] nobody knows: it may still land.
     pub async fn hold(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
+        let held = self.hold_one(record, deadline).await?;
+        Ok(answer_in_turn(held, deadline).await)
+    }
+
+    async fn hold_one(&self, record: Record, deadline: Instant) -> Result<HeldOne<'_>, Rejection> {
         let watch = &self.shared.metrics.watch;
         let glimpse = watch.glimpse(record.seen());
-        let receipt = self.hold_unseen(record, deadline).await?;
-        watch.show(glimpse, receipt.held());
-        Ok(receipt)
+        let held = self.hold_unseen(record, deadline).await?;
+        watch.show(glimpse, held.0.held());
+        Ok(held)
     }
 
     /// The same, whether or not somebody looks.
@@ -120,8 +126,10 @@ impl Delivery {
         &self,
         mut record: Record,
         deadline: Instant,
-    ) -> Result<Receipt, Rejection> {
-        let Some(spool) = &self.spool else { return self.hold_in_kafka(&record, deadline).await };
+    ) -> Result<HeldOne<'_>, Rejection> {
+        let Some(spool) = &self.spool else {
+            return Ok((self.hold_in_kafka(&record, deadline).await?, None));
+        };
         let place = spool.place(&record);
         // Before the pass: what the present producer fails must be in the spool before anything goes
         // to the next one.
@@ -133,7 +141,7 @@ impl Delivery {
             let sent = self.publisher.send(record, Terms { generation, failures: None });
             let verdict = timeout(self.shared.ack_timeout, sent.verdict()).await;
             if let Ok(Ok(_acknowledged)) = verdict {
-                return Ok(Receipt::new(sent.record(), Held::InKafka));
+                return Ok((Receipt::new(sent.record(), Held::InKafka), None));
             }
             record = sent.record().clone();
             if verdict.is_err() {
@@ -147,16 +155,10 @@ impl Delivery {
         let written = spool.put(place, &record);
         // From here on its lane holds it, and the direct way is free.
         drop(pass);
-        let held = async {
-            let waiting = is_behind.then(|| self.shared.pace.enter());
-            let held = self.hold_otherwise(spool, place, record, written, late, deadline).await?;
-            if let Some(waiting) = waiting {
-                waiting.pause(deadline).await;
-            }
-            Ok(held)
-        };
+        let waiting = is_behind.then(|| self.shared.pace.enter());
         // In memory of its own, which a click that Kafka takes need not have.
-        Box::pin(held).await
+        let held = self.hold_otherwise(spool, place, record, written, late, deadline);
+        Ok((Box::pin(held).await?, waiting))
     }
 
     /// Holds a record that does not go directly: on disk, or in Kafka after all.
@@ -188,19 +190,20 @@ impl Delivery {
         records: Vec<Record>,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
-        let mut receipt: Option<Receipt> = None;
+        let mut held = None;
         let mut records = records.into_iter();
         loop {
-            let some = records.by_ref().take(AT_ONCE).map(|record| self.hold(record, deadline));
-            let held = try_join_all(some).await?;
-            let Some(next) = held.into_iter().reduce(Receipt::and) else { break };
-            receipt = Some(match receipt {
-                Some(receipt) => receipt.and(next),
+            let some = records.by_ref().take(AT_ONCE).map(|record| self.hold_one(record, deadline));
+            let some = try_join_all(some).await?;
+            let Some(next) = some.into_iter().reduce(both) else { break };
+            held = Some(match held {
+                Some(held) => both(held, next),
                 None => next,
             });
         }
         // Of nothing nobody can say that it is held; a body without an event is a dead letter.
-        receipt.ok_or_else(|| Refusal::Invalid.plain())
+        let held = held.ok_or_else(|| Refusal::Invalid.plain())?;
+        Ok(answer_in_turn(held, deadline).await)
     }
 
     /// Waits until the record is on disk; where the spool is full, but being drained, until there is
@@ -293,6 +296,23 @@ impl Delivery {
                 .because("the Kafka client gave no verdict before the answer was due")
         })
     }
+}
+
+/// A receipt, and the sender's place among those whose clicks go behind the drain, if it has one.
+type HeldOne<'a> = (Receipt, Option<Waiting<'a>>);
+
+/// One for both.
+fn both<'a>(one: HeldOne<'a>, other: HeldOne<'a>) -> HeldOne<'a> {
+    (one.0.and(other.0), one.1.or(other.1))
+}
+
+/// Waits until the sender's turn to be answered: once for a request, however many events it has, which all
+/// have one deadline.
+async fn answer_in_turn((receipt, waiting): HeldOne<'_>, deadline: Instant) -> Receipt {
+    if let Some(waiting) = waiting {
+        Box::pin(waiting.pause(deadline)).await;
+    }
+    receipt
 }
 
 /// Why a record that Kafka does not take belongs to the dead letters, if it does.

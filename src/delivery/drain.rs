@@ -84,7 +84,7 @@ enum Landed {
 #[derive(Default)]
 struct Blocked {
     lanes: HashSet<usize>,
-    /// Whether some of the lanes wait for events that the client has, or had.
+    /// Whether some of the lanes wait for events that the client has or had, or that came late.
     by_claims: bool,
     topics: HashSet<Arc<str>>,
     /// Lanes of which something was sent.
