@@ -164,8 +164,7 @@ fn allocations() -> [f64; 2] {
     let broker = DevelopmentBroker::start(1).expect("a development broker");
     let mut config = Config::default();
     config.kafka.brokers = broker.addresses();
-    config.http.listen = ports::free(Ipv4Addr::LOCALHOST);
-    config.admin.listen = ports::free(Ipv4Addr::LOCALHOST);
+    ports::listen_on_free(&mut config, Ipv4Addr::LOCALHOST);
     config.auth.api_key = Some(Secret::new(KEY));
     let folder = tempfile::tempdir().expect("a folder");
     config.spool.dir = folder.path().to_owned();

@@ -77,7 +77,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 const BY_DISK: &str =
     "hookbridge_requests_total{outcome=\"spooled\",webhook=\"email-marketing-click\"}";
 
-/// How often a line is tried.
+/// How often a measurement is tried.
 const ATTEMPTS: usize = 3;
 
 /// An address at which nobody listens.

@@ -40,8 +40,7 @@ impl Server {
     /// The bridge with these settings, but for its addresses.
     pub async fn bridge(config: &Config, folder: &Path) -> Server {
         let mut config = config.clone();
-        config.http.listen = ports::free(Ipv4Addr::LOCALHOST);
-        config.admin.listen = ports::free(Ipv4Addr::LOCALHOST);
+        ports::listen_on_free(&mut config, Ipv4Addr::LOCALHOST);
         let file = folder.join("hookbridge.toml");
         let settings = toml::to_string(&config).expect("settings");
         std::fs::write(&file, settings).expect("a settings file");

@@ -187,11 +187,12 @@ impl Worker {
                     break;
                 };
                 if chunk.flights.is_empty() && blocked.by_claims && self.spool.claimed() == 0 {
-                    // As after an outage, when the client gets rid of what it had.
+                    // As after an outage, when the client gets rid of what it had. What this pass has sent is
+                    // claimed until it has landed, so none of it is on its way.
                     return true;
                 }
                 let goes_on = next < end && (!chunk.is_last || chunk.flights.is_empty());
-                from = Some(next).filter(|_| goes_on);
+                from = goes_on.then_some(next);
                 window.push_back(chunk);
             }
             let Some(chunk) = window.pop_front() else { return moved > 0 };

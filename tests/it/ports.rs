@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use hookbridge::config::Config;
+
 /// Below those that the system gives to outgoing connections, of which the tests make many thousands: any
 /// of these could otherwise take the port of a server that is not there at the moment.
 const FIRST: u16 = 10_000;
@@ -21,4 +23,9 @@ pub fn free(address: impl Into<IpAddr>) -> SocketAddr {
         })
         .find(|address| TcpListener::bind(address).is_ok())
         .expect("a free port")
+}
+
+/// Has a bridge listen on free ports of this address.
+pub fn listen_on_free(config: &mut Config, address: impl Into<IpAddr> + Copy) {
+    (config.http.listen, config.admin.listen) = (free(address), free(address));
 }

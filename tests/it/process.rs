@@ -1,7 +1,7 @@
 //! The built program as a process, with settings from a file.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -86,11 +86,6 @@ impl Drop for Running {
     }
 }
 
-/// Has it listen on free ports of this address.
-pub fn listen_on_free_ports(config: &mut Config, address: [u8; 4]) {
-    (config.http.listen, config.admin.listen) = (ports::free(address), ports::free(address));
-}
-
 /// So many lines of its log are shown where a test fails.
 const LAST_LINES: usize = 40;
 
@@ -115,7 +110,7 @@ impl Serve {
     /// The same in another shell.
     pub fn launch_in(shell: &[&str], config: &Config, folder: &Path, first: &str) -> Serve {
         let mut config = config.clone();
-        listen_on_free_ports(&mut config, [127, 0, 0, 1]);
+        ports::listen_on_free(&mut config, Ipv4Addr::LOCALHOST);
         Serve::resume_in(shell, &config, folder, first)
     }
 

@@ -17,7 +17,8 @@ use crate::brokers::{Broker, run};
 use crate::found::Found;
 use crate::haproxy::{self, HaProxy, Server};
 use crate::load::{Book, Connections, Load, is_long};
-use crate::process::{Serve, listen_on_free_ports};
+use crate::ports;
+use crate::process::Serve;
 use crate::support::{config, until};
 
 /// How much of everything.
@@ -54,7 +55,7 @@ impl Replica {
     async fn start(config: &Config, number: u8) -> Replica {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config.clone();
-        listen_on_free_ports(&mut config, [127, 0, 1, number]);
+        ports::listen_on_free(&mut config, [127, 0, 1, number]);
         config.spool.dir = folder.path().join("spool");
         let serve = Serve::resume(&config, folder.path());
         until("ready", async || serve.is_ready().await).await;
