@@ -79,6 +79,13 @@ impl Client {
             error!(%error, "The Kafka client's bell cannot be heard; reports are looked for.");
         }
         loop {
+            // Before the first ring, too: the bell is rung for what comes into an empty queue, and before it
+            // was tied to the queue something may have come already.
+            while !self.queue.is_empty() {
+                // One report, which may be of many records; then the others on this thread.
+                self.producer.poll(Duration::ZERO);
+                yield_now().await;
+            }
             let heard = match &bell {
                 // Each ring is an event of its own, so that the count of them need not be read.
                 Ok(bell) => bell.readable().await.map(|mut ring| ring.clear_ready()).is_ok(),
@@ -86,11 +93,6 @@ impl Client {
             };
             if !heard {
                 sleep(LOOK_INTERVAL).await;
-            }
-            while !self.queue.is_empty() {
-                // One report, which may be of many records; then the others on this thread.
-                self.producer.poll(Duration::ZERO);
-                yield_now().await;
             }
         }
     }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use hookbridge::config::Config;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use reqwest::StatusCode;
 use tokio::task::JoinSet;
@@ -100,7 +101,6 @@ async fn delivered_by_no_brokers_word() {
         // The development broker looks at no record's number, as if it did not know the producer.
         let cluster = broker.development().cluster();
         cluster.broker_round_trip_time(-1, Duration::from_millis(100)).unwrap();
-        let unproven = unproven_records(&bridge);
         until("delivered without a broker's word", async || {
             let error = [Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND];
             cluster.request_errors(RDKafkaApiKey::Produce, &error);
@@ -113,7 +113,7 @@ async fn delivered_by_no_brokers_word() {
             for answer in answers.join_all().await {
                 assert_eq!(answer.unwrap().status(), StatusCode::OK);
             }
-            bridge.metric(&unproven).await > 0.0
+            bridge.results("unproven").await > 0.0
         })
         .await;
         let accepted = bridge.outcomes("accepted").await + bridge.outcomes("spooled").await;
@@ -121,9 +121,16 @@ async fn delivered_by_no_brokers_word() {
     }
 }
 
-fn unproven_records(bridge: &TestBridge) -> String {
-    let topic = bridge.topic();
-    format!("hookbridge_kafka_records_total{{result=\"unproven\",topic=\"{topic}\"}}")
+/// What the Kafka client has to say before anybody listens keeps nothing from being heard that it reports
+/// later.
+#[tokio::test]
+async fn a_client_that_talks_from_the_start() {
+    let broker = Broker::embedded();
+    // Its first lines are there before its bell is.
+    let talk = |config: &mut Config| config.kafka.options.set("debug", "broker");
+    let bridge = TestBridge::start_with(&broker, talk).await;
+    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
+    assert_eq!(bridge.outcomes("accepted").await, 1.0);
 }
 
 /// A fatal error of the idempotent producer is repaired in process, and the click that met it is held.

@@ -172,6 +172,15 @@ impl TestBridge {
             .await
     }
 
+    /// How many records of the topic ended so.
+    pub async fn results(&self, result: &str) -> f64 {
+        let topic = self.topic();
+        self.metric(&format!(
+            "hookbridge_kafka_records_total{{result=\"{result}\",topic=\"{topic}\"}}"
+        ))
+        .await
+    }
+
     /// How many requests ended in each way, over all webhooks.
     pub async fn ends(&self) -> BTreeMap<String, f64> {
         let mut ends = BTreeMap::new();
