@@ -15,8 +15,8 @@
 //!   (`breaker.rs`);
 //! - in a lane in which Kafka refused something, the drain sends one event at a time (`refusals.rs`).
 //!
-//! Three things can change an order. Kafka refuses by the batch: where it refuses one in the middle of
-//! thousands from the spool, the rest of that batch, sent again, may come after later ones. Where the
+//! Three things can change an order. Kafka refuses by the batch: the drain sends without waiting, so that
+//! of a batch that Kafka refuses for good what is sent again comes after what was behind it. Where the
 //! disk fails or is full, a click is rather delivered out of order than refused. And when the process
 //! is killed, what the Kafka client had may be there before what was on disk.
 
