@@ -118,11 +118,13 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         .set("reconnect.backoff.ms", "250")
         .set("reconnect.backoff.max.ms", "2000")
         // A topic made by accident has the wrong number of partitions and replicas.
-        .set("allow.auto.create.topics", "false")
-        .set_log_level(RDKafkaLogLevel::Info);
+        .set("allow.auto.create.topics", "false");
     for (name, value) in config.kafka.options.iter() {
         client.set(name, value);
     }
+    // Of what it is asked to say nothing is held back here; `log.level` decides what is written.
+    let is_asked = config.kafka.options.iter().any(|(name, _)| name == "debug");
+    client.set_log_level(if is_asked { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     client
 }
 

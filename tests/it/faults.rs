@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use hookbridge::config::Config;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use reqwest::StatusCode;
 use tokio::task::JoinSet;
@@ -122,15 +121,21 @@ async fn delivered_by_no_brokers_word() {
 }
 
 /// What the Kafka client has to say before anybody listens keeps nothing from being heard that it reports
-/// later.
+/// later. It is written where the settings ask for it.
 #[tokio::test]
 async fn a_client_that_talks_from_the_start() {
     let broker = Broker::embedded();
+    let mut config = config(&broker);
+    broker.create_topic(&config.webhook[0].topic, 1).await;
     // Its first lines are there before its bell is.
-    let talk = |config: &mut Config| config.kafka.options.set("debug", "broker");
-    let bridge = TestBridge::start_with(&broker, talk).await;
-    assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
-    assert_eq!(bridge.outcomes("accepted").await, 1.0);
+    config.kafka.options.set("debug", "broker");
+    config.log.level = "info,librdkafka=debug".into();
+    let folder = tempfile::tempdir().unwrap();
+    let mut serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    assert_eq!(serve.post(click("7")).send().await.unwrap().status(), StatusCode::OK);
+    assert!(serve.has_logged("Broker changed state"));
+    assert_eq!(serve.stop().0, 0);
 }
 
 /// A fatal error of the idempotent producer is repaired in process, and the click that met it is held.
