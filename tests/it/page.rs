@@ -24,7 +24,8 @@ impl TestBridge {
 /// The parts of the page, as events have brought them so far.
 struct Events {
     answer: Response,
-    rest: String,
+    /// What has come of the next event, which may end in the middle of a character.
+    rest: Vec<u8>,
     parts: HashMap<String, String>,
 }
 
@@ -34,7 +35,7 @@ impl Events {
         let answer = bridge.page("/page/events").await;
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()[CONTENT_TYPE], "text/event-stream");
-        let mut events = Events { answer, rest: String::new(), parts: HashMap::new() };
+        let mut events = Events { answer, rest: Vec::new(), parts: HashMap::new() };
         assert!(events.next().await && events.parts.len() > 10, "{:?}", events.parts);
         events
     }
@@ -42,15 +43,15 @@ impl Events {
     /// False when the stream has ended.
     async fn next(&mut self) -> bool {
         loop {
-            if let Some((event, rest)) = self.rest.split_once("\n\n") {
+            if let Some(end) = self.rest.windows(2).position(|two| two == b"\n\n") {
+                let event = self.rest.drain(..end + 2).collect::<Vec<u8>>();
                 let parts: HashMap<String, String> =
-                    serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
+                    serde_json::from_slice(event.strip_prefix(b"data: ").unwrap()).unwrap();
                 self.parts.extend(parts);
-                self.rest = rest.to_owned();
                 return true;
             }
             let Ok(Some(chunk)) = self.answer.chunk().await else { return false };
-            self.rest.push_str(std::str::from_utf8(&chunk).unwrap());
+            self.rest.extend(chunk);
         }
     }
 
