@@ -134,7 +134,7 @@ async fn a_client_that_talks_from_the_start() {
     let mut serve = Serve::launch(&config, folder.path(), "true");
     until("ready", async || serve.is_ready().await).await;
     assert_eq!(serve.post(click("7")).send().await.unwrap().status(), StatusCode::OK);
-    assert!(serve.has_logged("Broker changed state"));
+    serve.wait_for_log("Broker changed state");
     assert_eq!(serve.stop().0, 0);
 }
 
