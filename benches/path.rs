@@ -22,11 +22,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::auth::{Caller, Claim, Key, Keys, Terms, hash_key};
+use hookbridge::bridge::{Listeners, run};
+use hookbridge::click::auth::{Caller, Claim, Key, Keys, Terms, hash_key};
+use hookbridge::click::route::{self, Origin, Webhook};
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::DevelopmentBroker;
-use hookbridge::route::{self, Origin, Webhook};
-use hookbridge::serve::{Listeners, run};
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};

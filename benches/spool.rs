@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::auth::{Key, Terms, hash_key};
+use hookbridge::click::auth::{Key, Terms, hash_key};
+use hookbridge::click::route::{Origin, Record};
 use hookbridge::config::{self, Config};
-use hookbridge::health::Health;
-use hookbridge::metrics::Metrics;
-use hookbridge::route::{Origin, Record};
-use hookbridge::spool::Spool;
+use hookbridge::delivery::spool::Spool;
+use hookbridge::observe::health::Health;
+use hookbridge::observe::metrics::Metrics;
 use jiff::Timestamp;
 use tokio::time::Instant;
 

@@ -19,8 +19,9 @@ use std::path::PathBuf;
 use anstream::eprintln;
 use clap::{Parser, Subcommand};
 
+use crate::config;
 use crate::config::{Config, Loaded, Problem};
-use crate::{config, kafka};
+use crate::kafka;
 use paint::BAD;
 
 /// Takes click webhooks over HTTP and lands them in Kafka.

@@ -2,15 +2,15 @@
 //!
 //! `load` merges defaults, file and environment (`config/load.rs`); `check` judges values and how
 //! they relate (`config/check.rs`). Both report every problem at once. `config/follow.rs` notices
-//! that files have changed; `config/way.rs` is how senders prove who they are, `config/profiles.rs`
+//! that files have changed; `config/auth_scheme.rs` is how senders prove who they are, `config/profiles.rs`
 //! what is known of some. Units are in the names.
 //! Secrets are [`Secret`] and never print.
 
+mod auth_scheme;
 mod check;
 mod follow;
 mod load;
 mod profiles;
-mod way;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,15 +26,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::auth::{Key, KeyHash, Keys, Terms, hash_key, parse_hash, parse_public_key};
-use crate::event::{Carries, Pointer, Shape, TimeFormat, parse_offset};
-use crate::pseudonym::Pseudonyms;
-use crate::route;
+use crate::click::auth::{Key, KeyHash, Keys, Terms, hash_key, parse_hash, parse_public_key};
+use crate::click::event::{Carries, Pointer, Shape, TimeFormat, parse_offset};
+use crate::click::pseudonym::Pseudonyms;
+use crate::click::route;
 
+pub use auth_scheme::{Encoding, Signing, Sns, Way};
 pub use check::VERDICT_LAG_MS;
 pub use follow::Followed;
 pub use load::{Loaded, environment, load, read_file, read_file_within, reload_keys};
-pub use way::{Encoding, Signing, Sns, Way};
 
 /// Something wrong with the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -374,7 +374,7 @@ pub struct Webhook {
     pub name: String,
     pub path: String,
     /// How its senders prove who they are.
-    #[serde(default, with = "way")]
+    #[serde(default, with = "auth_scheme")]
     pub auth: Way,
     pub topic: String,
     /// Where bodies go that nobody can understand; empty: the topic with `.dead-letter` behind it.

@@ -1,7 +1,7 @@
 //! What "hold" means: a record is held durably, and a [`Receipt`] says so, or it is not.
 //!
 //! Kafka first; where Kafka does not acknowledge in time, cannot, or must wait for earlier events of
-//! the same key, the spool. The drain (`delivery/drain.rs`) takes events from the spool to Kafka.
+//! the same key, the spool. The drain (`delivery/forwarder.rs`) takes events from the spool to Kafka.
 //!
 //! # Order
 //!
@@ -12,7 +12,7 @@
 //!   its late acknowledgement;
 //! - as long as a lane of the spool holds events, later ones of that lane go behind them;
 //! - after a breakdown nothing goes directly before everything that failed is in the spool
-//!   (`breaker.rs`);
+//!   (`kafka/circuit_breaker.rs`);
 //! - in a lane in which Kafka refused something, the drain sends one event at a time (`refusals.rs`).
 //!
 //! Three things can change an order. Kafka refuses by the batch: the drain sends without waiting, so that
@@ -21,10 +21,11 @@
 //! is killed, what the Kafka client had may be there before what was on disk.
 
 mod backlog;
-mod drain;
+mod backpressure;
+mod forwarder;
 mod late;
-mod pace;
 mod refusals;
+pub mod spool;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,19 +33,19 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::breaker::Breaker;
-use crate::health::Health;
+use crate::click::outcome::{Held, Refusal, Rejection};
+use crate::click::route::Record;
+use crate::delivery::spool::{NotSpooled, Place, Spool};
+use crate::kafka::circuit_breaker::Breaker;
 use crate::kafka::{Acknowledged, Failure, Fault, Publisher, Remedy, Terms};
-use crate::metrics::{DeadLetterReason, Metrics};
-use crate::outcome::{Held, Refusal, Rejection};
-use crate::route::Record;
-use crate::spool::{NotSpooled, Place, Spool};
+use crate::observe::health::Health;
+use crate::observe::metrics::{DeadLetterReason, Metrics};
 
 pub use backlog::{Backlog, BacklogError};
-pub use drain::Drain;
+pub use backpressure::Pace;
+use backpressure::Waiting;
+pub use forwarder::Drain;
 use late::Late;
-pub use pace::Pace;
-use pace::Waiting;
 pub use refusals::Refusals;
 
 /// How long to wait for room in a spool that is full but being drained, before looking again.
@@ -115,7 +116,7 @@ impl Delivery {
 
     async fn hold_one(&self, record: Record, deadline: Instant) -> Result<HeldOne<'_>, Rejection> {
         let watch = &self.shared.metrics.watch;
-        let glimpse = watch.glimpse(record.seen());
+        let glimpse = watch.glimpse(record.received(), record.key(), record.value());
         let held = self.hold_unseen(record, deadline).await?;
         watch.show(glimpse, held.0.held());
         Ok(held)

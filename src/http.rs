@@ -8,17 +8,19 @@
 //! - `head.rs`: what hyper lets pass in a head and the bridge does not.
 //! - `body.rs`: the bounded read of a body, and the budget that all requests share.
 //! - `coding.rs`: bodies that come compressed.
-//! - `ask.rs`: one request to another server.
-//! - `dial.rs`: a connection to another server.
+//! - `client.rs`: one request to another server.
+//! - `connect.rs`: a connection to another server.
+//! - `rate_limit.rs`: how often something may happen, for each of many.
 
 mod accept;
-mod ask;
 mod body;
+mod client;
 mod coding;
+mod connect;
 mod connection;
-mod dial;
 mod head;
 mod proxy;
+pub mod rate_limit;
 mod tls;
 
 use std::sync::Arc;
@@ -31,11 +33,11 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 pub use accept::{Gate, Socket, listen};
-pub use ask::{ask, get};
 pub use body::{Admission, Slot, read_body};
+pub use client::{ask, get};
 pub use coding::{CODINGS, Coding};
+pub use connect::{Dialer, Wire};
 pub use connection::{Closed, Handler, InHand, Peer, serve};
-pub use dial::{Dialer, Wire};
 pub use head::check_head;
 pub use proxy::sender;
 pub use tls::{Pair, Tls};

@@ -1,11 +1,12 @@
 //! The path of a request: the one function that takes it through every step, top to bottom, and the
 //! one place that counts, logs and answers what came of it.
 //!
-//! `ingest/fair.rs` says what each sender may have of it, `ingest/tokens.rs` which tokens have been used,
+//! `ingest/rate_limits.rs` says what each sender may have of it, `ingest/tokens.rs` which tokens have been used,
 //! `ingest/sns.rs` asks Amazon SNS where its messages are taken.
 
-mod fair;
+mod rate_limits;
 mod sns;
+pub mod spans;
 mod tokens;
 
 use std::collections::HashMap;
@@ -22,17 +23,17 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::auth::{self, Caller, Claim, Key, Keys, Signature, Sns, Way};
+use crate::click::auth::{self, Caller, Claim, Key, Keys, Signature, Sns, Way};
+use crate::click::event::Carries;
+use crate::click::outcome::{Outcome, Refusal, Rejection};
+use crate::click::route::{self, Origin, Record, Webhook};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
-use crate::event::Carries;
-use crate::health::Health;
 use crate::http::{self, Admission, Closed, Coding, Handler, Pair, Peer, Response, Slot, Tls};
-use crate::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
-use crate::outcome::{Outcome, Refusal, Rejection};
-use crate::route::{self, Origin, Record, Webhook};
-use crate::trace::{Span, Tracer};
-use fair::Fair;
+use crate::ingest::spans::{Span, Tracer};
+use crate::observe::health::Health;
+use crate::observe::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
+use rate_limits::Fair;
 use sns::{Asker, Confirmed};
 use tokens::Tokens;
 

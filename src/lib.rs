@@ -12,113 +12,83 @@
 //!
 //! # The path of a request
 //!
-//! One function, `Ingest::receive`, from top to bottom; each step hands over a type that only it
-//! makes, and the 200 is built from a [`delivery::Receipt`] (or, where Amazon SNS wanted no more than that,
-//! from the proof that a subscription was confirmed).
+//! One function, `Ingest::receive`, from top to bottom. Each step hands over a type that only it makes,
+//! and the 200 is built from a [`delivery::Receipt`].
 //!
 //! ```text
 //! http      accept ──► Request            connection, header and time limits
-//! ingest      ├─ fair shares                     else 429
-//! route       ├─ method, path ─────► Webhook     else 404, 405
-//! auth        ├─ head ─────────────► Proof       else 401, before a byte of the body is read
+//! ingest      ├─ rate limits                     else 429
+//! click       ├─ method, path ─────► Webhook     else 404, 405
+//! click       ├─ head ─────────────► Proof       else 401, before a byte of the body is read
 //! http        ├─ bounded read ─────► Bytes       else 413, 408, 503; unpacked: else 415, 413
-//! auth        ├─ proof, bytes ─────► Caller      else 401, where the body is signed (503 where Amazon
+//! click       ├─ proof, bytes ─────► Caller      else 401, where the body is signed (503 where Amazon
 //!             │                                  SNS cannot be asked for its certificate)
-//! event       ├─ decode ───────────► Event       else a dead letter (or 400, 422)
-//! route       ├─ topic, key, headers ► Record
-//! delivery    ├─ hold ─────────────► Receipt     Kafka's word, else the spool's, else 503
-//! outcome     └─ answer ◄─ Receipt or Rejection
+//! click       ├─ decode ───────────► Event       else a dead letter (or 400, 422)
+//! click       ├─ topic, key, headers ► Record
+//! delivery    ├─ hold ─────────────► Receipt     Kafka's acknowledgement, else the spool's, else 503
+//! click       └─ answer ◄─ Receipt or Rejection
 //! ```
 //!
-//! # The map
+//! The one 200 without a receipt is the answer to a message of Amazon SNS that asks for a confirmation:
+//! there is no click in it.
 //!
-//! A file uses only files further down.
+//! # The rooms
 //!
-//! | file | duty |
+//! Each room uses only rooms further down. The file named like a room is its front door: what other rooms
+//! may use, and in which file each duty is.
+//!
+//! | room | duty |
 //! | --- | --- |
 //! | `main.rs` | the process edge: arguments in, exit code out |
-//! | `cli.rs`, `cli/` | the subcommands; signals of `serve` |
-//! | `serve.rs` | builds the bridge, serves until told to stop, drains |
-//! | `reload.rs` | what follows its file without a restart |
-//! | `admin.rs` | the operator's listener: `/metrics`, `/livez`, `/readyz`, documents for machines, the page |
-//! | `page.rs`, `page/` | the live page: what is sampled, kept, drawn and written; the only place that names plotters and maud |
-//! | `openapi.rs` | pure: what the listeners take and answer, as OpenAPI |
-//! | `load.rs`, `load/` | a load of clicks, for `hookbridge send` and the benchmark |
-//! | `schema.rs` | pure: what is in the topics, for machines: JSON Schema, AsyncAPI |
-//! | `ingest.rs` | the path of a request; the one place that counts, logs and answers |
-//! | `trace.rs` | spans and their export; the only place that names OpenTelemetry |
-//! | `http.rs`, `http/` | HTTP without knowledge of webhooks: accept, limits, timers, bounded read |
-//! | `delivery.rs`, `delivery/` | what "hold" means; the drain from the spool to Kafka |
-//! | `spool.rs`, `spool/` | the durable queue on disk; the only place that names redb |
-//! | `kafka.rs`, `kafka/` | the only place that names rdkafka |
-//! | `breaker.rs` | whether events may try Kafka directly |
-//! | `shares.rs` | fair shares: how often something may happen, for each of many |
-//! | `metrics.rs` | every metric |
-//! | `log.rs` | the log, which holds up nobody |
-//! | `health.rs` | started, able to hold clicks, draining |
-//! | `mask.rs` | pure: hides e-mail addresses in text that is shown |
-//! | `config.rs`, `config/` | the settings: typed, merged, checked |
-//! | `route.rs` | pure: path to webhook, event to record |
-//! | `pseudonym.rs` | pure: fields that must not reach Kafka as they are |
-//! | `event.rs` | pure: bytes to event |
-//! | `auth.rs`, `auth/` | pure: head, and body where it is signed, to caller |
-//! | `watch.rs` | what is looked at closely only while somebody looks |
-//! | `outcome.rs` | pure: every way that a request can end |
+//! | `cli` | the commands: one file for each |
+//! | `bridge` | builds the whole, serves, reloads, drains |
+//! | `operator` | what an operator or a machine reads: admin listener, live page, OpenAPI, AsyncAPI, schemas |
+//! | `ingest` | the path of a request; the rate limits of senders; spans |
+//! | `load` | a load of clicks, for `hookbridge send` and the benchmark |
+//! | `delivery` | what *held* means; the spool on disk; the forwarder from the spool to Kafka |
+//! | `kafka` | the Kafka client; the circuit breaker |
+//! | `http` | HTTP without knowledge of webhooks: accept, TLS, limits, timers, bounded read |
+//! | `observe` | metrics, health, log, redaction, the sampler for the page |
+//! | `config` | the settings: typed, merged, checked |
+//! | `click` | pure: authentication, event, record, pseudonyms, outcomes |
 //!
 //! # Threads
 //!
-//! One accepts connections and spreads them over the workers; each worker is a thread with a runtime
-//! of its own and keeps a connection to its end. The Kafka client has threads of its own; what it
-//! reports is handed out on the first worker, and `kafka`'s keeper does what may block. One thread owns the
-//! spool's store, and one drains it. The operator's listener has its own thread, so that no load can blind
-//! the operator, and samples and draws what the page shows; one looks whether files have changed, one
-//! writes the log. Where requests are traced, one sends the spans to the collector.
+//! One thread accepts connections and spreads them over the workers. Each worker is a thread with a
+//! runtime of its own and keeps a connection to its end. The Kafka client has its own threads; its delivery
+//! reports are polled on the first worker, and a supervisor thread makes its blocking calls. One thread
+//! writes the spool, and one forwards it to Kafka. The admin listener has its own thread, so that no load of
+//! clicks can keep an operator out; it also samples and draws what the page shows. One thread looks for
+//! changed files, one writes the log, and one exports spans where requests are traced.
 //!
-//! # Invariants, most of them absences
+//! # Invariants
 //!
-//! - No 200 without a receipt, and no receipt without an acknowledgement or an fsync; but for a
-//!   subscription of Amazon SNS that was confirmed, in which there is no click.
-//! - Nothing is asked of a host that a sender names, but of those of Amazon SNS, where that is set.
+//! - No 200 without a receipt, and no receipt without an acknowledgement or an fsync. (A confirmed
+//!   subscription of Amazon SNS, in which there is no click, is the one exception.)
 //! - No event leaves the spool without an acknowledgement.
-//! - No body, e-mail address or key in a log line, a metric or an answer to a sender. The page shows the
+//! - The bridge connects to no host that a sender names, but to those of Amazon SNS where that is set.
+//! - No body, e-mail address or key is in a log line, a metric or an answer to a sender. The page shows the
 //!   beginnings of bodies where `admin.tail` is set, with addresses masked, and only as text.
-//! - What the page shows costs a click one relaxed load while nobody looks.
+//! - While nobody looks at the page, it costs a click one relaxed load.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
-//! - No file but those of `kafka/` names rdkafka, none but `spool/store.rs` redb, none but those of
-//!   `http/` rustls, none but `trace.rs` OpenTelemetry (which reads variables of its own, `OTEL_...`),
-//!   none but `page.rs` and those of `page/` plotters and maud;
-//!   none but those of `config/` and `spool/` works with files, and only `config/load.rs` reads the
-//!   environment; none but `metrics.rs` makes a metric.
-//! - No `unsafe` but in `kafka/client.rs`.
-//! - `route`, `pseudonym`, `event`, `auth` and `outcome` have no async, no clock, no I/O and no logging.
+//! - A library stays in its place: rdkafka in `kafka`, redb in `delivery/spool/store.rs`, rustls in `http`,
+//!   OpenTelemetry (which reads variables of its own, `OTEL_...`) in `ingest/spans.rs`, plotters and maud in
+//!   `operator/page`. Only `config` and `delivery/spool` work with files, only `config/load.rs` reads the
+//!   environment, only `observe/metrics.rs` makes a metric.
+//! - `unsafe` is in `kafka/client.rs` alone.
+//! - `click` has no async, no clock, no I/O and no logging.
 //!
-//! `tests/it/tidy.rs` holds the source to what can be read off it.
+//! `tests/it/tidy.rs` checks what can be read off the source.
 
-pub mod admin;
-pub mod auth;
-pub mod breaker;
+pub mod bridge;
 pub mod cli;
+pub mod click;
 pub mod config;
 pub mod delivery;
-pub mod event;
-pub mod health;
 pub mod http;
 pub mod ingest;
 pub mod kafka;
 pub mod load;
-pub mod log;
-pub mod mask;
-pub mod metrics;
-pub mod openapi;
-pub mod outcome;
-pub mod page;
-pub mod pseudonym;
-pub mod reload;
-pub mod route;
-pub mod schema;
-pub mod serve;
-pub mod shares;
-pub mod spool;
-pub mod trace;
-pub mod watch;
+pub mod observe;
+pub mod operator;

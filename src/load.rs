@@ -6,11 +6,11 @@
 //!   made wait, too (coordinated omission).
 //!
 //! `load/clicks.rs` makes the clicks, `load/target.rs` knows where they go, `load/connection.rs` gets one
-//! answered, `load/pace.rs` says when they are due, `load/tally.rs` counts.
+//! answered, `load/schedule.rs` says when they are due, `load/tally.rs` counts.
 
 mod clicks;
 mod connection;
-mod pace;
+mod schedule;
 mod tally;
 mod target;
 
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use clicks::{Bodies, Clicks};
 pub use connection::{Answer, Connection, Failure};
-pub use pace::{due, pace};
+pub use schedule::{due, pace};
 pub use tally::{FirstFailure, Tally, histogram};
 pub use target::{Proof, Target};
 

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use super::serve::run_until_signal;
 use super::{Exit, fail, key, show};
+use crate::bridge::Listeners;
 use crate::config::{Config, Secret};
 use crate::kafka::{DevelopmentBroker, Reader, Seen};
-use crate::log::Log;
-use crate::serve::Listeners;
+use crate::observe::log::Log;
 
 /// As many as docker-compose.yml gives the topic.
 const PARTITIONS: i32 = 12;
@@ -86,7 +86,7 @@ fn welcome(config: &Config, listeners: &Listeners, key: &str) -> Result<(), Stri
     println!("the live page is           http://{admin}/ (and /metrics, /livez, /readyz)");
     println!("the development broker is  {brokers} (in memory, gone with this process)");
     for webhook in &config.webhook {
-        let offset = crate::event::parse_offset(&webhook.utc_offset);
+        let offset = crate::click::event::parse_offset(&webhook.utc_offset);
         let time = offset.map(|offset| offset.to_datetime(Timestamp::now()));
         let time = time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S").to_string());
         println!("\nSend a click:\n");

@@ -6,7 +6,7 @@ use std::io::Read;
 use clap::Args;
 
 use super::{Exit, fail};
-use crate::auth::{format_hash, hash_key};
+use crate::click::auth::{format_hash, hash_key};
 
 /// Far above any key; a larger input is a mistake.
 const KEY_BYTES_MAX: u64 = 64 << 10;

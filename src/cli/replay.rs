@@ -5,8 +5,8 @@
 //! that is killed goes on where it was, and may write again what it had just written: with the same
 //! `ce_id`, which a replay never changes.
 
-mod judge;
-mod outlet;
+mod revalidation;
+mod sink;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::serve::signals;
 use super::{Exit, fail, progress, tail};
 use crate::config::Config;
 use crate::kafka::{Bound, Range, Span};
-use crate::log::Log;
-use judge::{Fault, Judge};
-use outlet::{NotWritten, Outlet};
+use crate::observe::log::Log;
+use revalidation::{Fault, Judge};
+use sink::{NotWritten, Outlet};
 
 /// The consumer group, if nobody names another.
 const GROUP: &str = "hookbridge-replay";

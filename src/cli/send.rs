@@ -1,6 +1,6 @@
 //! `hookbridge send`: clicks to a deployment, one to try it or many to load it, and what came of them.
 
-mod advice;
+mod hints;
 mod report;
 
 use std::path::PathBuf;
@@ -114,7 +114,7 @@ impl Send {
         let target = Arc::new(target.map_err(|reason| format!("--url: {reason}"))?);
         let run = format!("{:016x}", fastrand::u64(..));
         let (bodies, plan) = (self.bodies(&run)?, self.plan());
-        let explain = |failure| advice::explain(&failure, &self.url, key.is_some());
+        let explain = |failure| hints::explain(&failure, &self.url, key.is_some());
         // One that does not answer at all is not worth a load.
         let connected = timeout(plan.timeout, target.connect()).await;
         if let Err(failure) = connected.unwrap_or(Err(Failure::Late)) {

@@ -7,11 +7,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{Exit, fail, report};
+use crate::bridge::reload::Settings;
+use crate::bridge::{Listeners, StartError, run};
 use crate::config::Config;
 use crate::kafka;
-use crate::log::Log;
-use crate::reload::Settings;
-use crate::serve::{Listeners, StartError, run};
+use crate::observe::log::Log;
 
 /// Runs the bridge; its log level follows the settings' file, if they are from one.
 pub fn serve(config: Config, file: Option<PathBuf>) -> Exit {

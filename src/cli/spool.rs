@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use super::serve::signals;
 use super::{Exit, fail, progress, report};
-use crate::breaker::Breaker;
+use crate::bridge::{self, StartError};
 use crate::config::Config;
+use crate::delivery::spool::{self, Contents};
 use crate::delivery::{self, Backlog};
-use crate::health::Health;
 use crate::kafka::Kafka;
-use crate::log::Log;
-use crate::serve::{self, StartError};
-use crate::spool::{self, Contents};
+use crate::kafka::circuit_breaker::Breaker;
+use crate::observe::health::Health;
+use crate::observe::log::Log;
 
 /// How long events that are on their way when it is stopped may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -114,7 +114,7 @@ fn drain(config: Config) -> Exit {
 /// Drains until the spool is empty or a signal comes. Returns how many events are left.
 async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let mut signals = signals()?;
-    let metrics = Arc::new(serve::metrics(config)?);
+    let metrics = Arc::new(bridge::metrics(config)?);
     let health = Arc::new(Health::default());
     let breaker = Breaker::new(metrics.breaker.clone(), true);
     let kafka = Kafka::start(config, metrics.clone(), health.clone(), breaker.clone())?;

@@ -14,7 +14,7 @@ use super::paint::{BAD, FAINT, NAME};
 use super::{Exit, fail, show};
 use crate::config::Config;
 use crate::kafka::{From, Reader, Seen};
-use crate::mask;
+use crate::observe::redact;
 
 /// How long the brokers may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ impl Tail {
     }
 
     fn mask<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
-        if self.show_addresses { text } else { mask::addresses(&text).into() }
+        if self.show_addresses { text } else { redact::addresses(&text).into() }
     }
 
     /// A record for people.

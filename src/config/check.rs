@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use hyper::Uri;
 use hyper::header::HeaderName;
 
-use crate::event::{Pointer, parse_offset};
+use crate::click::event::{Pointer, parse_offset};
 
-use super::way::Needs;
+use super::auth_scheme::Needs;
 use super::{
     API_KEY, Body, Config, Invalid, NamedKey, Problem, Tls, Tracing, Way, Webhook, optional,
 };

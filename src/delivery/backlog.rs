@@ -4,8 +4,8 @@ use std::io;
 
 use super::{Drain, Shared};
 use crate::config::{Config, Problem};
+use crate::delivery::spool::{Keeper, Spool};
 use crate::kafka::Kafka;
-use crate::spool::{Keeper, Spool};
 
 /// The spool and what works on it.
 pub struct Backlog {

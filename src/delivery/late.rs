@@ -3,8 +3,8 @@
 
 use tokio::sync::oneshot;
 
+use crate::delivery::spool::{Place, Spool};
 use crate::kafka::Sent;
-use crate::spool::{Place, Spool};
 
 /// An event with the Kafka client, claimed in the spool.
 pub(super) struct Late(oneshot::Receiver<bool>);

@@ -14,8 +14,8 @@ use tracing::{debug, error};
 
 use super::proxy::is_trusted;
 use crate::config;
-use crate::metrics::ConnectionMetrics;
-use crate::shares::neighbourhood;
+use crate::http::rate_limit::neighbourhood;
+use crate::observe::metrics::ConnectionMetrics;
 
 /// How long the listener rests when there is no descriptor for another connection.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -9,8 +9,8 @@ use hyper::body::{Body, Incoming};
 use prometheus::IntGauge;
 use tokio::time::timeout;
 
+use crate::click::outcome::{Refusal, Rejection};
 use crate::config;
-use crate::outcome::{Refusal, Rejection};
 
 /// Admits requests up to the limits on their number and on the bytes of their bodies.
 ///

@@ -11,8 +11,8 @@ use flate2::bufread::MultiGzDecoder;
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::Slot;
+use crate::click::outcome::{Refusal, Rejection};
 use crate::config;
-use crate::outcome::{Refusal, Rejection};
 
 /// What a refused sender is told that it may use.
 pub const CODINGS: &str = "gzip, zstd";

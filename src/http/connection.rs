@@ -37,9 +37,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::{Drain, FIRST_WORD_TIMEOUT, Socket, Tls, proxy};
-use crate::auth::Caller;
+use crate::click::auth::Caller;
+use crate::click::outcome::Refusal;
 use crate::config;
-use crate::outcome::Refusal;
 
 /// Beyond this many bytes of head hyper itself answers 431, with an empty body: it must be more than
 /// `http.max_header_bytes`, so that the answer in our own form comes first.
@@ -611,7 +611,7 @@ mod tests {
 
     use super::super::Gate;
     use super::*;
-    use crate::metrics::ConnectionMetrics;
+    use crate::observe::metrics::ConnectionMetrics;
 
     /// Panics at one path, after it has waited.
     #[derive(Clone)]

@@ -8,8 +8,8 @@ use hyper::Version;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 
+use crate::click::outcome::{Refusal, Rejection};
 use crate::config;
-use crate::outcome::{Refusal, Rejection};
 
 /// Holds a head to the limits and to RFC 9112.
 ///

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Drain;
+use crate::click::outcome::Refusal;
 use crate::config;
-use crate::outcome::Refusal;
 
 /// The address of a sender that a trusted proxy does not name in a way that can be read: it is in none
 /// of the networks that somebody would write down.

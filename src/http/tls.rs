@@ -18,9 +18,9 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::Drain;
-use crate::auth::Caller;
+use crate::click::auth::Caller;
 use crate::config::{self, Problem};
-use crate::metrics::{HandshakeFailure, TlsMetrics};
+use crate::observe::metrics::{HandshakeFailure, TlsMetrics};
 
 /// What one reading of the files gave, checked as a unit.
 pub struct Pair {

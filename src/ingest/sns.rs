@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::auth::{Certificate, Kind, Message, Sns, Way};
+use crate::click::auth::{Certificate, Kind, Message, Sns, Way};
+use crate::click::outcome::{Refusal, Rejection};
+use crate::click::route::Webhook;
 use crate::config::{self, Config, Problem};
+use crate::http::rate_limit::{Bucket, Rate, nanoseconds};
 use crate::http::{self, Dialer};
-use crate::outcome::{Refusal, Rejection};
-use crate::route::Webhook;
-use crate::shares::{Bucket, Rate, nanoseconds};
 
 /// So many bytes an answer has at most; a certificate has some 2 KiB.
 const ANSWER_MAX: usize = 64 << 10;

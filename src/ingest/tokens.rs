@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use crate::outcome::{Refusal, Rejection};
+use crate::click::outcome::{Refusal, Rejection};
 
 /// As many are remembered, in some 10 MiB.
 const TOKENS_MAX: usize = 1 << 16;

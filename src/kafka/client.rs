@@ -152,12 +152,12 @@ mod tests {
 
     use tokio::time::{Instant, timeout};
 
-    use crate::breaker::Breaker;
+    use crate::click::route::tests::record_of;
     use crate::config::Config;
-    use crate::health::Health;
+    use crate::kafka::circuit_breaker::Breaker;
     use crate::kafka::{DevelopmentBroker, Kafka, Terms};
-    use crate::metrics::Metrics;
-    use crate::route::tests::record_of;
+    use crate::observe::health::Health;
+    use crate::observe::metrics::Metrics;
 
     /// How long a replacement may take on a slow machine, which under valgrind any is.
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::fault::{self, Failure, Fault};
-use super::post::{Parcel, Report};
+use super::send_queue::{Parcel, Report};
 use super::statistics::{self, Statistics};
-use crate::breaker::Breaker;
-use crate::health::Health;
-use crate::metrics::{Metrics, RecordResult};
+use crate::kafka::circuit_breaker::Breaker;
+use crate::observe::health::Health;
+use crate::observe::metrics::{Metrics, RecordResult};
 
 /// What the keeper is asked to do.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use crate::metrics::RecordResult;
+use crate::observe::metrics::RecordResult;
 
 /// A record that was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::client::Client;
 use super::context::code;
 use super::fault::Failure;
-use super::post::Parcel;
+use super::send_queue::Parcel;
 
 /// The headers of most records.
 const HEADERS: usize = 8;

@@ -17,9 +17,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, timeout_at};
 
 use super::fault::{Failure, Fault};
-use super::post::{Parcel, PostOffice, Report, Terms};
 use super::producer::Shared;
-use crate::route::Record;
+use super::send_queue::{Parcel, PostOffice, Report, Terms};
+use crate::click::route::Record;
 
 /// While so many records of one thread are on their way, the next ones wait for company: until fewer are, or
 /// for as long as said below. With 256 connections, 12 partitions and campaigns that are equally busy a

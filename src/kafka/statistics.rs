@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::watch::Partition;
+use crate::observe::sampler::Partition;
 
 /// The fields that are used; the document has hundreds more.
 #[derive(Debug, Deserialize)]

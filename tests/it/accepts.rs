@@ -50,7 +50,7 @@ on_every_broker! {
         let bridge = TestBridge::start(&broker).await;
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let now = Timestamp::now();
-        let offset = hookbridge::event::parse_offset("-05:00").unwrap();
+        let offset = hookbridge::click::event::parse_offset("-05:00").unwrap();
         let an_hour_ago = now.as_second() - 3_600;
         let local = offset.to_datetime(Timestamp::from_second(an_hour_ago).unwrap());
         let body = format!(

@@ -92,7 +92,7 @@ async fn key() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"its-own\n").unwrap();
     let printed = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    let hash = hookbridge::auth::format_hash(&hookbridge::auth::hash_key(b"its-own"));
+    let hash = hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(b"its-own"));
     assert!(
         printed.contains(&format!("{{ name = \"opptima\", sha256 = \"{hash}\" }}")),
         "{printed}"

@@ -159,7 +159,7 @@ fn files_that_cannot_be_read_are_named() {
 fn keys_come_from_a_file_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
-    let hash = hookbridge::auth::format_hash(&hookbridge::auth::hash_key(b"filed"));
+    let hash = hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(b"filed"));
     std::fs::write(&path, format!("keys = [{{ name = \"filed\", sha256 = \"{hash}\" }}]\n"))
         .unwrap();
     let file = format!("[auth]\nkeys_file = {:?}\n", path.display().to_string());
@@ -179,8 +179,9 @@ fn keys_come_from_a_file_too() {
 /// A key's limits are read as they are meant, or not at all.
 #[test]
 fn keys_have_limits() {
-    let hash =
-        |key: &str| hookbridge::auth::format_hash(&hookbridge::auth::hash_key(key.as_bytes()));
+    let hash = |key: &str| {
+        hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(key.as_bytes()))
+    };
     let key = |name: &str, rest: &str| {
         format!("[[auth.keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n{rest}\n", hash(name))
     };
@@ -318,7 +319,7 @@ fn ways_are_read_or_refused() {
     check_problems(&format!("{right}{drain}"), &[], &longer);
     let slash = entry("\"path-secret\"").replace("\"/a\"", "\"/a/\"");
     problem(slash, "let the path end without it");
-    let hash = hookbridge::auth::format_hash(&hookbridge::auth::hash_key(b"key"));
+    let hash = hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(b"key"));
     let keys = |key: &str| signing("").replace("api_key = \"k\"", &format!("keys = [{key}]"));
     problem(keys(&format!("{{ name = \"x\", sha256 = \"{hash}\" }}")), "no key can sign");
     let signer = "{ name = \"x\", secret = \"shared\" }";

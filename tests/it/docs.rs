@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
+use hookbridge::click::outcome::Outcome;
 use hookbridge::config::Config;
-use hookbridge::metrics::Metrics;
-use hookbridge::outcome::Outcome;
+use hookbridge::observe::metrics::Metrics;
 
 /// The rows of a table of the README, between its marks.
 fn table(name: &str) -> BTreeSet<String> {

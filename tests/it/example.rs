@@ -33,7 +33,7 @@ fn example(source: &str) -> Command {
 
 /// A click of so many seconds ago.
 fn click(campaign: &str, number: usize, time: Timestamp) -> String {
-    let offset = hookbridge::event::parse_offset("-05:00").unwrap();
+    let offset = hookbridge::click::event::parse_offset("-05:00").unwrap();
     let time = offset.to_datetime(time).strftime("%Y-%m-%d %H:%M:%S").to_string();
     json!({ "campid": campaign, "contactId": number.to_string(), "timestamp": time }).to_string()
 }

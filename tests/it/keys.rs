@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hookbridge::auth::{format_hash, hash_key};
+use hookbridge::click::auth::{format_hash, hash_key};
 use hookbridge::config::{Config, NamedKey};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;

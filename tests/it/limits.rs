@@ -1,7 +1,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use hookbridge::serve::Listeners;
+use hookbridge::bridge::Listeners;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 

@@ -11,14 +11,14 @@ on_every_broker! {
     async fn throughput_and_failures(broker: Broker) {
         let reject = |config: &mut Config| config.webhook[0].invalid = Invalid::Reject;
         let bridge = TestBridge::start_with(&broker, reject).await;
-        for outcome in hookbridge::outcome::Outcome::all() {
+        for outcome in hookbridge::click::outcome::Outcome::all() {
             assert_eq!(bridge.outcomes(outcome.facts().tag).await, 0.0);
             assert_eq!(bridge.strangers(outcome.facts().tag).await, 0.0);
         }
-        for result in hookbridge::metrics::RecordResult::ALL {
+        for result in hookbridge::observe::metrics::RecordResult::ALL {
             assert_eq!(bridge.results(result.tag()).await, 0.0);
         }
-        for reason in hookbridge::metrics::DeadLetterReason::ALL {
+        for reason in hookbridge::observe::metrics::DeadLetterReason::ALL {
             let webhook = &bridge.config.webhook[0].name;
             let reason = reason.tag();
             let series =

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use hookbridge::outcome::Outcome;
+use hookbridge::click::outcome::Outcome;
 use reqwest::StatusCode;
 use serde_json::Value as Json;
 use serde_norway::Value as Yaml;

@@ -1,5 +1,5 @@
 use hookbridge::config::{Config, Way};
-use hookbridge::openapi::document;
+use hookbridge::operator::openapi::document;
 use serde_json::Value;
 
 use crate::brokers::Broker;

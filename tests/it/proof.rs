@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hookbridge::config::Config;
-use hookbridge::metrics::RecordResult;
+use hookbridge::observe::metrics::RecordResult;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
 use tokio::time::{Instant, sleep};

@@ -2,12 +2,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use hookbridge::auth::Caller;
+use hookbridge::click::auth::Caller;
+use hookbridge::click::event::{Carries, Pointer};
+use hookbridge::click::outcome::Refusal;
+use hookbridge::click::pseudonym::Pseudonyms;
+use hookbridge::click::route::{Origin, Webhook};
 use hookbridge::config::{Body, Config, Invalid};
-use hookbridge::event::{Carries, Pointer};
-use hookbridge::outcome::Refusal;
-use hookbridge::pseudonym::Pseudonyms;
-use hookbridge::route::{Origin, Webhook};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value};

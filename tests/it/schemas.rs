@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use hookbridge::config::{Config, load};
-use hookbridge::schema;
+use hookbridge::operator::schema;
 use serde_json::Value;
 
 use crate::brokers::variable;

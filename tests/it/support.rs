@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hookbridge::bridge::{Drained, Listeners, run};
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::{Reader, Seen};
-use hookbridge::serve::{Drained, Listeners, run};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;

@@ -3,9 +3,9 @@
 #![no_main]
 
 use bytes::Bytes;
-use hookbridge_fuzz::event::{Carries, Event, Pointer, Shape, TimeFormat, as_text, parse_offset};
-use hookbridge_fuzz::outcome::{Refusal, Rejection};
-use hookbridge_fuzz::pseudonym::Pseudonyms;
+use hookbridge_fuzz::click::event::{Carries, Event, Pointer, Shape, TimeFormat, as_text, parse_offset};
+use hookbridge_fuzz::click::outcome::{Refusal, Rejection};
+use hookbridge_fuzz::click::pseudonym::Pseudonyms;
 use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
 use serde_json::Value;

@@ -9,11 +9,11 @@
 use std::sync::LazyLock;
 
 use data_encoding::{BASE64, HEXLOWER};
-use hookbridge_fuzz::auth::{
+use hookbridge_fuzz::click::auth::{
     Claim, Encoding, Key, Keys, Part, Scheme, Signature, Signing, Sns, Terms, Topic, Way,
     read_mailgun,
 };
-use hookbridge_fuzz::route::trace_parent;
+use hookbridge_fuzz::click::route::trace_parent;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};

@@ -4,13 +4,8 @@
 #[path = "../../../src"]
 #[allow(dead_code, reason = "the rest of the bridge uses it")]
 mod bridge {
-    pub mod auth;
+    pub mod click;
     pub mod config;
-    pub mod event;
-    pub mod outcome;
-    pub mod pseudonym;
-    pub mod route;
-    pub mod watch;
 }
 
-pub use bridge::{auth, config, event, outcome, pseudonym, route, watch};
+pub use bridge::{click, config};

@@ -1,0 +1,209 @@
+//! Bodies that carry several events: taken apart, each event as it stands there, in its order; and those
+//! that carry one inside of something else.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserializer as _;
+use serde::de::{SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Pick, Picked, Pointer, as_text, member, other_than, parse, string};
+use crate::click::outcome::{Refusal, Rejection};
+
+/// How many events a body carries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Carries {
+    /// One, which is the body.
+    One,
+    /// Those of a JSON array: the body, or the member at this pointer. A body that is an object, where
+    /// there is no pointer, is one event.
+    Array(Option<Pointer>),
+    /// One on each line that is not blank.
+    Lines,
+    /// One, as text in a message of Amazon SNS.
+    Sns,
+}
+
+impl Carries {
+    /// The events of a body, each still to be read; at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Malformed`] where it is no JSON that could be taken apart, [`Refusal::Invalid`] where
+    /// it has no event, or more than `max`.
+    pub fn split(&self, body: &Bytes, max: usize) -> Result<Vec<Bytes>, Rejection> {
+        let events = match self {
+            Carries::One => vec![body.clone()],
+            Carries::Array(pointer) => array(pointer.as_ref(), body, max)?,
+            Carries::Lines => lines(body, max),
+            Carries::Sns => vec![message(body)?],
+        };
+        match events.len() {
+            0 => Err(Refusal::Invalid.detailed("The body has no event")),
+            count if count > max => {
+                let detail = format!("The body has more than {max} events (http.max_events)");
+                Err(Refusal::Invalid.detailed(detail))
+            }
+            _ => Ok(events),
+        }
+    }
+}
+
+/// The elements of an array, at most one more than `max`.
+fn array(pointer: Option<&Pointer>, body: &Bytes, max: usize) -> Result<Vec<Bytes>, Rejection> {
+    let text = as_text(body)?;
+    let array = match (text.trim_ascii_start().as_bytes().first(), pointer) {
+        (Some(b'{'), None) => return Ok(vec![body.clone()]),
+        (Some(b'['), None) => text,
+        (_, None) => return Err(other_than(text, "The body is not a JSON array")),
+        (Some(b'{'), Some(pointer)) => {
+            let found = member(text, pointer).map(RawValue::get);
+            let found = found.filter(|found| found.starts_with('['));
+            found.ok_or_else(|| {
+                other_than(text, "The body has no array where its events should be")
+            })?
+        }
+        (_, Some(_)) => return Err(other_than(text, "The body is not a JSON object")),
+    };
+    let elements = parse(array, |json| json.deserialize_seq(Elements { max }))?;
+    Ok(elements.into_iter().map(|element| body.slice_ref(element.get().as_bytes())).collect())
+}
+
+/// The lines that are not blank, at most one more than `max`.
+fn lines(body: &Bytes, max: usize) -> Vec<Bytes> {
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let events = lines.filter(|line| !line.is_empty()).take(max.saturating_add(1));
+    events.map(|line| body.slice_ref(line)).collect()
+}
+
+/// The text in a notification of Amazon SNS.
+fn message(body: &Bytes) -> Result<Bytes, Rejection> {
+    let none = "The body is no message of Amazon SNS";
+    let text = as_text(body)?;
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(other_than(text, none));
+    }
+    let names = ["Message", "Type", "Type", "Type"];
+    let Picked([message, kind, ..]) = parse(text, |json| json.deserialize_map(Pick(&names)))?;
+    match kind.and_then(string).as_deref() {
+        Some("Notification") => match message.and_then(string) {
+            Some(Cow::Borrowed(text)) => Ok(body.slice_ref(text.as_bytes())),
+            Some(Cow::Owned(text)) => Ok(Bytes::from(text)),
+            None => Err(Refusal::Invalid.detailed(none)),
+        },
+        Some("SubscriptionConfirmation") => {
+            let detail =
+                "Amazon SNS asks whether it shall send here: to say yes, visit SubscribeURL";
+            Err(Refusal::Invalid.detailed(detail))
+        }
+        Some("UnsubscribeConfirmation") => {
+            let detail = "Amazon SNS no longer sends here: to be sent to again, visit SubscribeURL";
+            Err(Refusal::Invalid.detailed(detail))
+        }
+        _ => Err(Refusal::Invalid.detailed(none)),
+    }
+}
+
+/// Reads an array to its end; keeps no more than one element too many.
+struct Elements {
+    max: usize,
+}
+
+impl<'t> Visitor<'t> for Elements {
+    type Value = Vec<&'t RawValue>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'t>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = array.next_element()? {
+            if elements.len() <= self.max {
+                elements.push(element);
+            }
+        }
+        Ok(elements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(carries: &Carries, body: &'static str, expected: Result<&[&str], Refusal>) {
+        let events = carries.split(&Bytes::from_static(body.as_bytes()), 3);
+        let events = events.as_ref().map_err(|why| why.refusal).map(|events| {
+            let text = |event| std::str::from_utf8(event).expect("text");
+            events.iter().map(|event| text(event)).collect::<Vec<_>>()
+        });
+        assert_eq!(events, expected.map(<[&str]>::to_vec), "{carries:?} {body}");
+    }
+
+    #[test]
+    fn one_is_the_body() {
+        check(&Carries::One, "", Ok(&[""]));
+        check(&Carries::One, "[1,2]", Ok(&["[1,2]"]));
+    }
+
+    #[test]
+    fn an_array_is_its_elements() {
+        let array = Carries::Array(None);
+        check(&array, r#" [ {"a":[1, 2]} ,7,"x" ] "#, Ok(&[r#"{"a":[1, 2]}"#, "7", r#""x""#]));
+        check(&array, "\u{feff}[1]", Ok(&["1"]));
+        check(&array, r#" {"a":1} "#, Ok(&[r#" {"a":1} "#]));
+        check(&array, "[]", Err(Refusal::Invalid));
+        check(&array, "7", Err(Refusal::Invalid));
+        check(&array, "[1,2,3,4]", Err(Refusal::Invalid));
+        check(&array, "", Err(Refusal::Malformed));
+        check(&array, "[1,2", Err(Refusal::Malformed));
+        check(&array, "[1,2]]", Err(Refusal::Malformed));
+        check(&array, "[1,{2}]", Err(Refusal::Malformed));
+        check(&array, "[1,2,3,4,]", Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn an_array_may_be_a_member() {
+        let data = Carries::Array(Pointer::parse("/meta/data"));
+        check(&data, r#"{"meta":{"data":[{"a":1},2]}}"#, Ok(&[r#"{"a":1}"#, "2"]));
+        check(&data, r#"{"meta":{"data":[]}}"#, Err(Refusal::Invalid));
+        check(&data, r#"{"meta":{"data":{}}}"#, Err(Refusal::Invalid));
+        check(&data, r#"{"meta":{}}"#, Err(Refusal::Invalid));
+        check(&data, "[1]", Err(Refusal::Invalid));
+        check(&data, r#"{"meta":{"data":[1]}"#, Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn lines_stand_by_themselves() {
+        let lines = Carries::Lines;
+        check(&lines, "{\"a\":1}\r\n\n \t\n 2\nnot JSON", Ok(&["{\"a\":1}", "2", "not JSON"]));
+        check(&lines, " \r\n", Err(Refusal::Invalid));
+        check(&lines, "1\n2\n3\n4", Err(Refusal::Invalid));
+    }
+
+    #[test]
+    fn a_message_is_its_text() {
+        let sns = Carries::Sns;
+        check(&sns, r#"{"Type":"Notification","Message":"plain"}"#, Ok(&["plain"]));
+        let escaped = r#" {"Message" : "{\"a\":\"\u00e9\/\n\"}", "Type" : "Notification"} "#;
+        check(&sns, escaped, Ok(&["{\"a\":\"\u{e9}/\n\"}"]));
+        check(&sns, r#"{"Type":"Notification","Message":{"a":1}}"#, Err(Refusal::Invalid));
+        check(&sns, r#"{"Type":"Notification","Message":"\ud800"}"#, Err(Refusal::Invalid));
+        check(&sns, r#"{"Type":"Notification"}"#, Err(Refusal::Invalid));
+        check(&sns, r#"{"Type":"SubscriptionConfirmation","Message":"x"}"#, Err(Refusal::Invalid));
+        check(&sns, r#"{"Type":"UnsubscribeConfirmation","Message":"x"}"#, Err(Refusal::Invalid));
+        check(&sns, r#"{"Message":"{}"}"#, Err(Refusal::Invalid));
+        check(&sns, "[]", Err(Refusal::Invalid));
+        check(&sns, "{", Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn depth_does_not_matter() {
+        let deep = format!("[{}{},1]", "[".repeat(200_000), "]".repeat(200_000));
+        let events = Carries::Array(None).split(&Bytes::from(deep), 3).expect("events");
+        assert_eq!((events.len(), &*events[1]), (2, &b"1"[..]));
+    }
+}

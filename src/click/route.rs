@@ -1,0 +1,616 @@
+//! Which webhook a path is, and what its bodies become: an [`Event`] goes in, a [`Record`] comes out;
+//! a body that is no event becomes a record for the dead letters.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::http::HeaderMap;
+use hyper::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::click::auth::{Caller, Way};
+use crate::click::event::{Carries, Event, Shape, is_plausible};
+use crate::click::outcome::{Refusal, Rejection};
+use crate::click::pseudonym::Pseudonyms;
+
+/// A webhook as the pipeline uses it: the config's entry, read and checked.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Its names, and where its records go.
+    pub route: Arc<Route>,
+    /// The path that it is posted to.
+    pub path: String,
+    /// How its senders prove who they are.
+    pub way: Way,
+    /// Whether a body that is no event is refused, instead of kept as a dead letter.
+    pub rejects_invalid: bool,
+    /// How many events a body carries.
+    pub carries: Carries,
+    /// Where its events carry what the bridge needs.
+    pub shape: Shape,
+    /// What of its events must not reach Kafka as it is.
+    pub pseudonyms: Option<Pseudonyms>,
+    /// An older event time is not believed.
+    pub time_age_max: SignedDuration,
+    /// Nor is one further ahead.
+    pub time_ahead_max: SignedDuration,
+    /// The text of the 200.
+    pub answer: Bytes,
+    /// What is answered in place of 503.
+    pub unavailable: StatusCode,
+    /// Its place among the configured webhooks.
+    pub index: usize,
+}
+
+impl Webhook {
+    /// The status of a refusal, as this webhook's senders understand it.
+    pub fn status(&self, status: StatusCode) -> StatusCode {
+        if status == StatusCode::SERVICE_UNAVAILABLE { self.unavailable } else { status }
+    }
+}
+
+/// What all records of a webhook have in common.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// The webhook's name: the metric label, and part of the event id.
+    pub webhook: Box<str>,
+    /// Where its records go.
+    pub topic: Arc<str>,
+    /// Where those go that nobody can understand.
+    pub dead_letter_topic: Arc<str>,
+    /// The CloudEvents attribute `source`.
+    pub ce_source: Box<str>,
+    /// The CloudEvents attribute `type`.
+    pub ce_type: Box<str>,
+}
+
+/// One Kafka record, ready to publish. Only an [`Origin`] makes one, or the spool gives one back. It has
+/// no `Debug`: it holds a body.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Record {
+    route: Arc<Route>,
+    caller: Arc<str>,
+    id: [u8; 16],
+    key: Option<Bytes>,
+    value: Bytes,
+    /// Whether the value is an event of its webhook.
+    is_event: bool,
+    #[serde(with = "nanoseconds")]
+    time: Timestamp,
+    #[serde(with = "nanoseconds")]
+    received: Timestamp,
+    trace: Option<Bytes>,
+    /// Why it is a dead letter, if it is one.
+    reason: Option<Box<Reason>>,
+}
+
+/// Why a record is a dead letter.
+#[derive(Clone, Serialize, Deserialize)]
+struct Reason {
+    tag: Cow<'static, str>,
+    detail: Cow<'static, str>,
+}
+
+impl Record {
+    pub fn topic(&self) -> &Arc<str> {
+        if self.is_dead_letter() { &self.route.dead_letter_topic } else { &self.route.topic }
+    }
+
+    /// The key; a dead letter has none.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
+    /// The body's bytes, exactly as received but for pseudonyms.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    pub fn received(&self) -> Timestamp {
+        self.received
+    }
+
+    /// Milliseconds since the Unix epoch, as Kafka counts.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.time.as_millisecond()
+    }
+
+    /// The name of its webhook.
+    pub fn webhook(&self) -> &str {
+        &self.route.webhook
+    }
+
+    pub fn is_dead_letter(&self) -> bool {
+        self.reason.is_some()
+    }
+
+    /// The same for the dead letters, with the reason: Kafka does not take it as it is.
+    pub fn into_dead_letter(mut self, tag: &'static str, detail: String) -> Record {
+        self.key = None;
+        self.reason = Some(Box::new(Reason { tag: tag.into(), detail: detail.into() }));
+        self
+    }
+
+    /// The same with the id, a UUID as text, that it has had elsewhere. Whatever is no UUID changes
+    /// nothing.
+    pub fn with_id(mut self, text: &str) -> Record {
+        let digits = text.replace('-', "");
+        let id = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+        if let Some(id) = id.ok().and_then(|id| id.try_into().ok()) {
+            self.id = id;
+        }
+        self
+    }
+
+    /// Gives each header, name and value: CloudEvents attributes in binary mode, and ours. Every click
+    /// has them, so they are written here and into no memory of their own.
+    pub fn each_header(&self, mut give: impl FnMut(&str, &[u8])) {
+        let content_type =
+            if self.is_event { "application/json" } else { "application/octet-stream" };
+        let received = TimeText::of(self.received);
+        give("ce_specversion", b"1.0");
+        give("ce_id", &id_text(self.id));
+        give("ce_source", self.route.ce_source.as_bytes());
+        give("ce_type", self.route.ce_type.as_bytes());
+        if self.time == self.received {
+            give("ce_time", received.as_bytes());
+        } else {
+            give("ce_time", TimeText::of(self.time).as_bytes());
+        }
+        give("content-type", content_type.as_bytes());
+        give("hookbridge-received-at", received.as_bytes());
+        if let Some(trace) = &self.trace {
+            give("traceparent", trace);
+        }
+        if let Some(reason) = &self.reason {
+            give("hookbridge-reason", reason.tag.as_bytes());
+            give("hookbridge-detail", reason.detail.as_bytes());
+            give("hookbridge-webhook", self.route.webhook.as_bytes());
+            give("hookbridge-caller", self.caller.as_bytes());
+            give("hookbridge-topic", self.route.topic.as_bytes());
+        }
+    }
+}
+
+/// A time as RFC 3339 writes it.
+struct TimeText {
+    bytes: [u8; TIME_TEXT_MAX],
+    length: usize,
+}
+
+/// As long as the longest time, with its nanoseconds and a year of six digits and a sign.
+const TIME_TEXT_MAX: usize = 40;
+
+impl TimeText {
+    fn of(time: Timestamp) -> TimeText {
+        let mut bytes = [0; TIME_TEXT_MAX];
+        let mut rest = &mut bytes[..];
+        // What does not fit would be left out; all of it fits.
+        let _ = write!(rest, "{time}");
+        let length = TIME_TEXT_MAX - rest.len();
+        TimeText { bytes, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// A time on disk: nanoseconds since the Unix epoch.
+mod nanoseconds {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i128(time.as_nanosecond())
+    }
+
+    pub fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Timestamp, D::Error> {
+        Timestamp::from_nanosecond(i128::deserialize(from)?).map_err(de::Error::custom)
+    }
+}
+
+/// Finds the webhook of a request. Where senders prove who they are by a secret in the path, that is
+/// one segment more.
+///
+/// # Errors
+///
+/// [`Refusal::UnknownPath`], or [`Refusal::WrongMethod`] where the path is right.
+pub fn find<'w>(
+    webhooks: &'w [Webhook],
+    method: &Method,
+    path: &str,
+) -> Result<&'w Webhook, Rejection> {
+    let at = |path| webhooks.iter().find(move |webhook| webhook.path == path);
+    let above = || path.rsplit_once('/').and_then(|(parent, _secret)| at(parent));
+    let webhook = at(path).or_else(|| above().filter(|w| matches!(w.way, Way::PathSecret)));
+    let webhook = webhook.ok_or_else(|| Refusal::UnknownPath.plain())?;
+    if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
+}
+
+/// Makes the records of one request, which have this in common.
+pub struct Origin<'r> {
+    webhook: &'r Webhook,
+    caller: &'r Caller,
+    trace: Option<&'r str>,
+    received: Timestamp,
+    /// How often each id has come, where a body may carry several events.
+    ids: Option<HashMap<[u8; 16], u32>>,
+}
+
+impl<'r> Origin<'r> {
+    pub fn new(
+        webhook: &'r Webhook,
+        caller: &'r Caller,
+        trace: Option<&'r str>,
+        received: Timestamp,
+    ) -> Origin<'r> {
+        let ids = (webhook.carries != Carries::One).then(HashMap::new);
+        Origin { webhook, caller, trace, received, ids }
+    }
+
+    pub fn webhook(&self) -> &'r Webhook {
+        self.webhook
+    }
+
+    /// Makes the record of an event.
+    pub fn record(&mut self, event: Event<'_>, body: &Bytes) -> Record {
+        let (age, ahead) = (self.webhook.time_age_max, self.webhook.time_ahead_max);
+        let time = event.time().filter(|time| is_plausible(*time, self.received, age, ahead));
+        let id = event.id().map(|id| hash(&[self.name(), &[1], id.as_bytes()]));
+        let key = match event.into_key() {
+            Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
+        };
+        Record {
+            key: Some(key),
+            is_event: true,
+            time: time.unwrap_or(self.received),
+            ..self.unkeyed(id, body)
+        }
+    }
+
+    /// Makes the record of a body that is no event of its webhook: the bytes as they came, and why.
+    pub fn dead_letter(&mut self, why: &Rejection, body: &Bytes) -> Record {
+        let (tag, detail) = (why.refusal.facts().tag.into(), why.detail.clone());
+        let reason = Some(Box::new(Reason { tag, detail }));
+        Record { reason, ..self.unkeyed(None, body) }
+    }
+
+    /// What records of events and dead letters have in common.
+    fn unkeyed(&mut self, id: Option<[u8; 16]>, body: &Bytes) -> Record {
+        Record {
+            route: self.webhook.route.clone(),
+            caller: self.caller.shared_name(),
+            id: id.unwrap_or_else(|| self.id_of(body)),
+            key: None,
+            value: body.clone(),
+            is_event: false,
+            time: self.received,
+            received: self.received,
+            trace: self.trace.map(|trace| Bytes::copy_from_slice(trace.as_bytes())),
+            reason: None,
+        }
+    }
+
+    /// The id of an event that its sender gives none: the same on every replica and after every
+    /// restart. Of equal events in one body each has its own, by its place among them, so that they
+    /// keep it if the sender puts its events together in another way.
+    fn id_of(&mut self, body: &[u8]) -> [u8; 16] {
+        let id = hash(&[self.name(), &[0], body]);
+        let Some(ids) = &mut self.ids else { return id };
+        let place = ids.entry(id).or_default();
+        *place += 1;
+        if *place == 1 { id } else { hash(&[&id, &place.to_be_bytes()]) }
+    }
+
+    fn name(&self) -> &'r [u8] {
+        self.webhook.route.webhook.as_bytes()
+    }
+}
+
+/// An event's id: the first 16 bytes of SHA-256 over these parts, with the marks of a UUID of version 8
+/// (RFC 9562, section 5.8). The parts are the webhook's name, and behind a byte 0 the event, or behind a
+/// byte 1 the id that its sender gave it. The event is the record's value: from the id of one without
+/// pseudonyms one could guess what they stand for.
+fn hash(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.finalize()[..16]);
+    id[6] = (id[6] & 0x0f) | 0x80;
+    id[8] = (id[8] & 0x3f) | 0x80;
+    id
+}
+
+/// A UUID as RFC 9562 writes it.
+fn id_text(id: [u8; 16]) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'-'; 36];
+    let mut place = 0;
+    for (index, byte) in id.into_iter().enumerate() {
+        if [4, 6, 8, 10].contains(&index) {
+            place += 1;
+        }
+        text[place] = DIGITS[usize::from(byte >> 4)];
+        text[place + 1] = DIGITS[usize::from(byte & 0x0f)];
+        place += 2;
+    }
+    text
+}
+
+/// The request's `traceparent`, where it has exactly one and it is valid (W3C Trace Context,
+/// section 3.2.2).
+pub fn trace_parent(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all("traceparent").iter();
+    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+    let mut parts = value.splitn(5, '-');
+    let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
+    let (flags, rest) = (parts.next()?, parts.next());
+    let hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let not_zero = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let valid = hex(version, 2)
+        && version != "ff"
+        && (version != "00" || rest.is_none())
+        && hex(trace, 32)
+        && not_zero(trace)
+        && hex(parent, 16)
+        && not_zero(parent)
+        && hex(flags, 2);
+    valid.then_some(value)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::click::event::{Pointer, TimeFormat, parse_offset};
+
+    fn click() -> Webhook {
+        Webhook {
+            route: Arc::new(Route {
+                webhook: "click".into(),
+                topic: "clicks".into(),
+                dead_letter_topic: "clicks.dead-letter".into(),
+                ce_source: "/click".into(),
+                ce_type: "clicks".into(),
+            }),
+            path: "/click".into(),
+            way: Way::Bearer,
+            rejects_invalid: false,
+            carries: Carries::One,
+            shape: Shape {
+                key: Pointer::parse("/campid").expect("a pointer"),
+                id: None,
+                time_format: TimeFormat::Text,
+                time: Pointer::parse("/timestamp").expect("a pointer"),
+                r#type: String::new(),
+                event: String::new(),
+                offset: parse_offset("-05:00").expect("an offset"),
+            },
+            pseudonyms: None,
+            time_age_max: SignedDuration::from_hours(168),
+            time_ahead_max: SignedDuration::from_hours(1),
+            answer: Bytes::from_static(b"ok"),
+            unavailable: StatusCode::SERVICE_UNAVAILABLE,
+            index: 0,
+        }
+    }
+
+    pub(crate) fn record_of(body: &'static str, received: &str, trace: Option<&str>) -> Record {
+        let webhook = click();
+        let body = Bytes::from_static(body.as_bytes());
+        let event = webhook.shape.decode(&body).expect("an event");
+        let received = received.parse().expect("a time");
+        let caller = Caller::named("opptima");
+        Origin::new(&webhook, &caller, trace, received).record(event, &body)
+    }
+
+    pub(crate) fn headers(record: &Record) -> Vec<(String, String)> {
+        let mut headers = Vec::new();
+        record.each_header(|name, value| {
+            let value = String::from_utf8(value.to_vec()).expect("text");
+            headers.push((name.to_owned(), value));
+        });
+        headers
+    }
+
+    /// Some of a record's headers.
+    #[track_caller]
+    fn check(record: &Record, from: usize, expected: &[(&str, &str)]) {
+        let headers = headers(record);
+        let headers: Vec<_> =
+            headers[from..].iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(headers[..expected.len()], *expected);
+    }
+
+    #[test]
+    fn paths_and_methods() {
+        let secret =
+            Webhook { path: "/click/more".into(), way: Way::PathSecret, index: 1, ..click() };
+        let webhooks = [click(), secret];
+        let find =
+            |method, path| find(&webhooks, &method, path).map(|w| w.index).map_err(|r| r.refusal);
+        assert_eq!(find(Method::POST, "/click"), Ok(0));
+        assert_eq!(find(Method::GET, "/click"), Err(Refusal::WrongMethod));
+        assert_eq!(find(Method::POST, "/click/"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/CLICK"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::GET, "/"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/other"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/more/secret"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/more"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/more/"), Ok(1));
+        assert_eq!(find(Method::GET, "/click/more/secret"), Err(Refusal::WrongMethod));
+        assert_eq!(find(Method::POST, "/click/more/secret/x"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/secret"), Err(Refusal::UnknownPath));
+    }
+
+    #[test]
+    fn a_record_carries_the_event_and_its_cloudevents_attributes() {
+        let body = r#"{"campid":7,"timestamp":"2026-01-10 06:59:00"}"#;
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let record = record_of(body, "2026-01-10T12:00:00.5Z", Some(trace));
+        assert_eq!((record.key(), record.value()), (Some(&b"7"[..]), body.as_bytes()));
+        assert_eq!(record.timestamp_ms(), 1_768_046_340_000);
+        assert_eq!(headers(&record).len(), 8);
+        check(
+            &record,
+            0,
+            &[
+                ("ce_specversion", "1.0"),
+                // printf 'click\0%s' "$body" | sha256sum, with version 8 and the variant set.
+                ("ce_id", "72b7159e-5c9e-8776-90f1-19c091e680c4"),
+                ("ce_source", "/click"),
+                ("ce_type", "clicks"),
+                ("ce_time", "2026-01-10T11:59:00Z"),
+                ("content-type", "application/json"),
+                ("hookbridge-received-at", "2026-01-10T12:00:00.5Z"),
+                ("traceparent", trace),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_believed_gives_way_to_the_time_of_receipt() {
+        for body in [
+            r#"{"campid":7,"timestamp":"2020-10-02 15:07:31"}"#,
+            r#"{"campid":7,"timestamp":"2026-01-10 08:00:01"}"#,
+            r#"{"campid":7,"timestamp":"yesterday"}"#,
+            r#"{"campid":7}"#,
+        ] {
+            let record = record_of(body, "2026-01-10T12:00:00.5Z", None);
+            assert_eq!(record.timestamp_ms(), 1_768_046_400_500, "{body}");
+            check(&record, 4, &[("ce_time", "2026-01-10T12:00:00.5Z")]);
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_says_why_and_whence() {
+        let webhook = click();
+        let body = Bytes::from_static(b"{");
+        let why = webhook.shape.decode(&body).expect_err("not JSON");
+        let received = "2026-01-10T12:00:00.5Z".parse().expect("a time");
+        let caller = Caller::named("opptima");
+        let letter = Origin::new(&webhook, &caller, None, received).dead_letter(&why, &body);
+        assert!(letter.is_dead_letter());
+        assert_eq!((&**letter.topic(), letter.key()), ("clicks.dead-letter", None));
+        assert_eq!(letter.value(), b"{");
+        assert_eq!(headers(&letter).len(), 12);
+        check(
+            &letter,
+            5,
+            &[
+                ("content-type", "application/octet-stream"),
+                ("hookbridge-received-at", "2026-01-10T12:00:00.5Z"),
+                ("hookbridge-reason", "malformed"),
+                ("hookbridge-detail", "The body is not JSON: see line 1, column 1"),
+                ("hookbridge-webhook", "click"),
+                ("hookbridge-caller", "opptima"),
+                ("hookbridge-topic", "clicks"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_record_that_kafka_does_not_take_keeps_its_id_and_bytes() {
+        let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
+        assert!(!record.is_dead_letter());
+        let letter = record.clone().into_dead_letter("too_large", "at most 1000 bytes".into());
+        assert!(letter.is_dead_letter());
+        assert_eq!(letter.value(), record.value());
+        assert_eq!(headers(&letter)[..7], headers(&record)[..7]);
+        check(&letter, 7, &[("hookbridge-reason", "too_large")]);
+        check(&letter, 11, &[("hookbridge-topic", "clicks")]);
+    }
+
+    /// The ids of these events, in one body.
+    fn ids(webhook: &Webhook, events: &[&'static str]) -> Vec<[u8; 16]> {
+        let caller = Caller::named("opptima");
+        let mut origin = Origin::new(webhook, &caller, None, Timestamp::UNIX_EPOCH);
+        let id = |event: &&'static str| {
+            let body = Bytes::from_static(event.as_bytes());
+            let record = match webhook.shape.decode(&body) {
+                Ok(event) => origin.record(event, &body),
+                Err(why) => origin.dead_letter(&why, &body),
+            };
+            record.id
+        };
+        events.iter().map(id).collect()
+    }
+
+    fn named(name: &str) -> Webhook {
+        let mut webhook = click();
+        let route = Arc::get_mut(&mut webhook.route).expect("a route of its own");
+        route.webhook = name.into();
+        webhook
+    }
+
+    #[test]
+    fn ids_depend_on_webhook_and_body_alone() {
+        let id = |name, body| ids(&named(name), &[body])[0];
+        let (one, other) = (r#"{"campid":7}"#, r#"{"campid": 7}"#);
+        assert_eq!(id("click", one), id("click", one));
+        assert_ne!(id("click", one), id("click", other));
+        assert_ne!(id("click", one), id("open", one));
+        assert_ne!(id("a", "b{}"), id("ab", "{}"));
+    }
+
+    #[test]
+    fn equal_events_of_one_body_have_ids_by_their_place_among_them() {
+        let (one, other) = (r#"{"campid":7}"#, r#"{"campid":8}"#);
+        let many = Webhook { carries: Carries::Array(None), ..click() };
+        let first = ids(&many, &[one, other, one, "{}", one, "{}"]);
+        assert_eq!(first[..2], [ids(&click(), &[one])[0], ids(&click(), &[other])[0]]);
+        let distinct: std::collections::HashSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), 6);
+        // Put together in another way, they are the same.
+        assert_eq!(ids(&many, &[one, one, one]), [first[0], first[2], first[4]]);
+    }
+
+    #[test]
+    fn an_id_of_the_senders_is_all_that_counts() {
+        let mut many = Webhook { carries: Carries::Array(None), ..click() };
+        many.shape.id = Pointer::parse("/id");
+        let (one, again) = (r#"{"campid":7,"id":"x"}"#, r#"{"campid":8,"id":"x"}"#);
+        let none = r#"{"campid":7}"#;
+        let found = ids(&many, &[one, again, none, none]);
+        assert_eq!(found[0], found[1]);
+        assert_ne!(found[2], found[3]);
+        // printf 'click\1x' | sha256sum, with version 8 and the variant set.
+        assert_eq!(&id_text(found[0]), b"9486f632-9dc7-81c7-b1d8-ee348e77c276");
+    }
+
+    #[test]
+    fn a_traceparent_is_taken_only_when_valid() {
+        let check = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("traceparent", value.parse().expect("a header value"));
+            }
+            trace_parent(&headers).map(str::to_owned)
+        };
+        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let future = "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more";
+        assert_eq!(check(&[valid]).as_deref(), Some(valid));
+        assert_eq!(check(&[future]).as_deref(), Some(future));
+        for invalid in [
+            "",
+            "00",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        ] {
+            assert_eq!(check(&[invalid]), None, "{invalid}");
+        }
+        assert_eq!(check(&[valid, valid]), None);
+    }
+}

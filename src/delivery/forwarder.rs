@@ -1,0 +1,383 @@
+//! Takes events from the spool to Kafka: oldest first, each lane in its order, on a thread of its own.
+//!
+//! It works in passes, from the oldest event to the newest that was there when it began. A lane or a topic
+//! that does not get through is left out for the rest of the pass, so that a partition without a leader or a
+//! topic that is not there does not hold up the others. An event leaves the spool only after its
+//! acknowledgement.
+//!
+//! While the breaker is open a pass is a probe: a few of the oldest events, and when one of them is
+//! acknowledged the breaker closes. Of a lane in which Kafka refused something lately, a pass takes
+//! one event, so that none overtakes one that is refused.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{error, info, warn};
+
+use super::{Late, Shared, dead_letter_reason};
+use crate::click::route::Record;
+use crate::delivery::spool::{Place, Spool, State, Waiting};
+use crate::kafka::{Failure, Publisher, Remedy, Sent, Terms};
+
+/// Events that are read at once, at most, and about how many bytes of them.
+const CHUNK: usize = 1_024;
+const CHUNK_BYTES: usize = 2 << 20;
+
+/// Chunks on their way at once: enough for batches, and for brokers that are far away; and few enough
+/// that a live event waits behind them for some milliseconds only.
+const WINDOW: usize = 6;
+
+/// Events that are risked to find out whether Kafka is back.
+const PROBE: usize = 32;
+
+/// Events that the Kafka client may have after their time was up; with more, it gets no others from
+/// here until some of those have arrived. The client's queue has room for them.
+const CLAIMS_MAX: usize = 16_384;
+
+/// How long to rest after a pass that moved nothing; doubled each time. Less than a refusal is
+/// remembered, so that the pass that gets through still knows of it.
+const REST_MIN: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_secs(2);
+
+/// A fruitless pass through a large spool is followed by a rest so many times as long.
+const REST_FACTOR: u32 = 4;
+
+/// How often to look whether the spool is empty.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The running drain.
+pub struct Drain {
+    spool: Spool,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread works with.
+struct Worker {
+    publisher: Publisher,
+    spool: Spool,
+    shared: Shared,
+}
+
+/// An event on its way.
+struct Flight {
+    place: Place,
+    sent: Sent,
+}
+
+/// What became of an event that was sent by itself.
+enum Landed {
+    /// It has left the spool.
+    Arrived,
+    /// Kafka does not take it, for good.
+    Refused(Failure),
+    /// It stays in the spool, and its lane waits.
+    Waits,
+}
+
+/// What does not get through in this pass.
+#[derive(Default)]
+struct Blocked {
+    lanes: HashSet<usize>,
+    /// Whether some of the lanes wait for events that the client has or had, or that came late.
+    by_claims: bool,
+    topics: HashSet<Arc<str>>,
+    /// Lanes of which something was sent.
+    sent: HashSet<usize>,
+}
+
+/// Events on their way together.
+struct Chunk {
+    flights: Vec<Flight>,
+    /// Until when they have time.
+    deadline: Instant,
+    /// Whether nothing may follow them in this pass.
+    is_last: bool,
+}
+
+impl Drain {
+    /// Starts draining.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn start(publisher: Publisher, spool: Spool, shared: Shared) -> io::Result<Drain> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let postman = publisher.postman();
+        let worker = Worker { publisher, spool: spool.clone(), shared };
+        let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    never = postman => match never {},
+                    never = worker.run() => match never {},
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Drain { spool, stop, thread })
+    }
+
+    /// Waits until the spool is empty, at most until the deadline, and stops. Returns how many events
+    /// are left on disk.
+    pub async fn finish(self, deadline: Instant) -> u64 {
+        while self.spool.events() > 0 && Instant::now() < deadline {
+            sleep(LOOK_INTERVAL).await;
+        }
+        drop(self.stop);
+        let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
+        self.spool.events()
+    }
+}
+
+impl Worker {
+    async fn run(self) -> std::convert::Infallible {
+        let mut rest = REST_MIN;
+        loop {
+            self.shared.breaker.close_if_well();
+            let (began, waiting) = (Instant::now(), self.spool.events());
+            if waiting > 0 && self.pass().await {
+                rest = REST_MIN;
+                if self.spool.events() == 0 {
+                    info!("The spool is empty.");
+                }
+                continue;
+            }
+            rest = rest.max(began.elapsed() * REST_FACTOR);
+            tokio::select! {
+                () = sleep(rest) => rest = (rest * 2).min(REST_MAX),
+                () = self.spool.work() => rest = REST_MIN,
+                () = self.shared.breaker.rung() => rest = REST_MIN,
+            }
+        }
+    }
+
+    /// From the oldest event to the newest. Whether the next pass should follow at once: some left the spool, or
+    /// what held up lanes is gone.
+    async fn pass(&self) -> bool {
+        let mut terms = self.terms();
+        let generation = terms.generation;
+        let mut blocked = Blocked::default();
+        let mut window = VecDeque::with_capacity(WINDOW);
+        // With no end a lane that is left out might be so for ever: events may come as fast as they are read.
+        let end = self.spool.next_number();
+        let (mut from, mut moved) = (Some(0), 0);
+        loop {
+            if self.shared.breaker.is_open() && moved + window.len() > 0
+                || self.terms().generation != generation
+            {
+                from = None;
+            }
+            if window.is_empty() {
+                // Whatever failed has blocked its lane by now, and what is left may go on.
+                terms = self.terms();
+            }
+            while let Some(number) = from
+                && window.len() < WINDOW
+                && terms == self.terms()
+            {
+                let launched = self.launch(number, terms, &mut blocked).await;
+                let Some((next, chunk)) = launched else {
+                    from = None;
+                    break;
+                };
+                if chunk.flights.is_empty() && blocked.by_claims && self.spool.claimed() == 0 {
+                    // As after an outage, when the client gets rid of what it had. What this pass has sent is
+                    // claimed until it has landed, so none of it is on its way.
+                    return true;
+                }
+                let goes_on = next < end && (!chunk.is_last || chunk.flights.is_empty());
+                from = goes_on.then_some(next);
+                window.push_back(chunk);
+            }
+            let Some(chunk) = window.pop_front() else { return moved > 0 };
+            moved += self.land(chunk, &mut blocked).await;
+            self.shared.breaker.close_if_well();
+        }
+    }
+
+    /// Nothing may be sent by a later producer, or after a failure: it might overtake what failed.
+    fn terms(&self) -> Terms {
+        let (generation, failures) = (self.publisher.generation(), self.publisher.failures());
+        Terms { generation: Some(generation), failures: Some(failures) }
+    }
+
+    /// Reads the next events and sends them. Returns where to go on, unless that was all, or Kafka
+    /// should be left alone.
+    async fn launch(&self, from: u64, terms: Terms, blocked: &mut Blocked) -> Option<(u64, Chunk)> {
+        let is_probe = self.shared.breaker.is_open();
+        if is_probe && !self.may_probe() || self.spool.claimed() >= CLAIMS_MAX {
+            return None;
+        }
+        let flights_max = if is_probe { PROBE } else { CHUNK };
+        let events = self.spool.read(from, CHUNK, CHUNK_BYTES).await?;
+        let next = events.last()?.place.sequence + 1;
+        let mut flights = Vec::with_capacity(events.len());
+        for Waiting { place, state } in events {
+            if flights.len() == flights_max {
+                // A probe; nothing follows it in this pass.
+                break;
+            }
+            let is_suspect = self.shared.refusals.has(place.lane());
+            match state {
+                State::Waits => {
+                    blocked.by_claims = true;
+                    blocked.lanes.insert(place.lane());
+                }
+                State::Damaged(damage) => {
+                    error!(%damage, "An event in the spool is damaged; it is set aside.");
+                    self.shared.metrics.spool.damages.inc();
+                    self.spool.set_aside(place);
+                }
+                State::Ready(record) if blocked.has(place, &record) => {}
+                State::Ready(_) if is_suspect && blocked.sent.contains(&place.lane()) => {
+                    // For the whole pass: the refusal may be forgotten before its end.
+                    blocked.lanes.insert(place.lane());
+                }
+                State::Ready(record) => {
+                    blocked.sent.insert(place.lane());
+                    flights.push(self.send(place, record, terms));
+                }
+            }
+        }
+        let deadline = Instant::now() + self.shared.ack_timeout;
+        Some((next, Chunk { flights, deadline, is_last: is_probe }))
+    }
+
+    /// Whether there is anything to find out that the events with the client do not tell, and nothing
+    /// on the direct way that should go before.
+    fn may_probe(&self) -> bool {
+        let tells = self.spool.claimed() > 0 && !self.shared.health.hears_brokers();
+        self.shared.breaker.is_quiet() && !tells
+    }
+
+    /// Waits for what becomes of the events. Returns how many left the spool.
+    async fn land(&self, chunk: Chunk, blocked: &mut Blocked) -> usize {
+        let (mut moved, mut alone, mut is_stuck) = (0, Vec::new(), false);
+        for flight in chunk.flights {
+            match timeout_at(chunk.deadline, flight.sent.verdict()).await {
+                Ok(Ok(_acknowledged)) => {
+                    self.spool.remove(flight.place);
+                    moved += 1;
+                }
+                Ok(Err(failure)) => match failure.remedy() {
+                    Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
+                    Remedy::Spool => self.keep(flight, blocked),
+                    // In the next pass, in its order.
+                    Remedy::Rebuild | Remedy::Repeat => {
+                        blocked.lanes.insert(flight.place.lane());
+                        self.spool.release(flight.place);
+                    }
+                },
+                Err(_elapsed) => {
+                    self.overdue(flight, blocked);
+                    is_stuck = true;
+                }
+            }
+        }
+        if is_stuck && moved == 0 {
+            // Not for each of them: one partition without a leader is no outage.
+            self.shared.breaker.failed();
+        }
+        for flight in alone {
+            if blocked.has(flight.place, flight.sent.record()) {
+                self.spool.release(flight.place);
+            } else {
+                moved += usize::from(self.deliver_alone(flight, blocked).await);
+            }
+        }
+        moved
+    }
+
+    fn send(&self, place: Place, record: Record, terms: Terms) -> Flight {
+        self.spool.claim(place);
+        Flight { place, sent: self.publisher.send(record, terms) }
+    }
+
+    /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
+    fn keep(&self, flight: Flight, blocked: &mut Blocked) {
+        self.shared.refusals.note(flight.place.lane());
+        blocked.topics.insert(flight.sent.record().topic().clone());
+        self.spool.release(flight.place);
+    }
+
+    /// The client has not given up; but its lane waits.
+    fn overdue(&self, flight: Flight, blocked: &mut Blocked) {
+        blocked.by_claims = true;
+        blocked.lanes.insert(flight.place.lane());
+        Late::follow(flight.sent, flight.place, &self.spool);
+    }
+
+    /// Sends an event by itself: a batch is refused as one, so that nothing is known against most of
+    /// the events in it. What is refused alone belongs to the dead letters. Returns whether it left
+    /// the spool.
+    async fn deliver_alone(&self, flight: Flight, blocked: &mut Blocked) -> bool {
+        self.shared.refusals.note(flight.place.lane());
+        let (place, record) = (flight.place, flight.sent.record().clone());
+        let failure = match self.land_alone(place, record.clone(), blocked).await {
+            Landed::Arrived => return true,
+            Landed::Waits => return false,
+            Landed::Refused(failure) => failure,
+        };
+        let Some(reason) = dead_letter_reason(&record, failure) else {
+            self.set_aside(place, &record, failure);
+            return true;
+        };
+        let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
+        match self.land_alone(place, letter, blocked).await {
+            Landed::Arrived => {
+                self.shared.metrics.dead_letter(record.webhook(), reason);
+                let (topic, reason) = (&**record.topic(), failure.explain());
+                warn!(topic, reason, "An event went to the dead letters.");
+                true
+            }
+            Landed::Refused(failure) => {
+                self.set_aside(place, &record, failure);
+                true
+            }
+            Landed::Waits => false,
+        }
+    }
+
+    /// Sends an event and waits for what becomes of it.
+    async fn land_alone(&self, place: Place, record: Record, blocked: &mut Blocked) -> Landed {
+        let deadline = Instant::now() + self.shared.ack_timeout;
+        let flight = self.send(place, record, self.terms());
+        match timeout_at(deadline, flight.sent.verdict()).await {
+            Ok(Ok(_acknowledged)) => {
+                self.spool.remove(place);
+                Landed::Arrived
+            }
+            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => Landed::Refused(failure),
+            Ok(Err(_failure)) => {
+                self.keep(flight, blocked);
+                Landed::Waits
+            }
+            Err(_elapsed) => {
+                self.overdue(flight, blocked);
+                Landed::Waits
+            }
+        }
+    }
+
+    /// Neither the topic nor its dead letters take it: it is kept for the operator.
+    fn set_aside(&self, place: Place, record: &Record, failure: Failure) {
+        error!(
+            topic = &**record.topic(),
+            reason = failure.explain(),
+            "An event is set aside: its dead letters do not take it either."
+        );
+        self.spool.set_aside(place);
+    }
+}
+
+impl Blocked {
+    fn has(&self, place: Place, record: &Record) -> bool {
+        self.lanes.contains(&place.lane()) || self.topics.contains(record.topic())
+    }
+}

@@ -1,0 +1,135 @@
+//! One event as bytes on disk: a record, with what it takes to trust it.
+//!
+//! The store keeps the bytes; what is added here says whether they are still what was written, and
+//! makes them recognizable in the wreck of a damaged file (`salvage.rs`).
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 8 | the mark, which also names this version of the layout |
+//! | 4 | CRC-32 of all that follows |
+//! | 4 | length of the record |
+//! | 8 | the event's number in the order |
+//! | 2 | its lane |
+//! | 8 | when it was written, milliseconds since the Unix epoch |
+//! | | the record, as postcard writes it |
+//!
+//! Numbers are little-endian.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Place;
+use crate::click::route::Record;
+
+/// Begins every frame. Not text, so that no sender's body is full of it.
+pub(super) const MARK: [u8; 8] = *b"\x00hbevt2\xff";
+
+/// The length of what comes before the record.
+pub(super) const HEAD: usize = 34;
+
+/// A frame whose checksum was right.
+pub(super) struct Frame<'b> {
+    pub place: Place,
+    pub written_ms: i64,
+    record: &'b [u8],
+}
+
+/// What is wrong with a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("it cannot be read: {0}")]
+    Record(#[from] postcard::Error),
+}
+
+/// Writes a frame.
+pub(super) fn write(place: Place, now: Timestamp, record: &Record) -> Result<Bytes, Damage> {
+    let mut frame = Vec::with_capacity(record.value().len() + 512);
+    frame.extend(MARK);
+    frame.extend([0; 8]);
+    frame.extend(place.sequence.to_le_bytes());
+    frame.extend(place.lane.to_le_bytes());
+    frame.extend(now.as_millisecond().to_le_bytes());
+    let mut frame = postcard::to_extend(record, frame)?;
+    let length = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
+    frame[12..16].copy_from_slice(&length.to_le_bytes());
+    let checksum = crc32fast::hash(&frame[12..]);
+    frame[8..12].copy_from_slice(&checksum.to_le_bytes());
+    Ok(frame.into())
+}
+
+/// Reads the frame that the bytes begin with; there may be more behind it.
+pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
+    let head = bytes.get(..HEAD).filter(|head| head.starts_with(&MARK))?;
+    let number = |from: usize| head[from..from + 4].try_into().map(u32::from_le_bytes).ok();
+    let wide = |from: usize| head[from..from + 8].try_into().map(u64::from_le_bytes).ok();
+    let end = HEAD.checked_add(usize::try_from(number(12)?).ok()?)?;
+    let frame = bytes.get(..end)?;
+    if crc32fast::hash(&frame[12..]) != number(8)? {
+        return None;
+    }
+    Some(Frame {
+        place: Place { sequence: wide(16)?, lane: lane(head)? },
+        written_ms: wide(26)?.cast_signed(),
+        record: &frame[HEAD..],
+    })
+}
+
+/// How many bytes the frame that begins here says it has, whether or not they are right.
+pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(12..16)?.try_into().map(u32::from_le_bytes).ok()?;
+    HEAD.checked_add(usize::try_from(length).ok()?)
+}
+
+/// The lane that the frame says it has, without a look at its checksum.
+pub(super) fn lane(bytes: &[u8]) -> Option<u16> {
+    bytes.get(24..26)?.try_into().map(u16::from_le_bytes).ok()
+}
+
+impl Frame<'_> {
+    pub fn length(&self) -> usize {
+        HEAD + self.record.len()
+    }
+
+    pub fn record(&self) -> Result<Record, Damage> {
+        Ok(postcard::from_bytes(self.record)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::click::route::tests::{headers, record_of};
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
+        let now: Timestamp = "2026-01-10T12:00:01Z".parse().expect("a time");
+        let place = Place { sequence: 9, lane: 77 };
+        let mut bytes = write(place, now, &record).expect("a frame").to_vec();
+        let length = bytes.len();
+        bytes.extend(b"more");
+        let frame = read(&bytes).expect("a frame");
+        assert_eq!((frame.place, frame.written_ms), (place, now.as_millisecond()));
+        assert_eq!(frame.length(), length);
+        let back = frame.record().expect("a record");
+        assert_eq!(back.topic(), record.topic());
+        assert_eq!((back.key(), back.value()), (record.key(), record.value()));
+        assert_eq!(headers(&back), headers(&record));
+        assert_eq!(back.timestamp_ms(), record.timestamp_ms());
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_missing_byte_is_noticed() {
+        let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
+        let place = Place { sequence: 9, lane: 77 };
+        let bytes = write(place, Timestamp::UNIX_EPOCH, &record).expect("a frame");
+        for index in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[index] ^= 1 << (index % 8);
+            assert!(read(&damaged).is_none(), "byte {index}");
+            assert!(read(&bytes[..index]).is_none(), "cut at {index}");
+        }
+    }
+}

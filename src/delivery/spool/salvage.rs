@@ -1,0 +1,91 @@
+//! What can be read of a damaged file, by looking through all of it for whole frames, wherever they
+//! lie and whatever the store makes of the rest.
+//!
+//! Pages that the store had let go may still hold events that Kafka already has: those are delivered
+//! again, with the same event id. None that is still whole is lost.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::frame::{self, HEAD, MARK};
+
+/// How much of the file is looked at in one piece, beside the frame that spans two.
+const PIECE: usize = 4 << 20;
+
+/// Calls `found` with every whole frame of the file. `length_max` bounds what is believed of a
+/// frame's own word on its length.
+pub(super) fn salvage<E: From<io::Error>>(
+    path: &Path,
+    length_max: usize,
+    mut found: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut file = File::open(path)?;
+    let mut window: Vec<u8> = Vec::new();
+    loop {
+        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut window)?;
+        let is_last = read == 0;
+        let mut from = 0;
+        // What may be the beginning of a frame that goes on in the next piece.
+        let mut rest = window.len();
+        while let Some(offset) = memchr::memmem::find(&window[from..], &MARK) {
+            let start = from + offset;
+            let bytes = &window[start..];
+            if let Some(frame) = frame::read(bytes) {
+                found(frame.place.sequence, &bytes[..frame.length()])?;
+                from = start + frame.length();
+                continue;
+            }
+            let may_go_on = bytes.len() < HEAD
+                || frame::length(bytes).is_some_and(|l| l > bytes.len() && l <= length_max);
+            if may_go_on && !is_last {
+                rest = start;
+                break;
+            }
+            from = start + 1;
+        }
+        if is_last {
+            return Ok(());
+        }
+        // The mark itself may lie across the end.
+        let keep = rest.min(window.len().saturating_sub(MARK.len() - 1)).max(from);
+        window.drain(..keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::Place;
+    use super::*;
+    use crate::click::route::tests::record_of;
+
+    #[test]
+    fn whole_frames_are_found_between_anything_else() {
+        let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
+        let frame = |sequence| {
+            let place = Place { sequence, lane: 0 };
+            frame::write(place, jiff::Timestamp::UNIX_EPOCH, &record).expect("a frame")
+        };
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        // One at the beginning, one across the pieces, one damaged, one cut off, one at the end.
+        let mut bytes = frame(1).to_vec();
+        bytes.resize(PIECE - 20, b'x');
+        bytes.extend(frame(2));
+        let mut damaged = frame(3).to_vec();
+        damaged[40] ^= 1;
+        bytes.extend(damaged);
+        bytes.extend(&frame(4)[..100]);
+        bytes.extend(frame(5));
+        file.write_all(&bytes).expect("written");
+        let mut numbers = Vec::new();
+        salvage(file.path(), 1 << 20, |number, bytes| {
+            assert_eq!(bytes, frame(number));
+            numbers.push(number);
+            io::Result::Ok(())
+        })
+        .expect("read");
+        assert_eq!(numbers, [1, 2, 5]);
+    }
+}

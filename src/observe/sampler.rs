@@ -1,0 +1,165 @@
+//! What is looked at closely only while somebody looks: single records, and the count of records by
+//! partition. While nobody does, a click pays one relaxed load for it.
+//!
+//! What is copied of a record, and how many are, is bounded: at most [`GLIMPSES_MAX`] at a time, which
+//! whoever looks takes away and asks for anew.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::click::outcome::Held;
+
+/// Records to be looked at before the next ones are asked for.
+pub const GLIMPSES_MAX: u32 = 512;
+
+/// Bytes that are copied of a key and of a value.
+pub const KEY_MAX: usize = 128;
+pub const VALUE_MAX: usize = 600;
+
+/// Whether somebody looks, and what there is to see.
+#[derive(Default)]
+pub struct Watch {
+    /// How many records may still be copied; none while nobody looks.
+    wanted: AtomicU32,
+    is_on: AtomicBool,
+    glimpses: Mutex<Vec<Glimpse>>,
+    partitions: Mutex<Vec<Partition>>,
+}
+
+/// What is copied of a record. It has no `Debug`: it holds part of a body.
+pub struct Glimpse {
+    pub received: Timestamp,
+    /// None for a dead letter.
+    pub key: Option<Box<[u8]>>,
+    pub value: Box<[u8]>,
+    /// Bytes of the whole value.
+    pub length: usize,
+    pub held: Option<Held>,
+}
+
+/// Records that the Kafka client has sent to a partition since it was started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Partition {
+    pub topic: String,
+    pub number: i32,
+    pub records: u64,
+}
+
+impl Watch {
+    /// Copies the beginning of a record, if somebody looks.
+    #[inline]
+    pub fn glimpse(
+        &self,
+        received: Timestamp,
+        key: Option<&[u8]>,
+        value: &[u8],
+    ) -> Option<Box<Glimpse>> {
+        if self.wanted.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.copy(received, key, value)
+    }
+
+    #[cold]
+    fn copy(&self, received: Timestamp, key: Option<&[u8]>, value: &[u8]) -> Option<Box<Glimpse>> {
+        let one_less = |wanted: u32| wanted.checked_sub(1);
+        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
+        let cut = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].into();
+        Some(Box::new(Glimpse {
+            received,
+            key: key.map(|key| cut(key, KEY_MAX)),
+            value: cut(value, VALUE_MAX),
+            length: value.len(),
+            held: None,
+        }))
+    }
+
+    /// Shows a record that is held. It is not shown where that would have to wait.
+    #[inline]
+    pub fn show(&self, glimpse: Option<Box<Glimpse>>, held: Held) {
+        if let Some(mut glimpse) = glimpse
+            && let Ok(mut glimpses) = self.glimpses.try_lock()
+            && glimpses.len() < GLIMPSES_MAX as usize
+        {
+            glimpse.held = Some(held);
+            glimpses.push(*glimpse);
+        }
+    }
+
+    /// Asks for the next records, and takes those that have come.
+    pub fn look(&self) -> Vec<Glimpse> {
+        self.is_on.store(true, Ordering::Relaxed);
+        let glimpses = std::mem::take(&mut *lock(&self.glimpses));
+        self.wanted.store(GLIMPSES_MAX, Ordering::Relaxed);
+        glimpses
+    }
+
+    /// Nobody looks any more: nothing is kept.
+    pub fn look_away(&self) {
+        self.is_on.store(false, Ordering::Relaxed);
+        self.wanted.store(0, Ordering::Relaxed);
+        *lock(&self.glimpses) = Vec::new();
+        *lock(&self.partitions) = Vec::new();
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    pub fn set_partitions(&self, mut partitions: Vec<Partition>) {
+        partitions.sort_unstable();
+        *lock(&self.partitions) = partitions;
+    }
+
+    /// By topic and number.
+    pub fn partitions(&self) -> Vec<Partition> {
+        lock(&self.partitions).clone()
+    }
+}
+
+/// Nothing is done under these locks that could be left half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glimpse(watch: &Watch, value: &[u8]) -> Option<Box<Glimpse>> {
+        watch.glimpse(Timestamp::UNIX_EPOCH, Some(b"7"), value)
+    }
+
+    #[test]
+    fn nothing_is_copied_while_nobody_looks() {
+        let watch = Watch::default();
+        assert!(glimpse(&watch, b"{}").is_none());
+        assert!(watch.look().is_empty());
+        let copied = glimpse(&watch, &[b'x'; 70_000]);
+        watch.show(copied, Held::InKafka);
+        let glimpses = watch.look();
+        assert_eq!([glimpses[0].value.len(), glimpses[0].length], [VALUE_MAX, 70_000]);
+        let late = glimpse(&watch, b"{}");
+        watch.look_away();
+        assert!(glimpse(&watch, b"{}").is_none());
+        watch.show(late, Held::OnDisk);
+        assert_eq!(watch.look().len(), 1, "one that was under way is bounded like any other");
+    }
+
+    #[test]
+    fn no_more_are_copied_than_were_asked_for() {
+        let watch = Watch::default();
+        watch.look();
+        let copied = (0..2_000).filter_map(|_| glimpse(&watch, b"{}")).count();
+        assert_eq!(copied, GLIMPSES_MAX as usize);
+        for _ in 0..2 {
+            watch.wanted.store(GLIMPSES_MAX, Ordering::Relaxed);
+            for _ in 0..GLIMPSES_MAX {
+                watch.show(glimpse(&watch, b"{}"), Held::InKafka);
+            }
+        }
+        assert_eq!(watch.look().len(), GLIMPSES_MAX as usize);
+    }
+}

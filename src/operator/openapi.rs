@@ -1,0 +1,333 @@
+//! What the two listeners take and answer, as OpenAPI 3.1: made from the list of outcomes and from the
+//! configured webhooks, so that it says what the bridge does.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::click::auth::{Signing, Way};
+use crate::click::event::Carries;
+use crate::click::outcome::{Facts, Held, Outcome, Refusal};
+use crate::click::route::Webhook;
+use crate::config::{Config, Problem};
+use crate::http::CODINGS;
+use crate::ingest::hint;
+use crate::operator::schema;
+
+/// The document for these settings, indented.
+///
+/// # Errors
+///
+/// A webhook that cannot be read.
+pub fn document(config: &Config) -> Result<String, Problem> {
+    let has_certificates = config.http.tls.as_ref().is_some_and(|tls| tls.names_callers());
+    let (mut paths, mut schemes) = (Map::new(), Map::new());
+    for webhook in &config.webhooks()? {
+        let (way, secret) = prove(webhook, has_certificates);
+        let mut operation = post(config, webhook);
+        operation["security"] = match way {
+            Some((name, scheme)) => {
+                let security = json!([{ (name.as_str()): [] }]);
+                schemes.insert(name, scheme);
+                security
+            }
+            None => json!([]),
+        };
+        let path = format!("{}{}", webhook.path, if secret { "/{secret}" } else { "" });
+        let mut parameters = parameters(webhook, secret);
+        parameters.push(json!({
+            "name": "traceparent", "in": "header", "schema": { "type": "string" },
+            "description": "W3C Trace Context; goes on to the record if it is valid",
+        }));
+        operation["parameters"] = parameters.into();
+        paths.insert(path, json!({ "post": operation }));
+    }
+    for (path, operation) in operator(config) {
+        // A webhook may be at the same path of the other listener.
+        let item = paths.entry(path).or_insert_with(|| json!({}));
+        item["get"] = operation;
+    }
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "hookbridge",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+            "description": "200 means that the click is held durably; any other answer means that it \
+                is not. Another path than those of the webhooks is answered 404, another method than \
+                POST 405.",
+        },
+        "tags": [
+            { "name": "ingest", "description": "For senders: http.listen" },
+            { "name": "admin", "description": "For the operator: admin.listen" },
+        ],
+        "paths": paths,
+        "components": { "securitySchemes": schemes },
+    });
+    Ok(format!("{document:#}\n"))
+}
+
+/// A listener on whatever host that is.
+fn server(scheme: &str, port: u16) -> Value {
+    let variables = json!({ "host": { "default": "localhost" } });
+    json!([{ "url": format!("{scheme}://{{host}}:{port}"), "variables": variables }])
+}
+
+/// How senders prove who they are, by its name; and whether it is by a secret in the path.
+fn prove(webhook: &Webhook, has_certificates: bool) -> (Option<(String, Value)>, bool) {
+    let api_key = |name: String, header: &str, description: &str| {
+        let scheme = json!({
+            "type": "apiKey", "in": "header", "name": header, "description": description,
+        });
+        Some((name, scheme))
+    };
+    let is_in_path = matches!(webhook.way, Way::PathSecret);
+    if has_certificates {
+        let scheme = json!({ "type": "mutualTLS" });
+        return (Some(("certificate".into(), scheme)), false);
+    }
+    let scheme = match &webhook.way {
+        Way::Bearer => Some(("bearer".into(), json!({ "type": "http", "scheme": "bearer" }))),
+        Way::Basic => Some(("basic".into(), json!({ "type": "http", "scheme": "basic" }))),
+        Way::Header(header) => api_key(format!("header-{header}"), header.as_str(), "The key"),
+        Way::Signed(Signing { header, .. }) => {
+            let name = webhook.way.challenge().to_lowercase();
+            api_key(format!("{name}-{header}"), header.as_str(), "A signature made with the key")
+        }
+        Way::Mailgun { .. } | Way::Sns(_) | Way::PathSecret => None,
+    };
+    (scheme, is_in_path)
+}
+
+/// What belongs to the proof and is no scheme of its own.
+fn parameters(webhook: &Webhook, has_secret: bool) -> Vec<Value> {
+    let parameter = |name: &str, place: &str, description: &str| {
+        json!({
+            "name": name, "in": place, "required": true, "description": description,
+            "schema": { "type": "string", "minLength": 1 },
+        })
+    };
+    let time = match &webhook.way {
+        Way::Signed(Signing { timestamp_header: Some(name), .. }) => {
+            Some(parameter(name.as_str(), "header", "When it was signed"))
+        }
+        _ => None,
+    };
+    let secret = has_secret.then(|| parameter("secret", "path", "The key"));
+    time.into_iter().chain(secret).collect()
+}
+
+/// A webhook's one operation.
+fn post(config: &Config, webhook: &Webhook) -> Value {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    let event = event(webhook);
+    let (media, schema) = match &webhook.carries {
+        Carries::One => ("application/json", event),
+        Carries::Array(None) => {
+            let array = json!({ "type": "array", "minItems": 1, "items": event.clone() });
+            ("application/json", json!({ "anyOf": [array, event] }))
+        }
+        Carries::Array(Some(pointer)) => {
+            let mut body = json!({ "type": "object" });
+            let array = json!({ "type": "array", "minItems": 1, "items": event });
+            schema::put(&mut body, pointer.tokens(), array, true);
+            ("application/json", body)
+        }
+        Carries::Lines => ("application/x-ndjson", json!({ "type": "string", "minLength": 1 })),
+        Carries::Sns => {
+            let text = json!({
+                "type": "string", "contentMediaType": "application/json", "contentSchema": event,
+            });
+            let message = json!({
+                "type": "object",
+                "description": "A notification of Amazon SNS",
+                "properties": { "Type": { "const": "Notification" }, "Message": text },
+                "required": ["Type", "Message"],
+            });
+            ("application/json", message)
+        }
+    };
+    let (schema, rest) = match webhook.rejects_invalid {
+        true => (schema, "is refused"),
+        false => {
+            let rest = json!({ "description": "Anything else is kept as a dead letter" });
+            (json!({ "anyOf": [schema, rest] }), "is kept as a dead letter and answered 200")
+        }
+    };
+    json!({
+        "tags": ["ingest"],
+        "operationId": webhook.route.webhook,
+        "summary": format!("Events for the topic {}", webhook.route.topic),
+        "servers": server(scheme, config.http.listen.port()),
+        "requestBody": {
+            "required": webhook.rejects_invalid,
+            "description": format!(
+                "An event of this webhook, or several where it takes several; anything else {rest}. \
+                 At most {} bytes, also unpacked; Content-Encoding may be one of: {CODINGS}. \
+                 Content-Type is not looked at.",
+                config.http.max_body_bytes,
+            ),
+            "content": { (media): { "schema": schema } },
+        },
+        "responses": responses(webhook),
+    })
+}
+
+/// An event, as far as the bridge looks into it.
+fn event(webhook: &Webhook) -> Value {
+    let shape = &webhook.shape;
+    let mut event = json!({ "type": "object" });
+    for (name, expected) in [("type", &shape.r#type), ("event", &shape.event)] {
+        if !expected.is_empty() {
+            event["properties"][name] = json!({
+                "enum": [expected, null], "description": "Without regard to case; may be absent",
+            });
+        }
+    }
+    let time =
+        json!({ "description": "The time of the event; one that cannot be read is ignored" });
+    schema::put(&mut event, shape.time.tokens(), time, false);
+    if let Some(id) = &shape.id {
+        let text = json!({ "description": "What the sender calls the event" });
+        schema::put(&mut event, id.tokens(), text, false);
+    }
+    let key = json!({
+        "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer" }],
+        "description": "The record's key; an integer is written without fraction or exponent",
+    });
+    schema::put(&mut event, shape.key.tokens(), key, true);
+    event
+}
+
+/// Every answer that a webhook's senders can get, by status.
+fn responses(webhook: &Webhook) -> Value {
+    let mut by_status: BTreeMap<u16, Vec<Facts>> = BTreeMap::new();
+    for outcome in Outcome::all().filter(|outcome| may_end(*outcome, webhook)) {
+        let facts = outcome.facts();
+        by_status.entry(webhook.status(facts.status).as_u16()).or_default().push(facts);
+    }
+    let responses = by_status.into_iter().map(|(status, facts)| {
+        let text = facts.iter().map(|facts| facts.text).collect::<Vec<_>>().join("; or: ");
+        let response = match facts[0].status.is_success() {
+            true => accepted(webhook, &text),
+            false => refused(webhook, status, &facts, &text),
+        };
+        (status.to_string(), response)
+    });
+    Value::Object(responses.collect())
+}
+
+/// Whether a POST to this webhook can be answered so.
+fn may_end(outcome: Outcome, webhook: &Webhook) -> bool {
+    match outcome {
+        Outcome::Held(Held::AsDeadLetter) => !webhook.rejects_invalid,
+        Outcome::Held(_) => true,
+        Outcome::Confirmed => matches!(&webhook.way, Way::Sns(sns) if sns.confirm),
+        Outcome::Refused(Refusal::SnsUnreachable) => matches!(webhook.way, Way::Sns(_)),
+        Outcome::Refused(Refusal::Malformed | Refusal::Invalid) => webhook.rejects_invalid,
+        Outcome::Refused(Refusal::UnknownPath | Refusal::WrongMethod) => false,
+        Outcome::Refused(refusal) => refusal.is_answered(),
+    }
+}
+
+fn accepted(webhook: &Webhook, text: &str) -> Value {
+    let answer = String::from_utf8_lossy(&webhook.answer);
+    let schema = json!({ "type": "string", "const": answer });
+    json!({ "description": text, "content": { "text/plain; charset=utf-8": { "schema": schema } } })
+}
+
+/// A refusal, by whichever of these reasons.
+fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value {
+    let types: Vec<String> = facts.iter().map(Facts::problem_type).collect();
+    let titles: Vec<&str> = facts.iter().map(|facts| facts.text).collect();
+    let schema = json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": { "enum": types },
+            "title": { "enum": titles },
+            "status": { "const": status },
+            "detail": { "type": "string" },
+        },
+    });
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let hints = facts.iter().filter_map(|facts| hint(facts.status, webhook.way.challenge()));
+    for (name, value) in hints {
+        let values = headers.entry(name.to_string()).or_default();
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    let headers: Map<String, Value> = headers
+        .into_iter()
+        .map(|(name, values)| {
+            let schema = json!({ "type": "string", "enum": values });
+            (name, json!({ "required": true, "schema": schema }))
+        })
+        .collect();
+    let mut response = json!({
+        "description": text, "content": { "application/problem+json": { "schema": schema } },
+    });
+    if !headers.is_empty() {
+        response["headers"] = headers.into();
+    }
+    response
+}
+
+/// The operator's paths.
+fn operator(config: &Config) -> Vec<(String, Value)> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let server = server("http", config.admin.listen.port());
+    let get = |id: &str, summary: &str, media: &str, unavailable: Option<&str>| {
+        let plain = |media: &str, description: &str| {
+            let schema = match media {
+                "application/json" => json!({ "type": "object" }),
+                _ => json!({ "type": "string" }),
+            };
+            json!({ "description": description, "content": { (media): { "schema": schema } } })
+        };
+        let mut responses = json!({
+            "200": plain(media, summary), "500": plain(TEXT, "The bridge made a mistake"),
+        });
+        if let Some(text) = unavailable {
+            responses["503"] = plain(TEXT, text);
+        }
+        json!({
+            "tags": ["admin"], "operationId": id, "summary": summary,
+            "servers": server, "responses": responses, "security": [],
+        })
+    };
+    let metrics = "text/plain; version=0.0.4; charset=utf-8";
+    let paths = [
+        ("/metrics", get("metrics", "Everything in Prometheus' text form", metrics, None)),
+        ("/livez", get("livez", "The process answers", TEXT, None)),
+        (
+            "/readyz",
+            get("readyz", "The replica should be sent requests", TEXT, Some("It should not; why")),
+        ),
+        ("/openapi.json", get("openapi", "This document", "application/json", None)),
+        ("/asyncapi.json", get("asyncapi", "What is in the topics", "application/json", None)),
+    ];
+    let mut paths: Vec<_> = paths.into_iter().map(|(path, get)| (path.to_owned(), get)).collect();
+    for name in config.webhook.iter().map(|webhook| &webhook.name) {
+        let (id, summary) =
+            (format!("schema-{name}"), format!("The JSON Schema of {name}'s events"));
+        let get = get(&id, &summary, "application/json", None);
+        paths.push((format!("/schemas/{name}.json"), get));
+    }
+    if config.admin.page {
+        let full = Some("Too many look at the page already");
+        let page = [
+            ("/", get("page", "The live page", "text/html; charset=utf-8", None)),
+            ("/page/style.css", get("style", "Its looks", "text/css; charset=utf-8", None)),
+            (
+                "/page/script.js",
+                get("script", "Its script", "text/javascript; charset=utf-8", None),
+            ),
+            ("/page/events", get("events", "What changes on it", "text/event-stream", full)),
+        ];
+        paths.extend(page.map(|(path, get)| (path.to_owned(), get)));
+    }
+    paths
+}

@@ -1,0 +1,160 @@
+//! The last records, as people may see them: cut, with addresses masked, as text alone.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+
+use crate::click::outcome::Held;
+use crate::observe::redact;
+use crate::observe::sampler::{Glimpse, KEY_MAX, VALUE_MAX};
+
+/// So many are kept, some 2 KiB each at most.
+const ROWS: usize = 40;
+
+/// A record as it is shown.
+pub struct Row {
+    pub received: Timestamp,
+    /// None for a dead letter.
+    pub key: Option<String>,
+    pub text: String,
+    /// Bytes of the whole value.
+    pub length: usize,
+    pub held: Option<Held>,
+}
+
+/// The last records, the newest first.
+#[derive(Default)]
+pub struct Tail(VecDeque<Row>);
+
+impl Tail {
+    /// Takes what has been seen; only as many as are shown are looked into.
+    pub fn take(&mut self, glimpses: Vec<Glimpse>) {
+        let skipped = glimpses.len().saturating_sub(ROWS);
+        for glimpse in glimpses.into_iter().skip(skipped) {
+            self.0.push_front(Row {
+                received: glimpse.received,
+                key: glimpse.key.as_deref().map(key),
+                text: text(&glimpse.value, glimpse.length),
+                length: glimpse.length,
+                held: glimpse.held,
+            });
+        }
+        self.0.truncate(ROWS);
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.0.iter()
+    }
+}
+
+/// A key as it is shown.
+pub fn key(bytes: &[u8]) -> String {
+    let text = whole_chars(bytes);
+    let cut = if bytes.len() < KEY_MAX { "" } else { "…" };
+    legible(&redact::addresses(&text)) + cut
+}
+
+/// The beginning of a value. Where it was cut, what follows the last comma is left out, so that no
+/// address that was cut in two is taken for none.
+fn text(bytes: &[u8], length: usize) -> String {
+    // Text of two bytes a character would hide its addresses from the mask.
+    if bytes.contains(&0) {
+        return "(not text)".into();
+    }
+    let text = whole_chars(bytes);
+    let whole =
+        if length > VALUE_MAX { text.rfind(',').map_or("", |end| &text[..end]) } else { &text };
+    let words = redact::addresses(whole).split_whitespace().collect::<Vec<_>>().join(" ");
+    let cut = match length > VALUE_MAX {
+        true if words.is_empty() => "…",
+        true => ", …",
+        false => "",
+    };
+    legible(&words) + cut
+}
+
+/// Without a last character that was cut in two.
+fn whole_chars(bytes: &[u8]) -> String {
+    let end = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    };
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Writes out what a screen would not show as it is: control characters, and those that turn the
+/// direction of what follows or take no room.
+fn legible(text: &str) -> String {
+    let mut legible = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{61c}'
+            | '\u{ad}'
+            | '\u{180e}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}' => legible.extend(char.escape_unicode()),
+            char if char.is_control() => legible.extend(char.escape_default()),
+            char => legible.push(char),
+        }
+    }
+    legible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glimpse(value: &[u8]) -> Glimpse {
+        Glimpse {
+            received: Timestamp::UNIX_EPOCH,
+            key: Some(b"7"[..].into()),
+            value: value[..value.len().min(VALUE_MAX)].into(),
+            length: value.len(),
+            held: Some(Held::InKafka),
+        }
+    }
+
+    fn shown(value: &[u8]) -> String {
+        let mut tail = Tail::default();
+        tail.take(vec![glimpse(value)]);
+        tail.rows().next().expect("a row").text.clone()
+    }
+
+    #[test]
+    fn what_is_shown_is_masked_wherever_it_was_cut() {
+        let body = br#"{"email":"john.doe@example.com", "x":"\u0000"}"#;
+        assert_eq!(shown(body), r#"{"email":"j***@example.com", "x":"\u0000"}"#);
+        for padding in VALUE_MAX - 60..VALUE_MAX {
+            let padding = "p".repeat(padding);
+            let body = format!(r#"{{"p":"{padding}","email":"john.doe@example.com"}}"#);
+            let text = shown(body.as_bytes());
+            assert!(!text.contains("john"), "{text}");
+        }
+        let wide: Vec<u8> = "john@example.com".bytes().flat_map(|byte| [byte, 0]).collect();
+        assert_eq!(shown(&wide), "(not text)");
+        assert_eq!(shown(&[b'x'; 70_000]), "…");
+        assert_eq!(shown("a\u{202e}\r\n  b".as_bytes()), "a\\u{202e} b");
+        assert_eq!(shown(b"\xff{"), "\u{fffd}{");
+    }
+
+    #[test]
+    fn only_the_last_are_kept_the_newest_first() {
+        let mut tail = Tail::default();
+        for batch in 0..3 {
+            let numbers = (0..100).map(|number| format!("{batch}-{number}"));
+            tail.take(numbers.map(|number| glimpse(number.as_bytes())).collect());
+        }
+        let rows: Vec<_> = tail.rows().map(|row| row.text.as_str()).collect();
+        assert_eq!((rows.len(), rows[0], rows[ROWS - 1]), (ROWS, "2-99", "2-60"));
+    }
+
+    #[test]
+    fn what_a_screen_would_obey_is_written_out() {
+        assert_eq!(legible("a\u{202e}b\n\u{1b}[31m\u{0}"), "a\\u{202e}b\\n\\u{1b}[31m\\u{0}");
+        assert_eq!(legible("Bogot\u{e1} 日本 😀 עברית"), "Bogot\u{e1} 日本 😀 עברית");
+    }
+}
