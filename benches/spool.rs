@@ -25,7 +25,7 @@ const CHUNK: usize = 2_048;
 
 fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let settings = config::Spool { dir: folder.path().into(), max_bytes: 1 << 40 };
+    let settings = config::SpoolSettings { dir: folder.path().into(), max_bytes: 1 << 40 };
     let metrics = Metrics::new(&["bench"], &["bench"]).expect("metrics").spool;
     let health = Arc::new(Health::default());
     let (spool, keeper) = Spool::open(&settings, 1 << 20, metrics, health).expect("a spool");

@@ -31,7 +31,7 @@ use crate::click::event::{Carries, Pointer, Shape, TimeFormat, parse_offset};
 use crate::click::pseudonym::Pseudonyms;
 use crate::click::route;
 
-pub use auth_scheme::{Encoding, Signing, Sns, Way};
+pub use auth_scheme::{AuthSchemeSettings, Encoding, SigningSettings, SnsSettings};
 pub use check::VERDICT_LAG_MS;
 pub use follow::Followed;
 pub use load::{Loaded, environment, load, read_file, read_file_within, reload_keys};
@@ -63,21 +63,21 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    pub http: Http,
-    pub admin: Admin,
-    pub kafka: Kafka,
-    pub spool: Spool,
-    pub auth: Auth,
-    pub pseudonym: Pseudonym,
-    pub log: Log,
-    pub tracing: Tracing,
-    pub webhook: Vec<Webhook>,
+    pub http: HttpSettings,
+    pub admin: AdminSettings,
+    pub kafka: KafkaSettings,
+    pub spool: SpoolSettings,
+    pub auth: AuthSettings,
+    pub pseudonym: PseudonymSettings,
+    pub log: LogSettings,
+    pub tracing: TracingSettings,
+    pub webhook: Vec<WebhookSettings>,
 }
 
 /// The listener for senders, and its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Http {
+pub struct HttpSettings {
     pub listen: SocketAddr,
     /// Threads that serve requests; 0 takes one for each two CPUs granted.
     pub workers: usize,
@@ -116,12 +116,12 @@ pub struct Http {
     pub drain_timeout_ms: u64,
     /// Absent: plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
 }
 
 /// TLS on the listener for senders; files in PEM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tls {
+pub struct TlsSettings {
     /// The certificate, and behind it those between it and its authority.
     pub cert_file: PathBuf,
     pub key_file: PathBuf,
@@ -130,7 +130,7 @@ pub struct Tls {
     pub client_ca_file: Option<PathBuf>,
 }
 
-impl Tls {
+impl TlsSettings {
     /// All its files: they are read as a unit.
     pub fn files(&self) -> Vec<PathBuf> {
         let pair = [&self.cert_file, &self.key_file];
@@ -146,7 +146,7 @@ impl Tls {
 /// The operator's listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Admin {
+pub struct AdminSettings {
     pub listen: SocketAddr,
     /// Whether the live page is there.
     pub page: bool,
@@ -157,16 +157,16 @@ pub struct Admin {
 /// Kafka.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Kafka {
+pub struct KafkaSettings {
     /// `host:port`, separated by commas.
     pub brokers: String,
     /// How long Kafka may take to acknowledge, before the click goes to the spool.
     pub ack_timeout_ms: u64,
     /// Any other property of librdkafka.
-    pub options: Options,
+    pub options: KafkaOptions,
 }
 
-impl Kafka {
+impl KafkaSettings {
     pub fn ack_timeout(&self) -> Duration {
         Duration::from_millis(self.ack_timeout_ms)
     }
@@ -175,29 +175,29 @@ impl Kafka {
 /// The durable queue on disk, for what Kafka cannot take now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Spool {
+pub struct SpoolSettings {
     /// Its folder, for one process alone; empty: no spool.
     pub dir: PathBuf,
     /// Bytes of the events in it; the disk needs about a tenth more.
     pub max_bytes: u64,
 }
 
-impl Spool {
+impl SpoolSettings {
     pub fn is_on(&self) -> bool {
         !self.dir.as_os_str().is_empty()
     }
 }
 
-impl Default for Spool {
-    fn default() -> Spool {
-        Spool { dir: "./data/spool".into(), max_bytes: 4 << 30 }
+impl Default for SpoolSettings {
+    fn default() -> SpoolSettings {
+        SpoolSettings { dir: "./data/spool".into(), max_bytes: 4 << 30 }
     }
 }
 
 /// Who may call.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Auth {
+pub struct AuthSettings {
     pub keys: Vec<NamedKey>,
     /// A TOML file with more `keys`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,7 +210,7 @@ pub struct Auth {
 /// The key that pseudonyms are made with.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Pseudonym {
+pub struct PseudonymSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Secret>,
     /// A file with it; read at the start, into `key`.
@@ -298,13 +298,13 @@ impl NamedKey {
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Time {
+    enum TimeText {
         Text(String),
         Datetime(toml::value::Datetime),
     }
-    let text = match Time::deserialize(deserializer) {
-        Ok(Time::Text(text)) => text,
-        Ok(Time::Datetime(time)) => time.to_string(),
+    let text = match TimeText::deserialize(deserializer) {
+        Ok(TimeText::Text(text)) => text,
+        Ok(TimeText::Datetime(time)) => time.to_string(),
         Err(_) => String::new(),
     };
     let wrong = "must be a time of RFC 3339 with its offset, such as 2027-01-31T00:00:00Z";
@@ -314,7 +314,7 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>,
 /// Log lines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Log {
+pub struct LogSettings {
     pub format: LogFormat,
     /// A level, or levels by module: `info,librdkafka=debug`.
     pub level: String,
@@ -342,31 +342,31 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
-impl Default for Log {
-    fn default() -> Log {
-        Log { format: LogFormat::Auto, level: "info".into() }
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings { format: LogFormat::Auto, level: "info".into() }
     }
 }
 
 /// Spans for a collector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Tracing {
+pub struct TracingSettings {
     /// Where spans go, in OTLP over HTTP; empty: nowhere, and none are made.
     pub otlp_endpoint: String,
     /// Of the requests without a `traceparent`, the share that is traced: from 0 to 1.
     pub sample_ratio: f64,
 }
 
-impl Default for Tracing {
-    fn default() -> Tracing {
-        Tracing { otlp_endpoint: String::new(), sample_ratio: 0.01 }
+impl Default for TracingSettings {
+    fn default() -> TracingSettings {
+        TracingSettings { otlp_endpoint: String::new(), sample_ratio: 0.01 }
     }
 }
 
 /// One webhook: data, not code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Webhook {
+pub struct WebhookSettings {
     /// What is known of the sender: the defaults of this entry, already taken; empty: none.
     #[serde(default)]
     pub profile: String,
@@ -375,20 +375,20 @@ pub struct Webhook {
     pub path: String,
     /// How its senders prove who they are.
     #[serde(default, with = "auth_scheme")]
-    pub auth: Way,
+    pub auth: AuthSchemeSettings,
     pub topic: String,
     /// Where bodies go that nobody can understand; empty: the topic with `.dead-letter` behind it.
     #[serde(default)]
     pub dead_letter_topic: String,
     /// What becomes of such a body.
     #[serde(default)]
-    pub invalid: Invalid,
+    pub invalid: InvalidBody,
     /// JSON pointers to what is replaced by a pseudonym.
     #[serde(default)]
     pub pseudonymise: Vec<String>,
     /// How many events a body carries.
     #[serde(default)]
-    pub body: Body,
+    pub body: BodyFormat,
     /// JSON pointer to the array of events; empty: the body is the array.
     #[serde(default)]
     pub events: String,
@@ -436,7 +436,7 @@ pub struct Webhook {
 /// What becomes of a body that is no event of its webhook.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", try_from = "String")]
-pub enum Invalid {
+pub enum InvalidBody {
     /// It is kept as a dead letter and answered 200: no sender can mend it by trying again.
     #[default]
     DeadLetter,
@@ -444,13 +444,13 @@ pub enum Invalid {
     Reject,
 }
 
-impl TryFrom<String> for Invalid {
+impl TryFrom<String> for InvalidBody {
     type Error = &'static str;
 
-    fn try_from(name: String) -> Result<Invalid, &'static str> {
+    fn try_from(name: String) -> Result<InvalidBody, &'static str> {
         match name.as_str() {
-            "dead-letter" => Ok(Invalid::DeadLetter),
-            "reject" => Ok(Invalid::Reject),
+            "dead-letter" => Ok(InvalidBody::DeadLetter),
+            "reject" => Ok(InvalidBody::Reject),
             _ => Err("must be dead-letter or reject"),
         }
     }
@@ -459,7 +459,7 @@ impl TryFrom<String> for Invalid {
 /// How many events a body carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
-pub enum Body {
+pub enum BodyFormat {
     /// One.
     #[default]
     Object,
@@ -471,15 +471,15 @@ pub enum Body {
     Sns,
 }
 
-impl TryFrom<String> for Body {
+impl TryFrom<String> for BodyFormat {
     type Error = &'static str;
 
-    fn try_from(name: String) -> Result<Body, &'static str> {
+    fn try_from(name: String) -> Result<BodyFormat, &'static str> {
         match name.as_str() {
-            "object" => Ok(Body::Object),
-            "array" => Ok(Body::Array),
-            "ndjson" => Ok(Body::Ndjson),
-            "sns" => Ok(Body::Sns),
+            "object" => Ok(BodyFormat::Object),
+            "array" => Ok(BodyFormat::Array),
+            "ndjson" => Ok(BodyFormat::Ndjson),
+            "sns" => Ok(BodyFormat::Sns),
             _ => Err("must be object, array, ndjson or sns"),
         }
     }
@@ -541,24 +541,24 @@ mod defaults {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            http: Http::default(),
-            admin: Admin::default(),
-            kafka: Kafka::default(),
-            spool: Spool::default(),
-            auth: Auth::default(),
-            pseudonym: Pseudonym::default(),
-            log: Log::default(),
-            tracing: Tracing::default(),
-            webhook: vec![Webhook {
+            http: HttpSettings::default(),
+            admin: AdminSettings::default(),
+            kafka: KafkaSettings::default(),
+            spool: SpoolSettings::default(),
+            auth: AuthSettings::default(),
+            pseudonym: PseudonymSettings::default(),
+            log: LogSettings::default(),
+            tracing: TracingSettings::default(),
+            webhook: vec![WebhookSettings {
                 profile: String::new(),
                 name: "email-marketing-click".into(),
                 path: "/webhooks/email-marketing/click".into(),
-                auth: Way::default(),
+                auth: AuthSchemeSettings::default(),
                 topic: "opptima.email-marketing.click".into(),
                 dead_letter_topic: String::new(),
-                invalid: Invalid::default(),
+                invalid: InvalidBody::default(),
                 pseudonymise: Vec::new(),
-                body: Body::default(),
+                body: BodyFormat::default(),
                 events: String::new(),
                 key: defaults::key(),
                 id: String::new(),
@@ -578,9 +578,9 @@ impl Default for Config {
     }
 }
 
-impl Default for Http {
-    fn default() -> Http {
-        Http {
+impl Default for HttpSettings {
+    fn default() -> HttpSettings {
+        HttpSettings {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             workers: 0,
             max_connections: 16_384,
@@ -612,9 +612,9 @@ impl Default for Http {
     }
 }
 
-impl Default for Admin {
-    fn default() -> Admin {
-        Admin {
+impl Default for AdminSettings {
+    fn default() -> AdminSettings {
+        AdminSettings {
             listen: SocketAddr::from(([0, 0, 0, 0], 8081)),
             page: true,
             // Whoever reaches the listener sees it, and a click says what a person did.
@@ -623,17 +623,17 @@ impl Default for Admin {
     }
 }
 
-impl Default for Kafka {
-    fn default() -> Kafka {
-        Kafka {
+impl Default for KafkaSettings {
+    fn default() -> KafkaSettings {
+        KafkaSettings {
             brokers: "localhost:9092".into(),
             ack_timeout_ms: 1_500,
-            options: Options::default(),
+            options: KafkaOptions::default(),
         }
     }
 }
 
-impl Http {
+impl HttpSettings {
     pub fn header_timeout(&self) -> Duration {
         Duration::from_millis(self.header_timeout_ms)
     }
@@ -702,9 +702,9 @@ impl Serialize for Secret {
 /// Properties of librdkafka by name. Those that carry a secret never print; all are overwritten when they
 /// are no longer needed.
 #[derive(Clone, Default, PartialEq)]
-pub struct Options(BTreeMap<String, Zeroizing<String>>);
+pub struct KafkaOptions(BTreeMap<String, Zeroizing<String>>);
 
-impl Options {
+impl KafkaOptions {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -723,13 +723,13 @@ impl Options {
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for KafkaOptions {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         self.printable().fmt(formatter)
     }
 }
 
-impl Serialize for Options {
+impl Serialize for KafkaOptions {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.printable().serialize(serializer)
     }
@@ -745,9 +745,9 @@ enum OptionEntry {
     Table(BTreeMap<String, OptionEntry>),
 }
 
-impl<'de> Deserialize<'de> for Options {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
-        let mut options = Options::default();
+impl<'de> Deserialize<'de> for KafkaOptions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KafkaOptions, D::Error> {
+        let mut options = KafkaOptions::default();
         let entries = BTreeMap::<String, OptionEntry>::deserialize(deserializer)?;
         flatten("", entries, &mut options);
         Ok(options)
@@ -756,7 +756,7 @@ impl<'de> Deserialize<'de> for Options {
 
 /// `security.protocol` may be written quoted, as a table, or from the environment with underscores
 /// (no property of librdkafka that can be set by text has one).
-fn flatten(prefix: &str, entries: BTreeMap<String, OptionEntry>, options: &mut Options) {
+fn flatten(prefix: &str, entries: BTreeMap<String, OptionEntry>, options: &mut KafkaOptions) {
     for (name, entry) in entries {
         let name = format!("{prefix}{}", name.replace('_', "."));
         match entry {
@@ -834,7 +834,7 @@ impl Config {
     }
 }
 
-impl Webhook {
+impl WebhookSettings {
     /// Where bodies go that nobody can understand.
     pub fn dead_letters(&self) -> String {
         match self.dead_letter_topic.as_str() {
@@ -876,15 +876,15 @@ impl Webhook {
             path: self.path.clone(),
             way: self.auth.read().map_err(|_| wrong("auth"))?,
             // Nothing can be found in what cannot be understood, so none of it may be kept.
-            rejects_invalid: self.invalid == Invalid::Reject || !self.pseudonymise.is_empty(),
+            rejects_invalid: self.invalid == InvalidBody::Reject || !self.pseudonymise.is_empty(),
             pseudonyms: self.pseudonyms(key).ok_or_else(|| wrong("pseudonymise"))?,
             carries: match self.body {
-                Body::Object => Carries::One,
-                Body::Array => {
+                BodyFormat::Object => Carries::One,
+                BodyFormat::Array => {
                     Carries::Array(optional(&self.events).ok_or_else(|| wrong("events"))?)
                 }
-                Body::Ndjson => Carries::Lines,
-                Body::Sns => Carries::Sns,
+                BodyFormat::Ndjson => Carries::Lines,
+                BodyFormat::Sns => Carries::Sns,
             },
             shape: Shape {
                 key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,

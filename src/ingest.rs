@@ -84,7 +84,7 @@ pub struct Ingest {
 pub struct Rules {
     pub webhooks: Vec<Webhook>,
     pub keys: ArcSwap<Keys>,
-    pub limits: config::Http,
+    pub limits: config::HttpSettings,
     fair: Fair,
     tokens: Tokens,
     /// By webhook, where its messages are those of Amazon SNS.

@@ -59,7 +59,7 @@ impl Admin {
     ) -> io::Result<Admin> {
         let page = || Arc::new(Page::new(config, metrics.clone(), health.clone()));
         let page = config.admin.page.then(page);
-        let limits = config::Http {
+        let limits = config::HttpSettings {
             max_connections: CONNECTIONS_MAX,
             max_connections_per_address: 0,
             // No balancer stands before it.
@@ -93,7 +93,7 @@ impl Admin {
 
 async fn serve(
     listener: std::net::TcpListener,
-    limits: config::Http,
+    limits: config::HttpSettings,
     routes: Routes,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
@@ -175,7 +175,7 @@ fn nothing() -> Response {
 
 /// What machines may know of the listeners and the topics, by path.
 fn documents(config: &Config) -> Result<BTreeMap<String, Bytes>, Problem> {
-    let schema = |webhook: &config::Webhook| {
+    let schema = |webhook: &config::WebhookSettings| {
         (format!("/schemas/{}.json", webhook.name), schema::of_events(webhook))
     };
     let schemas = config.webhook.iter().map(schema);

@@ -14,7 +14,7 @@ use crate::click::auth::{self, Part, Scheme, Topic};
 /// How the senders of a webhook prove who they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Way {
+pub enum AuthSchemeSettings {
     #[default]
     Bearer,
     Basic,
@@ -22,9 +22,9 @@ pub enum Way {
         /// Its value is the key.
         header: String,
     },
-    HmacSha256(Signing),
+    HmacSha256(SigningSettings),
     #[serde(rename = "ecdsa-p256")]
-    EcdsaP256(Signing),
+    EcdsaP256(SigningSettings),
     /// As Mailgun signs, within the body.
     Mailgun {
         /// How far its time may be from the time of receipt.
@@ -32,7 +32,7 @@ pub enum Way {
         tolerance_s: u32,
     },
     /// As Amazon SNS signs, with its certificates.
-    Sns(Sns),
+    Sns(SnsSettings),
     PathSecret,
 }
 
@@ -51,7 +51,7 @@ pub enum Needs {
 /// What is taken from Amazon SNS, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sns {
+pub struct SnsSettings {
     /// The ARNs of the topics whose messages are taken.
     #[serde(default)]
     pub topics: Vec<String>,
@@ -72,7 +72,7 @@ pub struct Sns {
 /// How requests are signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Signing {
+pub struct SigningSettings {
     /// Where the signature is.
     pub header: String,
     /// What stands before it there, such as `sha256=`.
@@ -113,7 +113,9 @@ fn sns_tolerance_s() -> u32 {
 }
 
 /// Reads a name or a table.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Way, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<AuthSchemeSettings, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "must be a name such as \"basic\", or a table with a `type`")]
     enum Entry {
@@ -128,7 +130,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Way, D::
 }
 
 /// Writes a name where that says it all.
-pub(super) fn serialize<S: Serializer>(way: &Way, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: Serializer>(way: &AuthSchemeSettings, to: S) -> Result<S::Ok, S::Error> {
     let table = toml::Table::try_from(way).map_err(serde::ser::Error::custom)?;
     match table.get("type") {
         Some(name) if table.len() == 1 => name.serialize(to),
@@ -136,14 +138,17 @@ pub(super) fn serialize<S: Serializer>(way: &Way, to: S) -> Result<S::Ok, S::Err
     }
 }
 
-impl Way {
+impl AuthSchemeSettings {
     /// What of a key the bridge must know.
     pub fn needs(&self) -> Needs {
         match self {
-            Way::Bearer | Way::Basic | Way::Header { .. } | Way::PathSecret => Needs::Hash,
-            Way::HmacSha256(_) | Way::Mailgun { .. } => Needs::Secret,
-            Way::EcdsaP256(_) => Needs::PublicKey,
-            Way::Sns(_) => Needs::Nothing,
+            AuthSchemeSettings::Bearer
+            | AuthSchemeSettings::Basic
+            | AuthSchemeSettings::Header { .. }
+            | AuthSchemeSettings::PathSecret => Needs::Hash,
+            AuthSchemeSettings::HmacSha256(_) | AuthSchemeSettings::Mailgun { .. } => Needs::Secret,
+            AuthSchemeSettings::EcdsaP256(_) => Needs::PublicKey,
+            AuthSchemeSettings::Sns(_) => Needs::Nothing,
         }
     }
 
@@ -154,21 +159,27 @@ impl Way {
     /// What is wrong with it, and what to do about it.
     pub(super) fn read(&self) -> Result<auth::Way, String> {
         Ok(match self {
-            Way::Bearer => auth::Way::Bearer,
-            Way::Basic => auth::Way::Basic,
-            Way::Header { header } => auth::Way::Header(header_name("header", header)?),
-            Way::HmacSha256(signing) => auth::Way::Signed(signing.read(Scheme::HmacSha256)?),
-            Way::EcdsaP256(signing) => auth::Way::Signed(signing.read(Scheme::EcdsaP256)?),
-            Way::Mailgun { tolerance_s } => {
+            AuthSchemeSettings::Bearer => auth::Way::Bearer,
+            AuthSchemeSettings::Basic => auth::Way::Basic,
+            AuthSchemeSettings::Header { header } => {
+                auth::Way::Header(header_name("header", header)?)
+            }
+            AuthSchemeSettings::HmacSha256(signing) => {
+                auth::Way::Signed(signing.read(Scheme::HmacSha256)?)
+            }
+            AuthSchemeSettings::EcdsaP256(signing) => {
+                auth::Way::Signed(signing.read(Scheme::EcdsaP256)?)
+            }
+            AuthSchemeSettings::Mailgun { tolerance_s } => {
                 auth::Way::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
             }
-            Way::Sns(sns) => auth::Way::Sns(sns.read()?),
-            Way::PathSecret => auth::Way::PathSecret,
+            AuthSchemeSettings::Sns(sns) => auth::Way::Sns(sns.read()?),
+            AuthSchemeSettings::PathSecret => auth::Way::PathSecret,
         })
     }
 }
 
-impl Sns {
+impl SnsSettings {
     fn read(&self) -> Result<auth::Sns, String> {
         if self.topics.is_empty() {
             return Err("topics must name your topics, as in { type = \"sns\", topics = \
@@ -211,7 +222,7 @@ impl Sns {
     }
 }
 
-impl Signing {
+impl SigningSettings {
     fn read(&self, scheme: Scheme) -> Result<auth::Signing, String> {
         let signed = Part::parse(&self.signed).unwrap_or_default();
         let count = |part| signed.iter().filter(|other| **other == part).count();

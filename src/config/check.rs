@@ -9,7 +9,8 @@ use crate::click::event::{Pointer, parse_offset};
 
 use super::auth_scheme::Needs;
 use super::{
-    API_KEY, Body, Config, Invalid, NamedKey, Problem, Tls, Tracing, Way, Webhook, optional,
+    API_KEY, AuthSchemeSettings, BodyFormat, Config, InvalidBody, NamedKey, Problem, TlsSettings,
+    TracingSettings, WebhookSettings, optional,
 };
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
@@ -121,7 +122,8 @@ fn time_chain(config: &Config, problems: &mut Problems) {
     let request = http.drain_delay_ms.saturating_add(http.body_timeout_ms);
     let request = request.saturating_add(http.answer_timeout_ms);
     // Amazon SNS is asked before the event is held, and has as long.
-    let asks = config.webhook.iter().any(|webhook| matches!(webhook.auth, Way::Sns(_)));
+    let asks =
+        config.webhook.iter().any(|webhook| matches!(webhook.auth, AuthSchemeSettings::Sns(_)));
     let asked = if asks { http.answer_timeout_ms } else { 0 };
     let request = request.saturating_add(asked);
     problems.expect(
@@ -152,12 +154,12 @@ fn kafka(config: &Config, problems: &mut Problems) {
 
 fn keys(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
-    let needs_key = |webhook: &Webhook| !matches!(webhook.auth.needs(), Needs::Nothing);
+    let needs_key = |webhook: &WebhookSettings| !matches!(webhook.auth.needs(), Needs::Nothing);
     problems.expect(
         !auth.keys.is_empty()
             || auth.api_key.is_some()
             || !config.webhook.iter().any(needs_key)
-            || config.http.tls.as_ref().is_some_and(Tls::names_callers),
+            || config.http.tls.as_ref().is_some_and(TlsSettings::names_callers),
         "auth",
         "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
          set HOOKBRIDGE__AUTH__API_KEY",
@@ -214,7 +216,7 @@ fn pseudonym_key(config: &Config, problems: &mut Problems) {
 }
 
 fn tracing(config: &Config, problems: &mut Problems) {
-    let Tracing { otlp_endpoint, sample_ratio } = &config.tracing;
+    let TracingSettings { otlp_endpoint, sample_ratio } = &config.tracing;
     let is_endpoint = |uri: Uri| {
         uri.scheme_str() == Some("http")
             && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
@@ -286,9 +288,10 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             let message = "must be a JSON pointer such as /data, or empty";
             problems.expect(optional(pointer).is_some(), &key(name), message);
         }
-        let has_array = webhook.events.is_empty() || webhook.body == Body::Array;
+        let has_array = webhook.events.is_empty() || webhook.body == BodyFormat::Array;
         problems.expect(has_array, &key("events"), "is only for body = \"array\"");
-        let is_unpacked = !matches!(webhook.auth, Way::Sns(_)) || webhook.body == Body::Sns;
+        let is_unpacked =
+            !matches!(webhook.auth, AuthSchemeSettings::Sns(_)) || webhook.body == BodyFormat::Sns;
         problems.expect(is_unpacked, &key("body"), "must be sns, as auth is");
         let is_known = webhook.unavailable_status().is_some();
         problems.expect(is_known, &key("unavailable"), "must be 503 or 429");
@@ -298,7 +301,7 @@ fn webhooks(config: &Config, problems: &mut Problems) {
 }
 
 /// Which fields are replaced, and whether that may be.
-fn pseudonymise(config: &Config, webhook: &Webhook, place: &str, problems: &mut Problems) {
+fn pseudonymise(config: &Config, webhook: &WebhookSettings, place: &str, problems: &mut Problems) {
     if webhook.pseudonymise.is_empty() {
         return;
     }
@@ -309,7 +312,7 @@ fn pseudonymise(config: &Config, webhook: &Webhook, place: &str, problems: &mut 
          HOOKBRIDGE__PSEUDONYM__KEY, to one that `hookbridge key` makes",
     );
     problems.expect(
-        webhook.invalid == Invalid::Reject,
+        webhook.invalid == InvalidBody::Reject,
         place,
         "needs invalid = \"reject\": in a body that cannot be understood no field can be found, and \
          the dead letters would get it as it came",
@@ -341,17 +344,17 @@ fn pseudonymise(config: &Config, webhook: &Webhook, place: &str, problems: &mut 
 }
 
 /// How senders prove who they are, and whether any could.
-fn way(config: &Config, webhook: &Webhook, place: &str, problems: &mut Problems) {
+fn way(config: &Config, webhook: &WebhookSettings, place: &str, problems: &mut Problems) {
     if let Err(message) = webhook.auth.read() {
         problems.expect(false, place, message);
     }
-    let has_place = webhook.auth != Way::PathSecret || !webhook.path.ends_with('/');
+    let has_place = webhook.auth != AuthSchemeSettings::PathSecret || !webhook.path.ends_with('/');
     let message = "the secret comes behind the path and one more /: let the path end without it";
     problems.expect(has_place, place, message);
     let auth = &config.auth;
     let is_for =
         |key: &NamedKey| key.webhooks.as_ref().is_none_or(|names| names.contains(&webhook.name));
-    let shows_certificates = config.http.tls.as_ref().is_some_and(Tls::names_callers);
+    let shows_certificates = config.http.tls.as_ref().is_some_and(TlsSettings::names_callers);
     let has = |wanted: fn(&NamedKey) -> bool| {
         shows_certificates || auth.keys.iter().any(|key| wanted(key) && is_for(key))
     };

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_path_to_error::{Segment, Track};
 use zeroize::Zeroizing;
 
-use super::{Config, NamedKey, Problem, Pseudonym, Secret};
+use super::{Config, NamedKey, Problem, PseudonymSettings, Secret};
 
 /// Where settings are looked for when nobody says.
 const DEFAULT_FILE: &str = "config/hookbridge.toml";
@@ -223,7 +223,7 @@ pub fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
 }
 
 /// Reads the key of pseudonyms from its file, if it is in one.
-fn read_pseudonym_key(pseudonym: &mut Pseudonym, problems: &mut Vec<Problem>) {
+fn read_pseudonym_key(pseudonym: &mut PseudonymSettings, problems: &mut Vec<Problem>) {
     let setting = "pseudonym.key_file";
     let Some(path) = &pseudonym.key_file else { return };
     if pseudonym.key.is_some() {

@@ -209,7 +209,7 @@ impl Spool {
     ///
     /// Another process has it.
     pub fn open(
-        config: &config::Spool,
+        config: &config::SpoolSettings,
         max_body_bytes: usize,
         metrics: SpoolMetrics,
         health: Arc<Health>,
@@ -410,7 +410,7 @@ mod tests {
     #[tokio::test]
     async fn what_follows_a_late_comer_waits_for_the_next_pass() {
         let folder = tempfile::tempdir().expect("a folder");
-        let config = config::Spool { dir: folder.path().to_owned(), max_bytes: 1 << 20 };
+        let config = config::SpoolSettings { dir: folder.path().to_owned(), max_bytes: 1 << 20 };
         let metrics = Metrics::new(&["click"], &["clicks"]).expect("metrics").spool;
         let (spool, keeper) =
             Spool::open(&config, 1 << 20, metrics, Arc::default()).expect("a spool");

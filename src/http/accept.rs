@@ -83,7 +83,7 @@ pub struct Place {
 }
 
 impl Gate {
-    pub fn new(limits: &config::Http, metrics: ConnectionMetrics) -> Gate {
+    pub fn new(limits: &config::HttpSettings, metrics: ConnectionMetrics) -> Gate {
         let max = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
         Gate {
             max,

@@ -32,7 +32,7 @@ pub struct Slot<'a> {
 }
 
 impl Admission {
-    pub fn new(limits: &config::Http, requests: IntGauge, bytes: IntGauge) -> Admission {
+    pub fn new(limits: &config::HttpSettings, requests: IntGauge, bytes: IntGauge) -> Admission {
         let cap = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
         Admission {
             requests,
@@ -90,7 +90,7 @@ impl Drop for Slot<'_> {
 pub async fn read_body(
     body: Incoming,
     slot: &mut Slot<'_>,
-    limits: &config::Http,
+    limits: &config::HttpSettings,
 ) -> Result<Bytes, Rejection> {
     let stated =
         body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));

@@ -71,7 +71,7 @@ impl Coding {
         self,
         packed: Bytes,
         slot: &mut Slot<'_>,
-        limits: &config::Http,
+        limits: &config::HttpSettings,
     ) -> Result<(Bytes, Option<Rejection>), Rejection> {
         let by_ratio = packed.len().saturating_mul(RATIO_MAX);
         let max = by_ratio.min(limits.max_body_bytes);

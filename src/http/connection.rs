@@ -112,7 +112,7 @@ pub struct Closed {
 pub async fn serve<H: Handler>(
     socket: Socket,
     handler: H,
-    limits: &config::Http,
+    limits: &config::HttpSettings,
     drain: &Drain,
     tls: Option<&Tls>,
 ) -> Result<(), Closed> {
@@ -150,7 +150,7 @@ async fn serve_requests<H: Handler>(
     stream: Stream,
     peer: Peer,
     handler: H,
-    limits: &config::Http,
+    limits: &config::HttpSettings,
     drain: &Drain,
 ) -> Result<(), Refusal> {
     let activity = Arc::new(Activity::default());
@@ -281,7 +281,7 @@ where
     }
 }
 
-fn http1(limits: &config::Http) -> http1::Builder {
+fn http1(limits: &config::HttpSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -296,7 +296,7 @@ fn http1(limits: &config::Http) -> http1::Builder {
     builder
 }
 
-fn http2(limits: &config::Http) -> http2::Builder<Streams> {
+fn http2(limits: &config::HttpSettings) -> http2::Builder<Streams> {
     let answered = limits.body_timeout() + limits.answer_timeout();
     let mut builder = http2::Builder::new(Streams { timeout: answered + limits.answer_timeout() });
     let header_list = u32::try_from(limits.max_header_bytes + HEAD_SPARE).unwrap_or(u32::MAX);
@@ -396,7 +396,7 @@ impl Activity {
 /// Closes a connection that stays in a phase for too long, and tells it when to drain.
 struct Watch<'l> {
     activity: Arc<Activity>,
-    limits: &'l config::Http,
+    limits: &'l config::HttpSettings,
     phase: Phase,
     since: Instant,
     has_rested: bool,
@@ -415,7 +415,11 @@ enum DrainSeen {
 }
 
 impl<'l> Watch<'l> {
-    fn new(activity: Arc<Activity>, limits: &'l config::Http, drain: &'l Drain) -> Watch<'l> {
+    fn new(
+        activity: Arc<Activity>,
+        limits: &'l config::HttpSettings,
+        drain: &'l Drain,
+    ) -> Watch<'l> {
         let since = Instant::now();
         Watch {
             phase: activity.phase(),
@@ -635,7 +639,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_request_alone() {
-        let limits = config::Http::default();
+        let limits = config::HttpSettings::default();
         let metrics = ConnectionMetrics::new(&Registry::new()).expect("metrics");
         let gate = Gate::new(&limits, metrics);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

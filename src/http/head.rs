@@ -16,7 +16,7 @@ use crate::config;
 /// # Errors
 ///
 /// [`Refusal::HeadTooLarge`] or [`Refusal::NotHttp`].
-pub fn check_head(head: &Parts, limits: &config::Http) -> Result<(), Rejection> {
+pub fn check_head(head: &Parts, limits: &config::HttpSettings) -> Result<(), Rejection> {
     let (mut bytes, mut hosts, mut codings) = (0, 0, 0);
     for (name, value) in &head.headers {
         bytes += name.as_str().len() + value.len();

@@ -39,7 +39,11 @@ pub(super) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
 
 /// Who sends a request that comes from this address: the last address before those of trusted proxies.
 /// Its port is 0 where the proxy does not say it.
-pub fn sender(peer: SocketAddr, headers: &HeaderMap, settings: &config::Http) -> SocketAddr {
+pub fn sender(
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    settings: &config::HttpSettings,
+) -> SocketAddr {
     let is_proxy = |address: SocketAddr| is_trusted(&settings.trusted_proxies, address.ip());
     if !is_proxy(peer) {
         return peer;
@@ -111,7 +115,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 /// Why the connection is to be closed: without a refusal if it ended by itself or the bridge drains.
 pub(super) async fn introduced(
     stream: &mut TcpStream,
-    settings: &config::Http,
+    settings: &config::HttpSettings,
     drain: &Drain,
 ) -> Result<Option<SocketAddr>, Option<Refusal>> {
     let result = tokio::select! {
@@ -189,10 +193,10 @@ mod tests {
     #[track_caller]
     fn check(header: &str, peer: &str, sent: &[(&'static str, &str)], expected: &str) {
         let trusted = ["10.0.0.0/8", "2001:db8:1::/48"];
-        let settings = config::Http {
+        let settings = config::HttpSettings {
             trusted_proxies: trusted.map(|net| net.parse().expect("a network")).into(),
             forwarded_header: header.into(),
-            ..config::Http::default()
+            ..config::HttpSettings::default()
         };
         let mut headers = HeaderMap::new();
         for (name, value) in sent {

@@ -35,7 +35,7 @@ impl Pair {
     /// # Errors
     ///
     /// The file that cannot be used. Nothing of a key is in it.
-    pub fn read(settings: &config::Tls) -> Result<Pair, Problem> {
+    pub fn read(settings: &config::TlsSettings) -> Result<Pair, Problem> {
         let wrong = |problem: String| Problem::new("http.tls", problem);
         let chain = certificates("http.tls.cert_file", &settings.cert_file)?;
         let ends = chain.first().and_then(end);
@@ -120,7 +120,7 @@ impl Tls {
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-        limits: &config::Http,
+        limits: &config::HttpSettings,
         drain: &Drain,
     ) -> Option<(Box<TlsStream<TcpStream>>, Option<Caller>)> {
         let peer = stream.peer_addr().ok();

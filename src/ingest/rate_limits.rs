@@ -34,7 +34,7 @@ struct Lines {
 }
 
 impl Fair {
-    pub fn new(limits: &config::Http, left_out: IntCounter) -> Fair {
+    pub fn new(limits: &config::HttpSettings, left_out: IntCounter) -> Fair {
         Fair {
             addresses: Shares::per_second(limits.max_rate_per_address),
             keys: Shares::per_second(limits.max_rate_per_key),

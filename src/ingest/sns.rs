@@ -51,7 +51,9 @@ pub struct Asker {
 pub fn askers(config: &Config, webhooks: &[Webhook]) -> Result<HashMap<usize, Asker>, Problem> {
     let mut askers = HashMap::new();
     for (webhook, entry) in webhooks.iter().zip(&config.webhook) {
-        if let (Way::Sns(sns), config::Way::Sns(settings)) = (&webhook.way, &entry.auth) {
+        if let (Way::Sns(sns), config::AuthSchemeSettings::Sns(settings)) =
+            (&webhook.way, &entry.auth)
+        {
             let place = format!("webhook[{}].auth", webhook.index);
             askers.insert(webhook.index, Asker::new(sns, settings, &place)?);
         }
@@ -60,7 +62,7 @@ pub fn askers(config: &Config, webhooks: &[Webhook]) -> Result<HashMap<usize, As
 }
 
 impl Asker {
-    fn new(sns: &Sns, settings: &config::Sns, place: &str) -> Result<Asker, Problem> {
+    fn new(sns: &Sns, settings: &config::SnsSettings, place: &str) -> Result<Asker, Problem> {
         let wrong = |message: String| Problem::new(place, message);
         let authorities = match settings.ca_file.as_os_str().is_empty() {
             true => None,

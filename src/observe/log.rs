@@ -30,7 +30,7 @@ pub struct Log {
 
 impl Log {
     /// Starts to log.
-    pub fn start(log: &config::Log) -> Log {
+    pub fn start(log: &config::LogSettings) -> Log {
         let is_text = match log.format {
             LogFormat::Auto => std::io::stderr().is_terminal(),
             LogFormat::Text => true,

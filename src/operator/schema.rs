@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::click::event::Pointer;
-use crate::config::{Config, TimestampFormat, Webhook};
+use crate::config::{Config, TimestampFormat, WebhookSettings};
 
 /// What `config/fields.toml` says, read once; a test reads it, too.
 static DOCUMENTED: LazyLock<Vec<Documented>> = LazyLock::new(|| {
@@ -59,7 +59,7 @@ struct Field {
 }
 
 /// The schema of a webhook's events, as they are in its topic.
-pub fn of_events(webhook: &Webhook) -> Value {
+pub fn of_events(webhook: &WebhookSettings) -> Value {
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": format!("/schemas/{}.json", webhook.name),
@@ -100,7 +100,7 @@ pub fn of_events(webhook: &Webhook) -> Value {
 }
 
 /// What the sender documents of the event that the webhook is for.
-fn documented(webhook: &Webhook) -> Map<String, Value> {
+fn documented(webhook: &WebhookSettings) -> Map<String, Value> {
     let is_it = |event: &&Documented| {
         event.r#type.eq_ignore_ascii_case(&webhook.r#type)
             && event.event.eq_ignore_ascii_case(&webhook.event)
@@ -199,7 +199,7 @@ pub fn of_topics(config: &Config) -> Value {
     })
 }
 
-fn event_message(webhook: &Webhook) -> Value {
+fn event_message(webhook: &WebhookSettings) -> Value {
     json!({
         "name": webhook.name,
         "title": format!("An event of {}", webhook.name),
@@ -216,7 +216,7 @@ fn event_message(webhook: &Webhook) -> Value {
     })
 }
 
-fn letter_message(webhook: &Webhook) -> Value {
+fn letter_message(webhook: &WebhookSettings) -> Value {
     json!({
         "name": format!("{}-dead-letter", webhook.name),
         "title": format!("What came for {}, or became of it, and its topic cannot have", webhook.name),

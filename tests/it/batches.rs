@@ -1,4 +1,4 @@
-use hookbridge::config::{Body, Config, Invalid, TimestampFormat};
+use hookbridge::config::{BodyFormat, Config, InvalidBody, TimestampFormat};
 use reqwest::StatusCode;
 
 use crate::brokers::{Broker, Kafka};
@@ -6,7 +6,7 @@ use crate::letters::header;
 use crate::on_every_broker;
 use crate::support::{TestBridge, records, until};
 
-async fn bridge(broker: &Broker, body: Body) -> TestBridge {
+async fn bridge(broker: &Broker, body: BodyFormat) -> TestBridge {
     TestBridge::start_with(broker, |config| config.webhook[0].body = body).await
 }
 
@@ -14,7 +14,7 @@ on_every_broker! {
     /// One record for each element, by its own key, as it stands in the body; one that cannot be
     /// understood is a dead letter of its own and leaves its neighbours alone.
     async fn an_array(broker: Broker) {
-        let bridge = bridge(&broker, Body::Array).await;
+        let bridge = bridge(&broker, BodyFormat::Array).await;
         let body = "\n[ {\"campid\": 1, \"n\": 1.50}, {\"campid\":\"2\"},{\"x\":1} , 7,{\"campid\": 1, \"n\": 1.50}]";
         for _ in 0..2 {
             assert_eq!(bridge.post(body).await.status(), StatusCode::OK);
@@ -46,7 +46,7 @@ on_every_broker! {
     /// What cannot be taken apart is kept whole, answered 200.
     async fn no_array(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
-            config.webhook[0].body = Body::Array;
+            config.webhook[0].body = BodyFormat::Array;
             config.http.max_events = 3;
         }).await;
         let bodies = [
@@ -73,7 +73,7 @@ on_every_broker! {
 
 on_every_broker! {
     async fn lines(broker: Broker) {
-        let bridge = bridge(&broker, Body::Ndjson).await;
+        let bridge = bridge(&broker, BodyFormat::Ndjson).await;
         let body = b"{\"campid\":1}\r\n\n {\"campid\":2} \n{\"campid\":\"\xff\"}\n{\"campid\":3";
         assert_eq!(bridge.post(&body[..]).await.status(), StatusCode::OK);
         let mut values: Vec<_> = bridge.records(2).into_iter().map(|r| r.value).collect();
@@ -90,7 +90,7 @@ on_every_broker! {
     async fn many_in_their_order(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             let webhook = &mut config.webhook[0];
-            (webhook.body, webhook.events) = (Body::Array, "/data".into());
+            (webhook.body, webhook.events) = (BodyFormat::Array, "/data".into());
             (webhook.id, webhook.timestamp) = ("/meta/id".into(), "/at".into());
             webhook.timestamp_format = TimestampFormat::Unix;
         }).await;
@@ -114,8 +114,8 @@ on_every_broker! {
     /// Where what is no event is refused, so is the body that has it.
     async fn refused_whole(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
-            config.webhook[0].body = Body::Array;
-            config.webhook[0].invalid = Invalid::Reject;
+            config.webhook[0].body = BodyFormat::Array;
+            config.webhook[0].invalid = InvalidBody::Reject;
         }).await;
         let answer = bridge.post("[{\"campid\":7},{}]").await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
@@ -130,7 +130,7 @@ on_every_broker! {
 async fn while_kafka_is_away() {
     let Some(kafka) = Kafka::start() else { return };
     let broker = Broker::Kafka(kafka.plaintext());
-    let array = |config: &mut Config| config.webhook[0].body = Body::Array;
+    let array = |config: &mut Config| config.webhook[0].body = BodyFormat::Array;
     let bridge = TestBridge::start_spooling(&broker, array).await;
     let without = TestBridge::start_with(&broker, |config| {
         array(config);

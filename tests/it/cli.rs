@@ -1,6 +1,6 @@
 use std::process::{Command, Stdio};
 
-use hookbridge::config::Invalid;
+use hookbridge::config::InvalidBody;
 use reqwest::StatusCode;
 
 use crate::brokers::Broker;
@@ -80,7 +80,7 @@ async fn key() {
     let key = printed.lines().find(|line| line.starts_with("hb_")).unwrap();
     let line = printed.lines().find(|line| line.starts_with("keys = ")).unwrap();
     assert!(!line.contains(key));
-    let parsed: hookbridge::config::Auth = toml::from_str(line).unwrap();
+    let parsed: hookbridge::config::AuthSettings = toml::from_str(line).unwrap();
     assert_eq!(parsed.keys[0].name, "partner \"x\"");
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| config.auth = parsed).await;
@@ -104,7 +104,7 @@ on_every_broker! {
     /// `health` says what the probe says; `serve` runs from a file and logs JSON without secrets.
     async fn serve_and_health(broker: Broker) {
         let mut config = config(&broker);
-        config.webhook[0].invalid = Invalid::Reject;
+        config.webhook[0].invalid = InvalidBody::Reject;
         let folder = tempfile::tempdir().unwrap();
         let serve = Serve::launch(&config, folder.path(), "true");
         let healthy = || hookbridge(["health", "--config"]).arg(&serve.file).output().unwrap();

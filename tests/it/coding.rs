@@ -2,7 +2,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
-use hookbridge::config::Invalid;
+use hookbridge::config::InvalidBody;
 use hookbridge::kafka::Seen;
 use reqwest::StatusCode;
 
@@ -120,7 +120,7 @@ async fn broken_compression() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let reject = TestBridge::start_with(&broker, |config| {
-        config.webhook[0].invalid = Invalid::Reject;
+        config.webhook[0].invalid = InvalidBody::Reject;
     })
     .await;
     let body = padded(1_000);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use hookbridge::config::{Config, Invalid};
+use hookbridge::config::{Config, InvalidBody};
 use tokio::time::Instant;
 
 use crate::on_every_broker;
@@ -9,7 +9,7 @@ use crate::support::{TestBridge, click};
 on_every_broker! {
     /// Every series exists before the first request, and counts what happens.
     async fn throughput_and_failures(broker: Broker) {
-        let reject = |config: &mut Config| config.webhook[0].invalid = Invalid::Reject;
+        let reject = |config: &mut Config| config.webhook[0].invalid = InvalidBody::Reject;
         let bridge = TestBridge::start_with(&broker, reject).await;
         for outcome in hookbridge::click::outcome::Outcome::all() {
             assert_eq!(bridge.outcomes(outcome.facts().tag).await, 0.0);

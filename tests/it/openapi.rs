@@ -1,4 +1,4 @@
-use hookbridge::config::{Config, Way};
+use hookbridge::config::{AuthSchemeSettings, Config};
 use hookbridge::operator::openapi::document;
 use serde_json::Value;
 
@@ -45,8 +45,8 @@ fn a_webhook_is_described_as_it_is_set() {
     webhook.path = "/hook".into();
     webhook.key = "/data/campaign~1id".into();
     webhook.unavailable = 429;
-    webhook.invalid = hookbridge::config::Invalid::Reject;
-    webhook.auth = Way::Header { header: "X-Api-Key".into() };
+    webhook.invalid = hookbridge::config::InvalidBody::Reject;
+    webhook.auth = AuthSchemeSettings::Header { header: "X-Api-Key".into() };
     let document = read(&config);
     let post = &document["paths"]["/hook"]["post"];
     assert_eq!(post["security"][0]["header-x-api-key"], Value::Array(Vec::new()));
@@ -59,14 +59,14 @@ fn a_webhook_is_described_as_it_is_set() {
     assert_eq!(retry.as_array().map(Vec::len), Some(2));
     assert!(post["responses"].get("422").is_some());
 
-    config.webhook[0].body = hookbridge::config::Body::Sns;
+    config.webhook[0].body = hookbridge::config::BodyFormat::Sns;
     let document = read(&config);
     let post = &document["paths"]["/hook"]["post"];
     let message = &post["requestBody"]["content"]["application/json"]["schema"]["properties"];
     assert_eq!(message["Message"]["contentSchema"]["required"][0], "data");
-    config.webhook[0].body = hookbridge::config::Body::Object;
+    config.webhook[0].body = hookbridge::config::BodyFormat::Object;
 
-    config.webhook[0].auth = Way::PathSecret;
+    config.webhook[0].auth = AuthSchemeSettings::PathSecret;
     let document = read(&config);
     let post = &document["paths"]["/hook/{secret}"]["post"];
     assert_eq!(post["parameters"][0]["in"], "path");

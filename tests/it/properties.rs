@@ -7,7 +7,7 @@ use hookbridge::click::event::{Carries, Pointer};
 use hookbridge::click::outcome::Refusal;
 use hookbridge::click::pseudonym::Pseudonyms;
 use hookbridge::click::route::{Origin, Webhook};
-use hookbridge::config::{Body, Config, Invalid};
+use hookbridge::config::{BodyFormat, Config, InvalidBody};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -69,7 +69,7 @@ fn text(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn webhook(change: impl FnOnce(&mut hookbridge::config::Webhook)) -> Webhook {
+fn webhook(change: impl FnOnce(&mut hookbridge::config::WebhookSettings)) -> Webhook {
     let mut config = Config::default();
     change(&mut config.webhook[0]);
     config.webhooks().unwrap().remove(0)
@@ -188,8 +188,8 @@ proptest! {
         again in any::<prop::sample::Index>(),
     ) {
         let webhook = webhook(|webhook| {
-            webhook.body = Body::Array;
-            webhook.invalid = Invalid::DeadLetter;
+            webhook.body = BodyFormat::Array;
+            webhook.invalid = InvalidBody::DeadLetter;
         });
         let mut events = events;
         events.push(events[again.index(events.len())].clone());

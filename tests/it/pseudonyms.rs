@@ -1,4 +1,4 @@
-use hookbridge::config::{Config, Invalid, Secret};
+use hookbridge::config::{Config, InvalidBody, Secret};
 use reqwest::StatusCode;
 use sha2::{Digest, Sha256};
 
@@ -12,7 +12,7 @@ fn pseudonymising(config: &mut Config) {
     config.pseudonym.key = Some(Secret::new(PSEUDONYM_KEY));
     let webhook = &mut config.webhook[0];
     webhook.pseudonymise = vec!["/email".into(), "/Ip".into()];
-    webhook.invalid = Invalid::Reject;
+    webhook.invalid = InvalidBody::Reject;
 }
 
 on_every_broker! {

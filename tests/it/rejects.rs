@@ -1,4 +1,4 @@
-use hookbridge::config::{Config, Invalid};
+use hookbridge::config::{Config, InvalidBody};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ type Case<'c> = (&'c str, &'c Method, &'c str, Option<&'c str>, Vec<u8>, u16);
 on_every_broker! {
     /// Each request that is refused: its status, its tag, its problem details, and no record.
     async fn refusals(broker: Broker) {
-        let reject = |config: &mut Config| config.webhook[0].invalid = Invalid::Reject;
+        let reject = |config: &mut Config| config.webhook[0].invalid = InvalidBody::Reject;
         let bridge = TestBridge::start_with(&broker, reject).await;
         let path = bridge.config.webhook[0].path.clone();
         let key = format!("Bearer {KEY}");

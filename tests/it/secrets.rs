@@ -2,7 +2,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use hookbridge::config::{Config, Encoding, Invalid, LogFormat, Secret, Way};
+use hookbridge::config::{AuthSchemeSettings, Config, Encoding, InvalidBody, LogFormat, Secret};
 use reqwest::{Client, StatusCode};
 
 use crate::brokers::Broker;
@@ -39,14 +39,14 @@ fn secretive(broker: &Broker, mount: &Mount, format: LogFormat, folder: &Path) -
     config.kafka.options.set("debug", "all");
     let first = config.webhook[0].clone();
     config.webhook.extend([
-        webhook(&first, "basic", Way::Basic),
-        webhook(&first, "header", Way::Header { header: "X-Api-Key".into() }),
-        webhook(&first, "signed", Way::HmacSha256(signing(Encoding::Hex, ""))),
-        webhook(&first, "path", Way::PathSecret),
-        webhook(&first, "pseudonyms", Way::Bearer),
+        webhook(&first, "basic", AuthSchemeSettings::Basic),
+        webhook(&first, "header", AuthSchemeSettings::Header { header: "X-Api-Key".into() }),
+        webhook(&first, "signed", AuthSchemeSettings::HmacSha256(signing(Encoding::Hex, ""))),
+        webhook(&first, "path", AuthSchemeSettings::PathSecret),
+        webhook(&first, "pseudonyms", AuthSchemeSettings::Bearer),
     ]);
     let last = config.webhook.last_mut().unwrap();
-    (last.invalid, last.pseudonymise) = (Invalid::Reject, vec!["/email".into()]);
+    (last.invalid, last.pseudonymise) = (InvalidBody::Reject, vec!["/email".into()]);
     config
 }
 

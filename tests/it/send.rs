@@ -66,7 +66,7 @@ async fn a_stall_is_charged_to_every_click_that_it_holds_up() {
 async fn bodies_from_a_file() {
     let broker = Broker::embedded();
     let reject = |config: &mut hookbridge::config::Config| {
-        config.webhook[0].invalid = hookbridge::config::Invalid::Reject;
+        config.webhook[0].invalid = hookbridge::config::InvalidBody::Reject;
     };
     let bridge = TestBridge::start_with(&broker, reject).await;
     let folder = tempfile::tempdir().unwrap();

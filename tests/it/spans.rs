@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hookbridge::config::{Config, Encoding, Invalid, Way};
+use hookbridge::config::{AuthSchemeSettings, Config, Encoding, InvalidBody};
 use hookbridge::kafka::Seen;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -279,8 +279,8 @@ async fn other_outcomes() {
         config.http.max_body_bytes = 1_000;
         let mut strict = config.webhook[0].clone();
         (strict.name, strict.path) = ("strict".into(), "/strict".into());
-        strict.invalid = Invalid::Reject;
-        let way = Way::HmacSha256(ways::signing(Encoding::Hex, ""));
+        strict.invalid = InvalidBody::Reject;
+        let way = AuthSchemeSettings::HmacSha256(ways::signing(Encoding::Hex, ""));
         let signed = ways::webhook(&config.webhook[0], "signed", way);
         config.webhook.extend([strict, signed]);
     })

@@ -1,7 +1,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use hookbridge::config::{Config, Tls};
+use hookbridge::config::{Config, TlsSettings};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use reqwest::tls::Version;
 use reqwest::{Certificate, ClientBuilder, Identity, StatusCode};
@@ -69,9 +69,9 @@ impl Pair {
     }
 }
 
-pub fn settings(mount: &Mount) -> Tls {
+pub fn settings(mount: &Mount) -> TlsSettings {
     let (cert_file, key_file) = (mount.path("tls.crt"), mount.path("tls.key"));
-    Tls { cert_file, key_file, client_ca_file: None }
+    TlsSettings { cert_file, key_file, client_ca_file: None }
 }
 
 /// A bridge with this pair, which gives a handshake so long.
@@ -229,7 +229,7 @@ async fn client_certificates() {
     std::fs::write(mount.path("ca.crt"), &theirs.pem).unwrap();
     let tls = |config: &mut Config| {
         config.http.tls =
-            Some(Tls { client_ca_file: Some(mount.path("ca.crt")), ..settings(&mount) });
+            Some(TlsSettings { client_ca_file: Some(mount.path("ca.crt")), ..settings(&mount) });
         config.auth.api_key = None;
     };
     let bridge = TestBridge::start_with(&broker, tls).await;

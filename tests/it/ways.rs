@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
-use hookbridge::config::{Config, Encoding, NamedKey, Secret, Signing, Way, Webhook};
+use hookbridge::config::{
+    AuthSchemeSettings, Config, Encoding, NamedKey, Secret, SigningSettings, WebhookSettings,
+};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{RequestBuilder, StatusCode, Version};
 use ring::hmac;
@@ -13,17 +15,17 @@ use crate::process::{Serve, hookbridge};
 use crate::support::{KEY, Mount, Raw, TestBridge, click, config, sender, until};
 
 /// A webhook at `/NAME` with this way, to the topic of the first.
-pub fn webhook(first: &Webhook, name: &str, auth: Way) -> Webhook {
-    Webhook { name: name.into(), path: format!("/{name}"), auth, ..first.clone() }
+pub fn webhook(first: &WebhookSettings, name: &str, auth: AuthSchemeSettings) -> WebhookSettings {
+    WebhookSettings { name: name.into(), path: format!("/{name}"), auth, ..first.clone() }
 }
 
-fn header() -> Way {
-    Way::Header { header: "X-Api-Key".into() }
+fn header() -> AuthSchemeSettings {
+    AuthSchemeSettings::Header { header: "X-Api-Key".into() }
 }
 
 /// Signatures over the body alone.
-pub fn signing(encoding: Encoding, prefix: &str) -> Signing {
-    Signing {
+pub fn signing(encoding: Encoding, prefix: &str) -> SigningSettings {
+    SigningSettings {
         header: "X-Signature".into(),
         prefix: prefix.into(),
         encoding,
@@ -33,8 +35,8 @@ pub fn signing(encoding: Encoding, prefix: &str) -> Signing {
     }
 }
 
-fn timed() -> Signing {
-    Signing {
+fn timed() -> SigningSettings {
+    SigningSettings {
         signed: "v0:{timestamp}:{body}".into(),
         timestamp_header: Some("X-Timestamp".into()),
         ..signing(Encoding::Hex, "v0=")
@@ -58,12 +60,20 @@ async fn bridge(broker: &Broker) -> TestBridge {
     TestBridge::start_with(broker, |config| {
         let first = config.webhook[0].clone();
         config.webhook.extend([
-            webhook(&first, "basic", Way::Basic),
+            webhook(&first, "basic", AuthSchemeSettings::Basic),
             webhook(&first, "header", header()),
-            webhook(&first, "hex", Way::HmacSha256(signing(Encoding::Hex, "sha256="))),
-            webhook(&first, "base64", Way::HmacSha256(signing(Encoding::Base64, ""))),
-            webhook(&first, "timed", Way::HmacSha256(timed())),
-            webhook(&first, "path", Way::PathSecret),
+            webhook(
+                &first,
+                "hex",
+                AuthSchemeSettings::HmacSha256(signing(Encoding::Hex, "sha256=")),
+            ),
+            webhook(
+                &first,
+                "base64",
+                AuthSchemeSettings::HmacSha256(signing(Encoding::Base64, "")),
+            ),
+            webhook(&first, "timed", AuthSchemeSettings::HmacSha256(timed())),
+            webhook(&first, "path", AuthSchemeSettings::PathSecret),
         ]);
         config.auth.keys = vec![
             key("user:password"),
@@ -229,8 +239,8 @@ async fn secrets_stay_secret_and_follow_their_file() {
     let mut config: Config = config(&broker);
     let first = config.webhook[0].clone();
     config.webhook.extend([
-        webhook(&first, "hex", Way::HmacSha256(signing(Encoding::Hex, ""))),
-        webhook(&first, "path", Way::PathSecret),
+        webhook(&first, "hex", AuthSchemeSettings::HmacSha256(signing(Encoding::Hex, ""))),
+        webhook(&first, "path", AuthSchemeSettings::PathSecret),
     ]);
     config.auth.keys_file = Some(mount.path("keys.toml"));
     config.log.level = "trace".into();
