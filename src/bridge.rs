@@ -16,8 +16,8 @@ use tracing::{error, info, warn};
 use crate::bridge::reload::{Files, Reload, Settings};
 use crate::config::{Config, Problem};
 use crate::delivery::{self, Backlog, BacklogError, Delivery};
-use crate::http::{self, Admission, Drain, Gate, Socket};
-use crate::ingest::{Ingest, Rules};
+use crate::http::{self, Acceptor, Admission, Drain, Socket};
+use crate::ingest::{Ingest, IngestState};
 use crate::kafka::Kafka;
 use crate::kafka::circuit_breaker::Breaker;
 use crate::observe::health::Health;
@@ -144,8 +144,8 @@ pub async fn run(
     let metrics = Arc::new(metrics(&config)?);
     let health = Arc::new(Health::default());
     let breaker = Breaker::new(metrics.breaker.clone(), config.spool.is_on());
-    let rules = Arc::new(Rules::new(&config, health.clone(), metrics.clone())?);
-    let reload = Reload::start(files, &config, &rules)?;
+    let state = Arc::new(IngestState::new(&config, health.clone(), metrics.clone())?);
+    let reload = Reload::start(files, &config, &state)?;
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
     let admin = Admin::start(listeners.admin, &config, metrics.clone(), health.clone())?;
     let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
@@ -159,27 +159,27 @@ pub async fn run(
         ack_timeout,
     };
     let backlog = Backlog::open(&config, &kafka, &shared)?;
-    let gate = Gate::new(&config.http, metrics.connections.clone());
-    let workers = Workers::start(&config, &rules, &kafka, backlog.as_ref(), &shared)?;
+    let acceptor = Acceptor::new(&config.http, metrics.connections.clone());
+    let workers = Workers::start(&config, &state, &kafka, backlog.as_ref(), &shared)?;
     let listener = tokio::net::TcpListener::from_std(listeners.http)?;
     health.start();
     info!(%http_address, %admin_address, workers = workers.all.len(), "Serving.");
 
     tokio::pin!(shutdown);
-    accept_until(&listener, &gate, &workers, shutdown).await;
+    accept_until(&listener, &acceptor, &workers, shutdown).await;
 
     let deadline = Instant::now() + config.http.drain_timeout();
     health.drain();
     info!(delay_ms = config.http.drain_delay_ms, "Draining: not ready, still serving.");
-    accept_until(&listener, &gate, &workers, sleep(config.http.drain_delay())).await;
+    accept_until(&listener, &acceptor, &workers, sleep(config.http.drain_delay())).await;
     // What the kernel has accepted for us would be cut off with the listener.
-    for socket in gate.accept_rest(&listener).await {
+    for socket in acceptor.accept_rest(&listener).await {
         workers.give(socket).await;
     }
     drop(listener);
     workers.drain();
     let requests_deadline = deadline.checked_sub(FLUSH_RESERVE).unwrap_or(deadline);
-    let emptied = timeout_at(requests_deadline, gate.empty()).await;
+    let emptied = timeout_at(requests_deadline, acceptor.all_closed()).await;
     let in_flight = usize::try_from(metrics.requests_in_flight.get()).unwrap_or(0);
     let cut_off = if emptied.is_ok() { 0 } else { in_flight };
     let drained = match backlog {
@@ -197,7 +197,7 @@ pub async fn run(
             Drained { cut_off, unacknowledged: close(kafka, deadline).await, spooled: 0 }
         }
     };
-    if let Some(tracer) = &rules.tracer {
+    if let Some(tracer) = &state.tracer {
         tracer.close(deadline).await;
     }
     drained.log();
@@ -223,7 +223,7 @@ async fn close(kafka: Kafka, deadline: Instant) -> usize {
 /// Accepts connections and spreads them over the workers.
 async fn accept_until(
     listener: &tokio::net::TcpListener,
-    gate: &Gate,
+    acceptor: &Acceptor,
     workers: &Workers,
     stop: impl Future,
 ) {
@@ -232,7 +232,7 @@ async fn accept_until(
         // Only the wait for a connection is given up: one that was accepted is handed over.
         tokio::select! {
             _ = &mut stop => return,
-            socket = gate.accept(listener) => workers.give(socket).await,
+            socket = acceptor.accept(listener) => workers.give(socket).await,
         }
     }
 }
@@ -256,12 +256,12 @@ struct Worker {
 impl Workers {
     fn start(
         config: &Config,
-        rules: &Arc<Rules>,
+        state: &Arc<IngestState>,
         kafka: &Kafka,
         backlog: Option<&Backlog>,
         shared: &delivery::Shared,
     ) -> Result<Workers, StartError> {
-        let metrics = &rules.metrics;
+        let metrics = &state.metrics;
         let (requests, bytes) = (&metrics.requests_in_flight, &metrics.bytes_in_flight);
         let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
         let workers = (0..worker_count(config.http.workers)).map(|number| {
@@ -271,8 +271,8 @@ impl Workers {
             let clerk = (number == 0).then(|| kafka.clerk());
             let spool = backlog.map(|backlog| backlog.spool.clone());
             let delivery = Delivery::new(publisher, spool, shared.clone());
-            let ingest = Arc::new(Ingest::new(rules.clone(), admission.clone(), delivery));
-            Worker::start(number, ingest, rules.clone(), postman, clerk)
+            let ingest = Arc::new(Ingest::new(state.clone(), admission.clone(), delivery));
+            Worker::start(number, ingest, state.clone(), postman, clerk)
         });
         Ok(Workers { all: workers.collect::<io::Result<_>>()?, turn: AtomicUsize::new(0) })
     }
@@ -303,7 +303,7 @@ impl Worker {
     fn start(
         number: usize,
         ingest: Arc<Ingest>,
-        rules: Arc<Rules>,
+        state: Arc<IngestState>,
         postman: impl Future + Send + 'static,
         clerk: Option<impl Future<Output: Send> + Send + 'static>,
     ) -> io::Result<Worker> {
@@ -314,9 +314,9 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serve = async move {
             while let Some(socket) = sockets.recv().await {
-                let (ingest, rules, drain) = (ingest.clone(), rules.clone(), draining.clone());
+                let (ingest, state, drain) = (ingest.clone(), state.clone(), draining.clone());
                 tokio::spawn(async move {
-                    let (limits, tls) = (&rules.limits, rules.tls.as_ref());
+                    let (limits, tls) = (&state.limits, state.tls.as_ref());
                     let served = http::serve(socket, ingest.clone(), limits, &drain, tls).await;
                     if let Err(closed) = served {
                         ingest.closed(&closed);

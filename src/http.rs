@@ -32,15 +32,15 @@ use http_body_util::Full;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-pub use accept::{Gate, Socket, listen};
+pub use accept::{Acceptor, Socket, listen};
 pub use body::{Admission, Slot, read_body};
-pub use client::{ask, get};
+pub use client::{get, send_blocking};
 pub use coding::{CODINGS, Coding};
-pub use connect::{Dialer, Wire};
-pub use connection::{Closed, Handler, InHand, Peer, serve};
+pub use connect::{ClientStream, Connector};
+pub use connection::{Closed, Handler, InFlightRequest, Peer, serve};
 pub use head::check_head;
 pub use proxy::sender;
-pub use tls::{Pair, Tls};
+pub use tls::{Tls, TlsIdentity};
 
 /// An answer to a sender: always small, always in one piece.
 pub type Response = hyper::Response<Full<Bytes>>;

@@ -29,11 +29,13 @@ use crate::click::outcome::{Outcome, Refusal, Rejection};
 use crate::click::route::{self, Origin, Record, Webhook};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
-use crate::http::{self, Admission, Closed, Coding, Handler, Pair, Peer, Response, Slot, Tls};
+use crate::http::{
+    self, Admission, Closed, Coding, Handler, Peer, Response, Slot, Tls, TlsIdentity,
+};
 use crate::ingest::spans::{Span, Tracer};
 use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics, NO_WEBHOOK};
-use rate_limits::Fair;
+use rate_limits::RateLimits;
 use sns::{Asker, Confirmed};
 use tokens::Tokens;
 
@@ -75,17 +77,17 @@ const RETRY_NEXT_SECOND: HeaderValue = HeaderValue::from_static("1");
 
 /// Serves requests on one worker thread.
 pub struct Ingest {
-    rules: Arc<Rules>,
+    state: Arc<IngestState>,
     admission: Admission,
     delivery: Delivery,
 }
 
 /// What all workers share.
-pub struct Rules {
+pub struct IngestState {
     pub webhooks: Vec<Webhook>,
     pub keys: ArcSwap<Keys>,
     pub limits: config::HttpSettings,
-    fair: Fair,
+    rate_limits: RateLimits,
     tokens: Tokens,
     /// By webhook, where its messages are those of Amazon SNS.
     sns: HashMap<usize, Asker>,
@@ -96,7 +98,7 @@ pub struct Rules {
     pub tracer: Option<Tracer>,
 }
 
-impl Rules {
+impl IngestState {
     /// # Errors
     ///
     /// A setting or a file that cannot be read.
@@ -104,17 +106,27 @@ impl Rules {
         config: &Config,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
-    ) -> Result<Rules, Problem> {
+    ) -> Result<IngestState, Problem> {
         let (webhooks, keys) = (config.webhooks()?, ArcSwap::default());
-        let tls = config.http.tls.as_ref().map(Pair::read).transpose()?;
+        let tls = config.http.tls.as_ref().map(TlsIdentity::read).transpose()?;
         let tls = tls.map(|pair| Tls::new(pair, metrics.tls.clone()));
         let (tracer, limits) = (Tracer::start(config), config.http.clone());
-        let fair = Fair::new(&limits, metrics.log_lines_left_out.clone());
+        let rate_limits = RateLimits::new(&limits, metrics.log_lines_left_out.clone());
         let (tokens, sns) = (Tokens::default(), sns::askers(config, &webhooks)?);
-        let rules =
-            Rules { webhooks, keys, limits, fair, tokens, sns, tls, health, metrics, tracer };
-        rules.set_keys(config.callers()?);
-        Ok(rules)
+        let state = IngestState {
+            webhooks,
+            keys,
+            limits,
+            rate_limits,
+            tokens,
+            sns,
+            tls,
+            health,
+            metrics,
+            tracer,
+        };
+        state.set_keys(config.callers()?);
+        Ok(state)
     }
 
     /// Replaces the keys that may call. Requests that have been let in are served to their end.
@@ -125,8 +137,8 @@ impl Rules {
 }
 
 impl Ingest {
-    pub fn new(rules: Arc<Rules>, admission: Admission, delivery: Delivery) -> Ingest {
-        Ingest { rules, admission, delivery }
+    pub fn new(state: Arc<IngestState>, admission: Admission, delivery: Delivery) -> Ingest {
+        Ingest { state, admission, delivery }
     }
 
     /// The path of a request.
@@ -137,37 +149,37 @@ impl Ingest {
         account: &mut Account<'_>,
     ) -> Result<Done, Rejection> {
         let received = now();
-        let (rules, address, began) = (&self.rules, account.peer.address.ip(), account.started);
-        rules.fair.address(address, began)?;
-        http::check_head(head, &rules.limits)?;
-        let webhook = route::find(&rules.webhooks, &head.method, head.uri.path())?;
+        let (state, address, began) = (&self.state, account.peer.address.ip(), account.started);
+        state.rate_limits.address(address, began)?;
+        http::check_head(head, &state.limits)?;
+        let webhook = route::find(&state.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
         let proof = self.authenticate(head, webhook, received, account);
-        let proof = proof.map_err(|why| rules.fair.failure(why, address, began))?;
+        let proof = proof.map_err(|why| state.rate_limits.failure(why, address, began))?;
         let coding = Coding::of(&head.headers)?;
         let mut slot = self.admission.admit()?;
-        let body = http::read_body(body, &mut slot, &rules.limits).await?;
+        let body = http::read_body(body, &mut slot, &state.limits).await?;
         // Before anything looks into the body.
         let verified = self.verify(proof, &body, head, webhook, received, account);
-        let verified = verified.map_err(|why| rules.fair.failure(why, address, began))?;
+        let verified = verified.map_err(|why| state.rate_limits.failure(why, address, began))?;
         let (caller, confirmed) = match verified {
             Verified::Caller(caller) => (caller, None),
             Verified::Ask(sns) => {
                 // In memory of its own, which the other requests need not have.
                 let asked = self.verify_sns(sns, &body, head, webhook, received, account);
                 let asked = Box::pin(asked).await;
-                asked.map_err(|why| rules.fair.failure(why, address, began))?
+                asked.map_err(|why| state.rate_limits.failure(why, address, began))?
             }
         };
         if let Some(confirmed) = confirmed {
             return Ok(Done::Confirmed(confirmed));
         }
         let (body, flaw) = match coding {
-            Some(coding) => coding.unpack(body, &mut slot, &rules.limits)?,
+            Some(coding) => coding.unpack(body, &mut slot, &state.limits)?,
             None => (body, None),
         };
-        let deadline = Instant::now() + rules.limits.answer_timeout();
+        let deadline = Instant::now() + state.limits.answer_timeout();
         let span = account.span.as_deref().map(Span::traceparent);
         let trace = span.or_else(|| route::trace_parent(&head.headers));
         let mut origin = Origin::new(webhook, &caller, trace, received);
@@ -181,7 +193,7 @@ impl Ingest {
                     // Its text is taken out of its escapes.
                     slot.reserve(body.len())?;
                 }
-                let events = carries.split(&body, rules.limits.max_events);
+                let events = carries.split(&body, state.limits.max_events);
                 let events = flaw.map_or(events, Err);
                 let (slot, kept) = (&mut slot, &mut account.kept);
                 let records = to_records(events, &body, &mut origin, slot, kept)?;
@@ -206,7 +218,7 @@ impl Ingest {
         }
         match webhook.way.claim(&head.headers, head.uri.path(), received)? {
             Claim::Key(hash) => {
-                let keys = self.rules.keys.load();
+                let keys = self.state.keys.load();
                 let caller = self.admit(keys.find(&hash)?, head, webhook, received, account)?;
                 Ok(Proof::Caller(caller))
             }
@@ -232,10 +244,10 @@ impl Ingest {
             Proof::InBody { tolerance } => auth::read_mailgun(body, tolerance, received)?,
             Proof::Sns(sns) => return Ok(Verified::Ask(sns)),
         };
-        let keys = self.rules.keys.load();
+        let keys = self.state.keys.load();
         let key = keys.find_signer(&signature, body, &webhook.route.webhook)?;
         let caller = self.admit(key, head, webhook, received, account)?;
-        self.rules.tokens.note(signature.token(), body)?;
+        self.state.tokens.note(signature.token(), body)?;
         Ok(Verified::Caller(caller))
     }
 
@@ -251,8 +263,8 @@ impl Ingest {
         account: &mut Account<'_>,
     ) -> Result<(Caller, Option<Confirmed>), Rejection> {
         let message = sns.read(body, received)?;
-        let deadline = Instant::now() + self.rules.limits.answer_timeout();
-        let asker = self.rules.sns.get(&webhook.index);
+        let deadline = Instant::now() + self.state.limits.answer_timeout();
+        let asker = self.state.sns.get(&webhook.index);
         let asker = asker.ok_or_else(|| Refusal::SnsUnreachable.plain())?;
         let certificate = asker.certificate(&message, received, deadline).await?;
         let caller = message.verify(&certificate, received)?;
@@ -271,7 +283,7 @@ impl Ingest {
     ) -> Result<Caller, Rejection> {
         let name = account.caller.insert(key.shared_name());
         if key.has_expired(received) {
-            self.rules.metrics.key_used_after_end(name);
+            self.state.metrics.key_used_after_end(name);
         }
         let caller = key.admit(&webhook.route.webhook, account.peer.address.ip(), received)?;
         self.let_in(caller, head, webhook, account)
@@ -286,16 +298,16 @@ impl Ingest {
         webhook: &Webhook,
         account: &mut Account<'_>,
     ) -> Result<Caller, Rejection> {
-        self.rules.fair.caller(caller.name(), account.started)?;
+        self.state.rate_limits.caller(caller.name(), account.started)?;
         let begin = |tracer: &Tracer| tracer.begin(webhook, route::trace_parent(&head.headers));
-        account.span = self.rules.tracer.as_ref().and_then(begin);
+        account.span = self.state.tracer.as_ref().and_then(begin);
         Ok(caller)
     }
 
     /// Counts and logs a connection that was closed without a request's end.
     pub fn closed(&self, closed: &Closed) {
         let peer = Peer { address: closed.address, caller: None };
-        let mut account = Account::open(&self.rules, peer);
+        let mut account = Account::open(&self.state, peer);
         account.close(Err(&closed.why.plain()));
     }
 }
@@ -305,9 +317,9 @@ impl Handler for Arc<Ingest> {
 
     async fn handle(&self, mut peer: Peer, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
-        peer.address = http::sender(peer.address, &head.headers, &self.rules.limits);
+        peer.address = http::sender(peer.address, &head.headers, &self.state.limits);
         let version = head.version;
-        let mut account = Account::open(&self.rules, peer);
+        let mut account = Account::open(&self.state, peer);
         let result = self.receive(&head, body, &mut account).await;
         account.close(result.as_ref().map(Done::outcome));
         // The answer takes over the map of the request's headers: hyper will use it for the next
@@ -317,9 +329,9 @@ impl Handler for Arc<Ingest> {
         // A sender that keeps its connection is asked to make its next one elsewhere; and where two
         // may read a request differently, nothing that follows is read at all.
         let is_doubtful = result.as_ref().is_err_and(|why| why.refusal == Refusal::NotHttp);
-        let closes = version < Version::HTTP_2 && (is_doubtful || self.rules.health.is_draining());
+        let closes = version < Version::HTTP_2 && (is_doubtful || self.state.health.is_draining());
         let mut response = match result {
-            Ok(done) => accepted(&self.rules.webhooks, account.webhook, headers, done),
+            Ok(done) => accepted(&self.state.webhooks, account.webhook, headers, done),
             Err(rejection) => {
                 refused(headers, &rejection, account.status(rejection.refusal), account.challenge())
             }
@@ -434,7 +446,7 @@ pub fn hint(status: StatusCode, challenge: &'static str) -> Option<(HeaderName, 
 /// What is known of a request while it is served. Closed once, with its outcome; dropped before that,
 /// the sender is gone, or serving it panicked.
 struct Account<'r> {
-    rules: &'r Rules,
+    state: &'r IngestState,
     peer: Peer,
     started: Instant,
     webhook: Option<usize>,
@@ -463,10 +475,10 @@ impl Kept {
 }
 
 impl<'r> Account<'r> {
-    fn open(rules: &'r Rules, peer: Peer) -> Account<'r> {
+    fn open(state: &'r IngestState, peer: Peer) -> Account<'r> {
         let started = Instant::now();
         let (webhook, caller, span, kept) = (None, None, None, Kept::default());
-        Account { rules, peer, started, webhook, caller, span, kept, is_closed: false }
+        Account { state, peer, started, webhook, caller, span, kept, is_closed: false }
     }
 
     fn close(&mut self, result: Result<Outcome, &Rejection>) {
@@ -474,11 +486,11 @@ impl<'r> Account<'r> {
         let now = Instant::now();
         let took = now - self.started;
         let outcome = result.unwrap_or_else(|r| Outcome::Refused(r.refusal));
-        self.rules.metrics.request(self.webhook, outcome, took.as_secs_f64());
+        self.state.metrics.request(self.webhook, outcome, took.as_secs_f64());
         if let (Some(span), Some(webhook)) = (self.span.take(), self.webhook) {
-            span.end(&self.rules.webhooks[webhook], outcome);
+            span.end(&self.state.webhooks[webhook], outcome);
         }
-        let line = || self.rules.fair.line(outcome, now);
+        let line = || self.state.rate_limits.line(outcome, now);
         match result {
             Ok(_) => {
                 self.count_dead_letters(DeadLetterReason::Malformed, self.kept.malformed, line);
@@ -500,7 +512,7 @@ impl<'r> Account<'r> {
         if count == 0 {
             return;
         }
-        self.rules.metrics.dead_letters(self.webhook_name(), reason, count);
+        self.state.metrics.dead_letters(self.webhook_name(), reason, count);
         let (webhook, caller) = (self.webhook_name(), self.caller_name());
         if let Some(left_out) = line() {
             tracing::warn!(
@@ -512,21 +524,21 @@ impl<'r> Account<'r> {
 
     /// How a sender would have to prove who it is.
     fn challenge(&self) -> &'static str {
-        let webhook = self.webhook.map(|index| &self.rules.webhooks[index]);
+        let webhook = self.webhook.map(|index| &self.state.webhooks[index]);
         webhook.map_or(Way::Bearer.challenge(), |webhook| webhook.way.challenge())
     }
 
     /// The status of a refusal, as this webhook's senders understand it.
     fn status(&self, refusal: Refusal) -> StatusCode {
         let status = refusal.facts().status;
-        match self.webhook.map(|index| &self.rules.webhooks[index]) {
+        match self.webhook.map(|index| &self.state.webhooks[index]) {
             Some(webhook) => webhook.status(status),
             None => status,
         }
     }
 
     fn webhook_name(&self) -> &str {
-        self.webhook.map_or(NO_WEBHOOK, |index| &self.rules.webhooks[index].route.webhook)
+        self.webhook.map_or(NO_WEBHOOK, |index| &self.state.webhooks[index].route.webhook)
     }
 
     fn caller_name(&self) -> &str {
@@ -581,13 +593,13 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Rules {
+    fn state() -> IngestState {
         let metrics = Metrics::new(&["email-marketing-click"], &[]).expect("metrics");
-        Rules::new(&Config::default(), Arc::default(), Arc::new(metrics)).expect("rules")
+        IngestState::new(&Config::default(), Arc::default(), Arc::new(metrics)).expect("state")
     }
 
-    fn count(rules: &Rules, outcome: &str) -> String {
-        let scrape = String::from_utf8(rules.metrics.scrape().expect("a scrape")).expect("text");
+    fn count(state: &IngestState, outcome: &str) -> String {
+        let scrape = String::from_utf8(state.metrics.scrape().expect("a scrape")).expect("text");
         let series =
             format!("hookbridge_requests_total{{outcome=\"{outcome}\",webhook=\"none\"}} ");
         let count = scrape.lines().find_map(|line| line.strip_prefix(&series));
@@ -596,16 +608,16 @@ mod tests {
 
     #[test]
     fn a_request_that_panics_is_counted_as_ours_and_one_that_is_dropped_is_not() {
-        let rules = rules();
+        let state = state();
         let peer = Peer { address: SocketAddr::from(([192, 0, 2, 1], 1)), caller: None };
-        drop(Account::open(&rules, peer.clone()));
-        assert_eq!([count(&rules, "abandoned"), count(&rules, "panicked")], ["1", "0"]);
+        drop(Account::open(&state, peer.clone()));
+        assert_eq!([count(&state, "abandoned"), count(&state, "panicked")], ["1", "0"]);
         let caught = catch_unwind(AssertUnwindSafe(|| {
-            let account = Account::open(&rules, peer);
+            let account = Account::open(&state, peer);
             assert!(account.is_closed, "as it should");
         }));
         assert!(caught.is_err());
-        assert_eq!([count(&rules, "abandoned"), count(&rules, "panicked")], ["1", "1"]);
+        assert_eq!([count(&state, "abandoned"), count(&state, "panicked")], ["1", "1"]);
     }
 
     #[tokio::test]

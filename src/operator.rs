@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::config::{self, Config, Problem};
-use crate::http::{self, Drain, Gate, Handler, InHand, Peer};
+use crate::http::{self, Acceptor, Drain, Handler, InFlightRequest, Peer};
 use crate::observe::health::Health;
 use crate::observe::metrics::{ConnectionMetrics, Metrics};
 use page::Page;
@@ -99,13 +99,13 @@ async fn serve(
     let listener = TcpListener::from_std(listener)?;
     // The operator's connections are not the senders': they are limited, but not counted.
     let metrics = ConnectionMetrics::new(&prometheus::Registry::new()).map_err(io::Error::other)?;
-    let gate = Gate::new(&limits, metrics);
+    let acceptor = Acceptor::new(&limits, metrics);
     let limits = Arc::new(limits);
     if let Some(page) = routes.page.clone() {
         tokio::spawn(async move { page.run().await });
     }
     loop {
-        let socket = gate.accept(&listener).await;
+        let socket = acceptor.accept(&listener).await;
         let (routes, limits) = (routes.clone(), limits.clone());
         tokio::spawn(
             async move { http::serve(socket, routes, &limits, &Drain::default(), None).await },
@@ -151,9 +151,9 @@ impl Handler for Routes {
         text(StatusCode::INTERNAL_SERVER_ERROR, "a panic; the log says where\n")
     }
 
-    fn answered(answer: &mut Response, in_hand: InHand) {
+    fn answered(answer: &mut Response, in_flight: InFlightRequest) {
         if let Answer::Events(_, kept) = answer.body_mut() {
-            *kept = Some(in_hand);
+            *kept = Some(in_flight);
         }
     }
 }
@@ -232,7 +232,7 @@ fn typed(body: Answer, content_type: &'static str) -> Response {
 enum Answer {
     Whole(Full<Bytes>),
     /// With the request that is in hand for as long.
-    Events(Channel<Bytes>, Option<InHand>),
+    Events(Channel<Bytes>, Option<InFlightRequest>),
 }
 
 impl Body for Answer {

@@ -1,4 +1,4 @@
-//! What follows its file while the bridge serves: the keys of `auth.keys_file`, the TLS pair
+//! What follows its file while the bridge serves: the keys of `auth.keys_file`, the TLS identity
 //! and the log level.
 //!
 //! A thread of its own looks at the files once a second. What has changed and is settled is taken, what
@@ -17,8 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Followed, NamedKey, Problem};
-use crate::http::Pair;
-use crate::ingest::Rules;
+use crate::http::TlsIdentity;
+use crate::ingest::IngestState;
 use crate::observe::metrics::Reloaded;
 
 /// How often the files are looked at. New content is taken at the second look that finds it.
@@ -61,11 +61,15 @@ impl Reload {
     /// # Errors
     ///
     /// No thread, or no signals.
-    pub fn start(files: Files, config: &Config, rules: &Arc<Rules>) -> io::Result<Option<Reload>> {
+    pub fn start(
+        files: Files,
+        config: &Config,
+        state: &Arc<IngestState>,
+    ) -> io::Result<Option<Reload>> {
         if files.keys.is_none() && files.tls.is_none() && files.settings.is_none() {
             return Ok(None);
         }
-        let follower = Follower { config: config.clone(), rules: rules.clone(), files };
+        let follower = Follower { config: config.clone(), state: state.clone(), files };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hangups = {
             let _inside = runtime.enter();
@@ -92,7 +96,7 @@ impl Reload {
 struct Follower {
     /// What is in force.
     config: Config,
-    rules: Arc<Rules>,
+    state: Arc<IngestState>,
     files: Files,
 }
 
@@ -130,17 +134,17 @@ impl Follower {
         let (added, removed) = (names_beyond(new, old), names_beyond(old, new));
         let is_other = |key: &&NamedKey| old.iter().any(|o| o.name == key.name && o != *key);
         let changed: Vec<_> = new.iter().filter(is_other).map(|key| key.name.as_str()).collect();
-        self.rules.set_keys(keys);
+        self.state.set_keys(keys);
         info!(?added, ?removed, ?changed, "Keys reloaded.");
         self.config = config;
         Ok(())
     }
 
     fn reload_tls(&self) -> Result<(), Vec<Problem>> {
-        if let Some((tls, settings)) = self.rules.tls.as_ref().zip(self.config.http.tls.as_ref()) {
-            let pair = Pair::read(settings).map_err(|problem| vec![problem])?;
-            info!(ends = %pair.ends, "TLS certificate reloaded.");
-            tls.replace(pair);
+        if let Some((tls, settings)) = self.state.tls.as_ref().zip(self.config.http.tls.as_ref()) {
+            let identity = TlsIdentity::read(settings).map_err(|problem| vec![problem])?;
+            info!(ends = %identity.ends, "TLS certificate reloaded.");
+            tls.replace(identity);
         }
         Ok(())
     }
@@ -160,7 +164,7 @@ impl Follower {
     }
 
     fn report(&self, what: Reloaded, result: Result<(), Vec<Problem>>) {
-        self.rules.metrics.reload(what, result.is_ok());
+        self.state.metrics.reload(what, result.is_ok());
         for problem in result.err().unwrap_or_default() {
             error!(what = what.tag(), %problem, "Not reloaded; what was in force stays in force.");
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Exit;
 use super::paint::{BAD, GOOD, WARN};
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
-use crate::http::Pair;
+use crate::http::TlsIdentity;
 use crate::kafka::{Inspector, Severity};
 
 /// How long the brokers may take for one question.
@@ -44,15 +44,18 @@ impl Check {
             http.drain_timeout_ms,
         );
         if let Some(tls) = &http.tls {
-            match Pair::read(tls) {
-                Ok(pair) if pair.ends > Timestamp::now() => {
+            match TlsIdentity::read(tls) {
+                Ok(identity) if identity.ends > Timestamp::now() => {
                     println!(
                         "  {GOOD}ok{GOOD:#}       TLS: certificate and key; the certificate ends {}",
-                        pair.ends
+                        identity.ends
                     )
                 }
-                Ok(pair) => {
-                    println!("  {WARN}warning{WARN:#}  TLS: the certificate ended {}", pair.ends)
+                Ok(identity) => {
+                    println!(
+                        "  {WARN}warning{WARN:#}  TLS: the certificate ended {}",
+                        identity.ends
+                    )
                 }
                 Err(problem) => {
                     println!("  {BAD}problem{BAD:#}  {problem}");

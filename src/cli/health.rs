@@ -17,7 +17,8 @@ pub fn ask(admin: SocketAddr) -> Exit {
         _ => admin,
     };
     let request = Request::get(format!("http://{address}/readyz")).body(Full::default());
-    let answer = request.map_err(Into::into).and_then(|request| http::ask(request, TIMEOUT));
+    let answer =
+        request.map_err(Into::into).and_then(|request| http::send_blocking(request, TIMEOUT));
     match answer {
         Ok(status) if status.is_success() => {
             println!("ready");

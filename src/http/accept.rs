@@ -14,7 +14,7 @@ use tracing::{debug, error};
 
 use super::proxy::is_trusted;
 use crate::config;
-use crate::http::rate_limit::neighbourhood;
+use crate::http::rate_limit::client_network;
 use crate::observe::metrics::ConnectionMetrics;
 
 /// How long the listener rests when there is no descriptor for another connection.
@@ -54,7 +54,7 @@ struct Addresses {
 }
 
 /// Lets connections in, up to the limits.
-pub struct Gate {
+pub struct Acceptor {
     max: u32,
     /// Whether connections are plain HTTP, so that one over the limit can be told so.
     is_plain: bool,
@@ -71,21 +71,21 @@ pub struct Socket {
     /// Not yet tied to a runtime: the thread that serves it is not the one that accepted it.
     pub stream: std::net::TcpStream,
     pub peer: SocketAddr,
-    pub place: Place,
+    pub place: ConnectionPermit,
 }
 
 /// A connection's place within the limits, given back when dropped.
-pub struct Place {
+pub struct ConnectionPermit {
     permit: OwnedSemaphorePermit,
     address: Option<IpAddr>,
     addresses: Arc<Addresses>,
     metrics: ConnectionMetrics,
 }
 
-impl Gate {
-    pub fn new(limits: &config::HttpSettings, metrics: ConnectionMetrics) -> Gate {
+impl Acceptor {
+    pub fn new(limits: &config::HttpSettings, metrics: ConnectionMetrics) -> Acceptor {
         let max = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
-        Gate {
+        Acceptor {
             max,
             is_plain: limits.tls.is_none(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
@@ -134,18 +134,18 @@ impl Gate {
     }
 
     /// Waits until every connection is closed.
-    pub async fn empty(&self) {
+    pub async fn all_closed(&self) {
         let _ = self.permits.acquire_many(self.max).await;
     }
 
-    fn place(&self, address: IpAddr) -> Option<Place> {
+    fn place(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             self.metrics.over_limit.inc();
             return None;
         };
         self.metrics.open.inc();
         let (addresses, metrics) = (self.addresses.clone(), self.metrics.clone());
-        let mut place = Place { permit, address: None, addresses, metrics };
+        let mut place = ConnectionPermit { permit, address: None, addresses, metrics };
         (is_trusted(&self.proxies, address) || place.take_of(address)).then_some(place)
     }
 
@@ -179,10 +179,10 @@ impl Gate {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Takes one of those that this address may have, too; false if it has them all.
     pub(super) fn take_of(&mut self, address: IpAddr) -> bool {
-        let address = neighbourhood(address);
+        let address = client_network(address);
         let free = self.permit.semaphore().available_permits() + 1;
         let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (max, open) = (self.addresses.max, all.get(&address).copied().unwrap_or_default());
@@ -200,7 +200,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.metrics.open.dec();
         let Some(address) = &self.address else { return };

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Dialer;
+use super::Connector;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -24,7 +24,10 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// # Errors
 ///
 /// No such host, no connection, or no answer in HTTP within the time.
-pub fn ask(request: Request<Full<Bytes>>, within: Duration) -> Result<StatusCode, Failure> {
+pub fn send_blocking(
+    request: Request<Full<Bytes>>,
+    within: Duration,
+) -> Result<StatusCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { timeout(within, exchange(request)).await });
     // A name that is still being looked up is not waited for.
@@ -39,13 +42,13 @@ pub fn ask(request: Request<Full<Bytes>>, within: Duration) -> Result<StatusCode
 ///
 /// No connection, no answer in HTTP, or one that is too large.
 pub async fn get(
-    dialer: &Dialer,
+    connector: &Connector,
     host: &str,
     path: &str,
     max: usize,
 ) -> Result<(StatusCode, Bytes), Failure> {
     let request = Request::get(path).header(HOST, host).body(Full::default())?;
-    over(dialer.dial().await?, request, Some(max)).await
+    over(connector.connect().await?, request, Some(max)).await
 }
 
 async fn exchange(mut request: Request<Full<Bytes>>) -> Result<StatusCode, Failure> {

@@ -15,10 +15,10 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 /// A connection, plain or TLS.
-pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Where a server is, and how to get there.
-pub struct Dialer {
+pub struct Connector {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -28,14 +28,14 @@ pub struct Dialer {
 /// So many bytes a proxy's answer has at most.
 const PROXY_ANSWER_MAX: usize = 8 << 10;
 
-impl Dialer {
+impl Connector {
     /// For the server of this URL. With `https` its certificate must be of one of these authorities, in
     /// PEM, or of one that the system trusts.
     ///
     /// # Errors
     ///
     /// What cannot be used, and what to do instead.
-    pub fn new(url: &Uri, authorities: Option<&[u8]>) -> Result<Dialer, String> {
+    pub fn new(url: &Uri, authorities: Option<&[u8]>) -> Result<Connector, String> {
         let (Some(scheme), Some(host)) = (url.scheme_str(), host(url)) else {
             return Err(format!("{url} is no URL; write it like http://host:8080/path"));
         };
@@ -44,17 +44,17 @@ impl Dialer {
             "https" => {
                 let name = ServerName::try_from(host.clone());
                 let name = name.map_err(|_| format!("{host} is no name of a server"))?;
-                (443, Some((connector(authorities)?, name)))
+                (443, Some((tls_connector(authorities)?, name)))
             }
             other => return Err(format!("{other} is not spoken here; use http or https")),
         };
-        Ok(Dialer { host, port: url.port_u16().unwrap_or(port), tls, proxy: None })
+        Ok(Connector { host, port: url.port_u16().unwrap_or(port), tls, proxy: None })
     }
 
     /// The same through a proxy, by its CONNECT.
-    pub fn through(self, proxy: &Uri) -> Dialer {
+    pub fn through(self, proxy: &Uri) -> Connector {
         let proxy = host(proxy).map(|host| (host, proxy.port_u16().unwrap_or(80)));
-        Dialer { proxy, ..self }
+        Connector { proxy, ..self }
     }
 
     /// Connects. The caller holds the deadline.
@@ -62,7 +62,7 @@ impl Dialer {
     /// # Errors
     ///
     /// No such host, no connection, no handshake.
-    pub async fn dial(&self) -> io::Result<Wire> {
+    pub async fn connect(&self) -> io::Result<ClientStream> {
         let here = (self.host.as_str(), self.port);
         let (host, port) = self.proxy.as_ref().map_or(here, |(host, port)| (host, *port));
         let mut stream = TcpStream::connect((host, port)).await?;
@@ -114,7 +114,7 @@ fn host(url: &Uri) -> Option<String> {
     url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned())
 }
 
-fn connector(authorities: Option<&[u8]>) -> Result<TlsConnector, String> {
+fn tls_connector(authorities: Option<&[u8]>) -> Result<TlsConnector, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;

@@ -76,7 +76,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// The request is answered. An answer that goes on for long keeps it in hand, or its connection
     /// would be closed as an idle one.
-    fn answered(_answer: &mut Response<Self::Body>, _in_hand: InHand) {}
+    fn answered(_answer: &mut Response<Self::Body>, _in_hand: InFlightRequest) {}
 }
 
 /// Who is at the other end of a connection.
@@ -159,7 +159,7 @@ async fn serve_requests<H: Handler>(
         let is_http2 = request.version() == Version::HTTP_2;
         // Over HTTP/2 each has a task of its own.
         let is_in_turn = is_http2 || !requests.had_its_request.swap(true, Ordering::Relaxed);
-        let in_hand = InHand::new(requests.clone(), is_http2);
+        let in_flight = InFlightRequest::new(requests.clone(), is_http2);
         let (handler, peer) = (handler.clone(), peer.clone());
         async move {
             if !is_in_turn {
@@ -168,7 +168,7 @@ async fn serve_requests<H: Handler>(
             // Pinned here, where it is made: every move of it would copy all that it may ever hold.
             let response = unless_it_panics(pin!(handler.handle(peer, request))).await;
             let mut response = response.unwrap_or_else(|| handler.panicked());
-            H::answered(&mut response, in_hand);
+            H::answered(&mut response, in_flight);
             Ok::<_, Infallible>(response)
         }
     });
@@ -494,19 +494,19 @@ impl<'l> Watch<'l> {
 }
 
 /// A request in hand.
-pub struct InHand(Arc<Activity>);
+pub struct InFlightRequest(Arc<Activity>);
 
-impl InHand {
-    fn new(activity: Arc<Activity>, is_http2: bool) -> InHand {
+impl InFlightRequest {
+    fn new(activity: Arc<Activity>, is_http2: bool) -> InFlightRequest {
         activity.requests.fetch_add(1, Ordering::Relaxed);
         activity.unclaimed.store(false, Ordering::Relaxed);
         activity.used.store(true, Ordering::Relaxed);
         activity.is_http2.store(is_http2, Ordering::Relaxed);
-        InHand(activity)
+        InFlightRequest(activity)
     }
 }
 
-impl Drop for InHand {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         // What came meanwhile was its body. Should the next head have begun with it, that head has
         // the time of an idle connection, which is a limit too.
@@ -613,7 +613,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::Gate;
+    use super::super::Acceptor;
     use super::*;
     use crate::observe::metrics::ConnectionMetrics;
 
@@ -641,7 +641,7 @@ mod tests {
     async fn a_panic_ends_its_request_alone() {
         let limits = config::HttpSettings::default();
         let metrics = ConnectionMetrics::new(&Registry::new()).expect("metrics");
-        let gate = Gate::new(&limits, metrics);
+        let acceptor = Acceptor::new(&limits, metrics);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let ask = async {
@@ -655,7 +655,7 @@ mod tests {
             answers
         };
         let answer = async {
-            let socket = gate.accept(&listener).await;
+            let socket = acceptor.accept(&listener).await;
             serve(socket, Clumsy, &limits, &Drain::default(), None).await
         };
         let (answers, served) = tokio::join!(ask, answer);

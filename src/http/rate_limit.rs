@@ -1,4 +1,4 @@
-//! Fair shares: how often something may happen, for one or for each of many, in memory that does not
+//! RateLimits shares: how often something may happen, for one or for each of many, in memory that does not
 //! grow with them.
 //!
 //! Each bucket is the generic cell rate algorithm in one atomic number. `governor` has the same, but
@@ -31,11 +31,11 @@ impl Rate {
     }
 }
 
-/// One share: when its next is due, had all come evenly, in nanoseconds of the owner's clock.
+/// One share: when its next is due, had all come evenly, in elapsed_ns of the owner's clock.
 #[derive(Debug, Default)]
-pub struct Bucket(AtomicU64);
+pub struct RateLimiter(AtomicU64);
 
-impl Bucket {
+impl RateLimiter {
     /// Takes one, if there is one by now.
     pub fn take(&self, now_ns: u64, rate: Rate) -> bool {
         let next = |due: u64| {
@@ -48,18 +48,18 @@ impl Bucket {
 }
 
 /// A share for each of many.
-pub struct Shares {
+pub struct KeyedRateLimiter {
     rate: Rate,
-    buckets: Box<[Bucket]>,
+    buckets: Box<[RateLimiter]>,
     hasher: RandomState,
     began: Instant,
 }
 
-impl Shares {
+impl KeyedRateLimiter {
     /// None where there is no limit: a count of 0.
-    pub fn per_second(count: u32) -> Option<Shares> {
-        let buckets = || (0..BUCKETS).map(|_| Bucket::default()).collect();
-        (count > 0).then(|| Shares {
+    pub fn per_second(count: u32) -> Option<KeyedRateLimiter> {
+        let buckets = || (0..BUCKETS).map(|_| RateLimiter::default()).collect();
+        (count > 0).then(|| KeyedRateLimiter {
             rate: Rate::per_second(count),
             buckets: buckets(),
             hasher: RandomState::new(),
@@ -71,17 +71,17 @@ impl Shares {
     pub fn take(&self, whose: impl Hash, now: Instant) -> bool {
         let hash = self.hasher.hash_one(whose);
         let bucket = &self.buckets[hash as usize % BUCKETS];
-        bucket.take(nanoseconds(now, self.began), self.rate)
+        bucket.take(elapsed_ns(now, self.began), self.rate)
     }
 }
 
 /// How long it has been, as buckets count.
-pub fn nanoseconds(now: Instant, began: Instant) -> u64 {
+pub fn elapsed_ns(now: Instant, began: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(began).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Who shares: an address of IPv4, or the 64 bits of IPv6 within which a sender chooses its address.
-pub fn neighbourhood(address: IpAddr) -> IpAddr {
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -98,14 +98,14 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_a_seconds_worth_at_once_and_then_as_they_come() {
-        let (bucket, rate) = (Bucket::default(), Rate::per_second(10));
+        let (bucket, rate) = (RateLimiter::default(), Rate::per_second(10));
         let taken = |now_ns| (0..100).filter(|_| bucket.take(now_ns, rate)).count();
         assert_eq!(taken(5 * SECOND_NS), 10);
         assert_eq!(taken(5 * SECOND_NS + SECOND_NS / 10 - 1), 0);
         assert_eq!(taken(5 * SECOND_NS + SECOND_NS / 10), 1);
         assert_eq!(taken(6 * SECOND_NS), 9);
         assert_eq!(taken(600 * SECOND_NS), 10);
-        let (bucket, rate) = (Bucket::default(), Rate::per_second(1));
+        let (bucket, rate) = (RateLimiter::default(), Rate::per_second(1));
         assert!(bucket.take(0, rate));
         assert!(!bucket.take(SECOND_NS - 1, rate));
         assert!(bucket.take(SECOND_NS, rate));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn threads_together_get_no_more_than_one() {
-        let (bucket, rate) = (Bucket::default(), Rate::per_second(1_000));
+        let (bucket, rate) = (RateLimiter::default(), Rate::per_second(1_000));
         let take = || (0..10_000).filter(|_| bucket.take(SECOND_NS, rate)).count();
         let taken: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn one_that_is_out_of_its_share_leaves_others_theirs() {
-        assert!(Shares::per_second(0).is_none());
-        let shares = Shares::per_second(2).expect("a limit");
+        assert!(KeyedRateLimiter::per_second(0).is_none());
+        let shares = KeyedRateLimiter::per_second(2).expect("a limit");
         let now = shares.began + Duration::from_secs(1);
         let taken = |whose: u32| (0..5).filter(|_| shares.take(whose, now)).count();
         // Two of a thousand may share a bucket; with all of them it would not be by chance.
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbourhood_is_what_one_sender_has() {
+    fn a_client_network_is_what_one_sender_has() {
         for (address, expected) in [
             ("192.0.2.1", "192.0.2.1"),
             ("::ffff:192.0.2.1", "192.0.2.1"),
@@ -142,7 +142,7 @@ mod tests {
             ("2001:db8:1:3::", "2001:db8:1:3::"),
         ] {
             let address: IpAddr = address.parse().expect("an address");
-            assert_eq!(neighbourhood(address).to_string(), expected);
+            assert_eq!(client_network(address).to_string(), expected);
         }
     }
 }

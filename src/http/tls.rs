@@ -23,19 +23,19 @@ use crate::config::{self, Problem};
 use crate::observe::metrics::{HandshakeFailure, TlsMetrics};
 
 /// What one reading of the files gave, checked as a unit.
-pub struct Pair {
+pub struct TlsIdentity {
     config: Arc<ServerConfig>,
     /// When the certificate ends.
     pub ends: Timestamp,
 }
 
-impl Pair {
+impl TlsIdentity {
     /// Reads certificate, key and, where there are any, the authorities for senders.
     ///
     /// # Errors
     ///
     /// The file that cannot be used. Nothing of a key is in it.
-    pub fn read(settings: &config::TlsSettings) -> Result<Pair, Problem> {
+    pub fn read(settings: &config::TlsSettings) -> Result<TlsIdentity, Problem> {
         let wrong = |problem: String| Problem::new("http.tls", problem);
         let chain = certificates("http.tls.cert_file", &settings.cert_file)?;
         let ends = chain.first().and_then(end);
@@ -60,7 +60,7 @@ impl Pair {
             wrong(format!("the key and the certificate cannot be used together: {error}"))
         })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Pair { config: Arc::new(config), ends })
+        Ok(TlsIdentity { config: Arc::new(config), ends })
     }
 }
 
@@ -100,14 +100,14 @@ pub struct Tls {
 }
 
 impl Tls {
-    pub fn new(pair: Pair, metrics: TlsMetrics) -> Tls {
+    pub fn new(pair: TlsIdentity, metrics: TlsMetrics) -> Tls {
         let tls = Tls { in_force: ArcSwap::new(pair.config.clone()), metrics };
         tls.replace(pair);
         tls
     }
 
     /// From now on handshakes are made with this. Connections that are open keep what they have.
-    pub fn replace(&self, pair: Pair) {
+    pub fn replace(&self, pair: TlsIdentity) {
         if pair.ends <= Timestamp::now() {
             warn!(ended = %pair.ends, "The TLS certificate has ended: senders will refuse it.");
         }

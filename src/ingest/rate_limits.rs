@@ -9,16 +9,16 @@ use tokio::time::Instant;
 
 use crate::click::outcome::{Outcome, Refusal, Rejection};
 use crate::config;
-use crate::http::rate_limit::{Bucket, Rate, Shares, nanoseconds, neighbourhood};
+use crate::http::rate_limit::{KeyedRateLimiter, Rate, RateLimiter, client_network, elapsed_ns};
 
 /// Lines that each outcome may have in the log.
 const LINES: Rate = Rate::per_second(10);
 
 /// The shares of all senders.
-pub struct Fair {
-    addresses: Option<Shares>,
-    keys: Option<Shares>,
-    failures: Option<Shares>,
+pub struct RateLimits {
+    addresses: Option<KeyedRateLimiter>,
+    keys: Option<KeyedRateLimiter>,
+    failures: Option<KeyedRateLimiter>,
     /// By [`Outcome::index`].
     lines: [Lines; Outcome::COUNT],
     left_out: IntCounter,
@@ -28,17 +28,17 @@ pub struct Fair {
 /// What one outcome has of the log.
 #[derive(Default)]
 struct Lines {
-    share: Bucket,
+    share: RateLimiter,
     /// Since its last line.
     left_out: AtomicU64,
 }
 
-impl Fair {
-    pub fn new(limits: &config::HttpSettings, left_out: IntCounter) -> Fair {
-        Fair {
-            addresses: Shares::per_second(limits.max_rate_per_address),
-            keys: Shares::per_second(limits.max_rate_per_key),
-            failures: Shares::per_second(limits.max_failure_rate_per_address),
+impl RateLimits {
+    pub fn new(limits: &config::HttpSettings, left_out: IntCounter) -> RateLimits {
+        RateLimits {
+            addresses: KeyedRateLimiter::per_second(limits.max_rate_per_address),
+            keys: KeyedRateLimiter::per_second(limits.max_rate_per_key),
+            failures: KeyedRateLimiter::per_second(limits.max_failure_rate_per_address),
             lines: std::array::from_fn(|_| Lines::default()),
             left_out,
             began: Instant::now(),
@@ -52,7 +52,7 @@ impl Fair {
     /// [`Refusal::AddressOverRate`].
     pub fn address(&self, address: IpAddr, now: Instant) -> Result<(), Rejection> {
         let Some(shares) = &self.addresses else { return Ok(()) };
-        let is_within = shares.take(neighbourhood(address), now);
+        let is_within = shares.take(client_network(address), now);
         if is_within { Ok(()) } else { Err(Refusal::AddressOverRate.plain()) }
     }
 
@@ -72,7 +72,7 @@ impl Fair {
         match &self.failures {
             Some(shares)
                 if why.refusal == Refusal::Unauthorized
-                    && !shares.take(neighbourhood(address), now) =>
+                    && !shares.take(client_network(address), now) =>
             {
                 Refusal::TooManyFailures.plain()
             }
@@ -84,7 +84,7 @@ impl Fair {
     /// many were left out before it.
     pub fn line(&self, outcome: Outcome, now: Instant) -> Option<u64> {
         let lines = &self.lines[outcome.index()];
-        if lines.share.take(nanoseconds(now, self.began), LINES) {
+        if lines.share.take(elapsed_ns(now, self.began), LINES) {
             return Some(lines.left_out.swap(0, Ordering::Relaxed));
         }
         lines.left_out.fetch_add(1, Ordering::Relaxed);

@@ -17,8 +17,8 @@ use crate::click::auth::{Certificate, Kind, Message, Sns, Way};
 use crate::click::outcome::{Refusal, Rejection};
 use crate::click::route::Webhook;
 use crate::config::{self, Config, Problem};
-use crate::http::rate_limit::{Bucket, Rate, nanoseconds};
-use crate::http::{self, Dialer};
+use crate::http::rate_limit::{Rate, RateLimiter, elapsed_ns};
+use crate::http::{self, Connector};
 
 /// So many bytes an answer has at most; a certificate has some 2 KiB.
 const ANSWER_MAX: usize = 64 << 10;
@@ -35,11 +35,11 @@ pub struct Confirmed(());
 /// Asks on behalf of one webhook.
 pub struct Asker {
     /// By host.
-    dialers: HashMap<String, Dialer>,
+    connectors: HashMap<String, Connector>,
     /// The oldest first, by host and path.
     certificates: Mutex<VecDeque<(String, Arc<Certificate>)>>,
     /// Whoever has it may ask.
-    turn: tokio::sync::Mutex<Bucket>,
+    turn: tokio::sync::Mutex<RateLimiter>,
     began: Instant,
 }
 
@@ -69,23 +69,23 @@ impl Asker {
             false => Some(config::read_file(&format!("{place}.ca_file"), &settings.ca_file)?),
         };
         let proxy = settings.proxy().map_err(wrong)?;
-        let mut dialers = HashMap::new();
+        let mut connectors = HashMap::new();
         for host in sns.topics.iter().map(|topic| topic.host()) {
-            if dialers.contains_key(host) {
+            if connectors.contains_key(host) {
                 continue;
             }
             let url: Uri = format!("https://{host}")
                 .parse()
                 .map_err(|_| wrong(format!("{host} is no host")))?;
-            let dialer = Dialer::new(&url, authorities.as_deref()).map_err(wrong)?;
-            let dialer = match &proxy {
-                Some(proxy) => dialer.through(proxy),
-                None => dialer,
+            let connector = Connector::new(&url, authorities.as_deref()).map_err(wrong)?;
+            let connector = match &proxy {
+                Some(proxy) => connector.through(proxy),
+                None => connector,
             };
-            dialers.insert(host.to_owned(), dialer);
+            connectors.insert(host.to_owned(), connector);
         }
         let (certificates, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Asker { dialers, certificates, turn, began: Instant::now() })
+        Ok(Asker { connectors, certificates, turn, began: Instant::now() })
     }
 
     /// The certificate that a message says it is signed with.
@@ -162,12 +162,12 @@ impl Asker {
         }
     }
 
-    async fn ask(&self, turn: &Bucket, host: &str, path: &str) -> Result<Bytes, Failure> {
-        if !turn.take(nanoseconds(Instant::now(), self.began), RATE) {
+    async fn ask(&self, turn: &RateLimiter, host: &str, path: &str) -> Result<Bytes, Failure> {
+        if !turn.take(elapsed_ns(Instant::now(), self.began), RATE) {
             return Err("it was asked too often just now".into());
         }
-        let dialer = self.dialers.get(host).ok_or("it is not a topic's host")?;
-        match http::get(dialer, host, path, ANSWER_MAX).await.map_err(away)? {
+        let connector = self.connectors.get(host).ok_or("it is not a topic's host")?;
+        match http::get(connector, host, path, ANSWER_MAX).await.map_err(away)? {
             (StatusCode::OK, answer) => Ok(answer),
             (status, _) => Err(format!("it answered {}", status.as_u16()).into()),
         }

@@ -214,7 +214,7 @@ impl Collector {
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::from(spans.encode_to_vec()))
             .map_err(|error| error.to_string())?;
-        match http::ask(request, EXPORT_TIMEOUT) {
+        match http::send_blocking(request, EXPORT_TIMEOUT) {
             Ok(status) if status.is_success() => Ok(()),
             Ok(status) => Err(format!("the collector answers {status}")),
             Err(error) => Err(error.to_string()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::http::Wire;
+use crate::http::ClientStream;
 
 /// Bytes of an answer that are read. A longer one ends its connection.
 const ANSWER_MAX: usize = 4_096;
@@ -15,7 +15,7 @@ const HEADERS_MAX: usize = 64;
 
 /// A connection that is kept.
 pub struct Connection {
-    wire: Wire,
+    stream: ClientStream,
     bytes: Box<[u8; ANSWER_MAX]>,
     used: Instant,
 }
@@ -65,8 +65,8 @@ struct Head {
 }
 
 impl Connection {
-    pub fn over(wire: Wire) -> Connection {
-        Connection { wire, bytes: Box::new([0; ANSWER_MAX]), used: Instant::now() }
+    pub fn over(stream: ClientStream) -> Connection {
+        Connection { stream, bytes: Box::new([0; ANSWER_MAX]), used: Instant::now() }
     }
 
     pub fn is_idle_for(&self, time: Duration) -> bool {
@@ -81,14 +81,14 @@ impl Connection {
     /// Why there is no answer.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
         let written = async {
-            self.wire.write_all(request).await?;
-            self.wire.flush().await
+            self.stream.write_all(request).await?;
+            self.stream.flush().await
         };
         // A server may answer before it has read all, and close: the answer tells more.
         let broken = written.await.err().map(|error| error.to_string());
         let mut length = 0;
         loop {
-            let read = self.wire.read(&mut self.bytes[length..]).await;
+            let read = self.stream.read(&mut self.bytes[length..]).await;
             let read = read.map_err(|error| Failure::Lost(error.to_string()))?;
             if read == 0 {
                 return Err(Failure::Lost(broken.unwrap_or_else(|| "it was closed".into())));

@@ -8,7 +8,7 @@ use hyper::http::uri::PathAndQuery;
 
 use super::clicks::Bodies;
 use super::connection::{Connection, Failure};
-use crate::http::Dialer;
+use crate::http::Connector;
 
 /// How the sender proves who it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -24,7 +24,7 @@ pub enum Proof {
 
 /// Where clicks go.
 pub struct Target {
-    dialer: Dialer,
+    connector: Connector,
     /// The head of every request, up to the length of its body.
     head: Vec<u8>,
 }
@@ -39,7 +39,7 @@ impl Target {
         proof: Proof,
         authorities: Option<&[u8]>,
     ) -> Result<Target, String> {
-        let dialer = Dialer::new(url, authorities)?;
+        let connector = Connector::new(url, authorities)?;
         let mut path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let host = url.authority().map_or("", |authority| authority.as_str());
         let mut lines = format!("host: {host}\r\n");
@@ -64,14 +64,14 @@ impl Target {
             "POST {path} HTTP/1.1\r\n{lines}user-agent: hookbridge/{version}\r\n\
              content-type: application/json\r\ncontent-length: "
         );
-        Ok(Target { dialer, head: head.into_bytes() })
+        Ok(Target { connector, head: head.into_bytes() })
     }
 
     /// # Errors
     ///
     /// Why there is no connection.
     pub async fn connect(&self) -> Result<Connection, Failure> {
-        self.dialer.dial().await.map(Connection::over).map_err(Failure::Connect)
+        self.connector.connect().await.map(Connection::over).map_err(Failure::Connect)
     }
 
     /// Writes the request of the click with this number, over whatever is there.
