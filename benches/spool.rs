@@ -28,7 +28,7 @@ fn main() {
     let settings = config::SpoolSettings { dir: folder.path().into(), max_bytes: 1 << 40 };
     let metrics = Metrics::new(&["bench"], &["bench"]).expect("metrics").spool;
     let health = Arc::new(Health::default());
-    let (spool, keeper) = Spool::open(&settings, 1 << 20, metrics, health).expect("a spool");
+    let (spool, writer) = Spool::open(&settings, 1 << 20, metrics, health).expect("a spool");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let records: Arc<Vec<Record>> = Arc::new((0..1_000).map(record).collect());
@@ -40,7 +40,7 @@ fn main() {
             tokio::spawn(async move {
                 for number in 0..EVENTS / SENDERS {
                     let record = &records[(sender + number * 7) % records.len()];
-                    spool.put(spool.place(record), record).await.expect("on disk");
+                    spool.put(spool.position(record), record).await.expect("on disk");
                 }
             })
         });
@@ -57,10 +57,10 @@ fn main() {
             spool.read(0, CHUNK, usize::MAX).await.filter(|events| !events.is_empty())
         {
             drained += events.len();
-            events.iter().for_each(|event| spool.remove(event.place));
+            events.iter().for_each(|event| spool.remove(event.position));
         }
     });
-    keeper.close();
+    writer.close();
     start.report("drained", drained, folder.path());
 }
 

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::bridge::reload::{Files, Reload, Settings};
 use crate::config::{Config, Problem};
-use crate::delivery::{self, Backlog, BacklogError, Delivery};
+use crate::delivery::{Backlog, BacklogError, Delivery, DeliveryState};
 use crate::http::{self, Acceptor, Admission, Drain, Socket};
 use crate::ingest::{Ingest, IngestState};
 use crate::kafka::Kafka;
@@ -86,7 +86,7 @@ impl From<BacklogError> for StartError {
     fn from(error: BacklogError) -> StartError {
         match error {
             BacklogError::Spool(problem) => StartError::Config(problem),
-            BacklogError::Drain(error) => StartError::System(error),
+            BacklogError::Forwarder(error) => StartError::System(error),
         }
     }
 }
@@ -150,14 +150,7 @@ pub async fn run(
     let admin = Admin::start(listeners.admin, &config, metrics.clone(), health.clone())?;
     let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
     let ack_timeout = config.kafka.ack_timeout();
-    let shared = delivery::Shared {
-        breaker,
-        health: health.clone(),
-        metrics: metrics.clone(),
-        refusals: Arc::default(),
-        pace: Arc::default(),
-        ack_timeout,
-    };
+    let shared = DeliveryState::new(breaker, health.clone(), metrics.clone(), ack_timeout);
     let backlog = Backlog::open(&config, &kafka, &shared)?;
     let acceptor = Acceptor::new(&config.http, metrics.connections.clone());
     let workers = Workers::start(&config, &state, &kafka, backlog.as_ref(), &shared)?;
@@ -186,10 +179,10 @@ pub async fn run(
         Some(backlog) => {
             // What the Kafka client still has is in the spool, too, and nothing is to be flushed. The
             // workers stay until then: they hear of late acknowledgements.
-            let left = backlog.drain.finish(requests_deadline).await;
+            let left = backlog.forwarder.finish(requests_deadline).await;
             workers.stop();
             close(kafka, Instant::now()).await;
-            backlog.keeper.close();
+            backlog.writer.close();
             Drained { cut_off, unacknowledged: 0, spooled: left }
         }
         None => {
@@ -259,7 +252,7 @@ impl Workers {
         state: &Arc<IngestState>,
         kafka: &Kafka,
         backlog: Option<&Backlog>,
-        shared: &delivery::Shared,
+        shared: &DeliveryState,
     ) -> Result<Workers, StartError> {
         let metrics = &state.metrics;
         let (requests, bytes) = (&metrics.requests_in_flight, &metrics.bytes_in_flight);

@@ -10,10 +10,10 @@
 //! - the Kafka client keeps the order of what it is given, and with a spool never gives up by itself:
 //!   an event that is late goes to the spool *and* stays with the client, and leaves the spool with
 //!   its late acknowledgement;
-//! - as long as a lane of the spool holds events, later ones of that lane go behind them;
+//! - as long as a shard of the spool holds events, later ones of that shard go behind them;
 //! - after a breakdown nothing goes directly before everything that failed is in the spool
 //!   (`kafka/circuit_breaker.rs`);
-//! - in a lane in which Kafka refused something, the drain sends one event at a time (`refusals.rs`).
+//! - in a shard in which Kafka refused something, the drain sends one event at a time (`refusals.rs`).
 //!
 //! Three things can change an order. Kafka refuses by the batch: the drain sends without waiting, so that
 //! of a batch that Kafka refuses for good what is sent again comes after what was behind it. Where the
@@ -35,18 +35,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::click::outcome::{Held, Refusal, Rejection};
 use crate::click::route::Record;
-use crate::delivery::spool::{NotSpooled, Place, Spool};
+use crate::delivery::spool::{NotSpooled, Position, Spool};
 use crate::kafka::circuit_breaker::Breaker;
 use crate::kafka::{Acknowledged, Failure, Fault, Publisher, Remedy, Terms};
 use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics};
 
 pub use backlog::{Backlog, BacklogError};
-pub use backpressure::Pace;
-use backpressure::Waiting;
-pub use forwarder::Drain;
-use late::Late;
-pub use refusals::Refusals;
+use backpressure::{Backpressure, DelayedAnswer};
+pub use forwarder::Forwarder;
+use late::LateEvent;
+use refusals::Refusals;
 
 /// How long to wait for room in a spool that is full but being drained, before looking again.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
@@ -84,23 +83,35 @@ impl Receipt {
 pub struct Delivery {
     publisher: Publisher,
     spool: Option<Spool>,
-    shared: Shared,
+    shared: DeliveryState,
 }
 
-/// What all ways to deliver share.
+/// What the workers and the forwarder share.
 #[derive(Clone)]
-pub struct Shared {
-    pub breaker: Arc<Breaker>,
-    pub health: Arc<Health>,
-    pub metrics: Arc<Metrics>,
-    pub refusals: Arc<Refusals>,
-    pub pace: Arc<Pace>,
-    /// How long Kafka may take, before an event is late.
-    pub ack_timeout: Duration,
+pub struct DeliveryState {
+    breaker: Arc<Breaker>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    refusals: Arc<Refusals>,
+    backpressure: Arc<Backpressure>,
+    ack_timeout: Duration,
+}
+
+impl DeliveryState {
+    /// An event that Kafka has not acknowledged after `ack_timeout` is late.
+    pub fn new(
+        breaker: Arc<Breaker>,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        ack_timeout: Duration,
+    ) -> DeliveryState {
+        let (refusals, backpressure) = Default::default();
+        DeliveryState { breaker, health, metrics, refusals, backpressure, ack_timeout }
+    }
 }
 
 impl Delivery {
-    pub fn new(publisher: Publisher, spool: Option<Spool>, shared: Shared) -> Delivery {
+    pub fn new(publisher: Publisher, spool: Option<Spool>, shared: DeliveryState) -> Delivery {
         Delivery { publisher, spool, shared }
     }
 
@@ -114,7 +125,11 @@ impl Delivery {
         Ok(answer_in_turn(held, deadline).await)
     }
 
-    async fn hold_one(&self, record: Record, deadline: Instant) -> Result<HeldOne<'_>, Rejection> {
+    async fn hold_one(
+        &self,
+        record: Record,
+        deadline: Instant,
+    ) -> Result<HeldRecord<'_>, Rejection> {
         let watch = &self.shared.metrics.watch;
         let glimpse = watch.glimpse(record.received(), record.key(), record.value());
         let held = self.hold_unseen(record, deadline).await?;
@@ -127,16 +142,16 @@ impl Delivery {
         &self,
         mut record: Record,
         deadline: Instant,
-    ) -> Result<HeldOne<'_>, Rejection> {
+    ) -> Result<HeldRecord<'_>, Rejection> {
         let Some(spool) = &self.spool else {
             return Ok((self.hold_in_kafka(&record, deadline).await?, None));
         };
-        let place = spool.place(&record);
+        let position = spool.position(&record);
         // Before the pass: what the present producer fails must be in the spool before anything goes
         // to the next one.
         let generation = Some(self.publisher.generation());
         let pass = self.shared.breaker.pass();
-        let is_behind = pass.is_some() && spool.holds(place);
+        let is_behind = pass.is_some() && spool.holds(position);
         let mut late = None;
         if pass.is_some() && !is_behind {
             let sent = self.publisher.send(record, Terms { generation, failures: None });
@@ -147,18 +162,18 @@ impl Delivery {
             record = sent.record().clone();
             if verdict.is_err() {
                 self.shared.breaker.failed();
-                late = Some(Late::follow(sent, place, spool));
+                late = Some(LateEvent::follow(sent, position, spool));
             } else {
                 // An answer, if not the one hoped for: no sign of an outage.
-                self.shared.refusals.note(place.lane());
+                self.shared.refusals.note(position.shard());
             }
         }
-        let written = spool.put(place, &record);
-        // From here on its lane holds it, and the direct way is free.
+        let written = spool.put(position, &record);
+        // From here on its shard holds it, and the direct way is free.
         drop(pass);
-        let waiting = is_behind.then(|| self.shared.pace.enter());
+        let waiting = is_behind.then(|| self.shared.backpressure.enter());
         // In memory of its own, which a click that Kafka takes need not have.
-        let held = self.hold_otherwise(spool, place, record, written, late, deadline);
+        let held = self.hold_otherwise(spool, position, record, written, late, deadline);
         Ok((Box::pin(held).await?, waiting))
     }
 
@@ -166,14 +181,14 @@ impl Delivery {
     async fn hold_otherwise(
         &self,
         spool: &Spool,
-        place: Place,
+        position: Position,
         record: Record,
         written: impl Future<Output = Result<(), NotSpooled>>,
-        late: Option<Late>,
+        late: Option<LateEvent>,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
         let may_wait = late.is_none();
-        match self.hold_on_disk(spool, place, &record, written, may_wait, deadline).await {
+        match self.hold_on_disk(spool, position, &record, written, may_wait, deadline).await {
             Ok(()) => Ok(Receipt::new(&record, Held::OnDisk)),
             Err(why) => self.hold_after_all(record, late, why, deadline).await,
         }
@@ -212,7 +227,7 @@ impl Delivery {
     async fn hold_on_disk(
         &self,
         spool: &Spool,
-        place: Place,
+        position: Position,
         record: &Record,
         written: impl Future<Output = Result<(), NotSpooled>>,
         may_wait: bool,
@@ -226,7 +241,7 @@ impl Delivery {
             && Instant::now() < deadline
         {
             let _ = timeout_at(deadline, timeout(ROOM_WAIT, spool.room())).await;
-            let written = spool.put(place, record);
+            let written = spool.put(position, record);
             result = timeout_at(deadline, written).await.map_err(|_| slow())?;
         }
         result.map_err(|why| match why {
@@ -239,7 +254,7 @@ impl Delivery {
     async fn hold_after_all(
         &self,
         record: Record,
-        late: Option<Late>,
+        late: Option<LateEvent>,
         why: Rejection,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
@@ -300,16 +315,16 @@ impl Delivery {
 }
 
 /// A receipt, and the sender's place among those whose clicks go behind the drain, if it has one.
-type HeldOne<'a> = (Receipt, Option<Waiting<'a>>);
+type HeldRecord<'a> = (Receipt, Option<DelayedAnswer<'a>>);
 
 /// One for both.
-fn both<'a>(one: HeldOne<'a>, other: HeldOne<'a>) -> HeldOne<'a> {
+fn both<'a>(one: HeldRecord<'a>, other: HeldRecord<'a>) -> HeldRecord<'a> {
     (one.0.and(other.0), one.1.or(other.1))
 }
 
 /// Waits until the sender's turn to be answered: once for a request, however many events it has, which all
 /// have one deadline.
-async fn answer_in_turn((receipt, waiting): HeldOne<'_>, deadline: Instant) -> Receipt {
+async fn answer_in_turn((receipt, waiting): HeldRecord<'_>, deadline: Instant) -> Receipt {
     if let Some(waiting) = waiting {
         Box::pin(waiting.pause(deadline)).await;
     }

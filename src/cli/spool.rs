@@ -14,7 +14,7 @@ use super::{Exit, fail, progress, report};
 use crate::bridge::{self, StartError};
 use crate::config::Config;
 use crate::delivery::spool::{self, Contents};
-use crate::delivery::{self, Backlog};
+use crate::delivery::{Backlog, DeliveryState};
 use crate::kafka::Kafka;
 use crate::kafka::circuit_breaker::Breaker;
 use crate::observe::health::Health;
@@ -61,10 +61,10 @@ fn status(config: &Config) -> Exit {
 }
 
 fn print(contents: &Contents) {
-    let mut total = spool::Waitings::default();
+    let mut total = spool::WaitingEvents::default();
     let rows: BTreeMap<_, _> = contents.topics.iter().collect();
     let width = rows.keys().map(|topic| topic.len()).max().unwrap_or(0).max("total".len());
-    let line = |name: &str, waiting: &spool::Waitings| {
+    let line = |name: &str, waiting: &spool::WaitingEvents| {
         let oldest = waiting.oldest_ms.map_or(String::new(), age);
         println!(
             "  {name:<width$}  {:>10} events  {:>14} bytes{oldest}",
@@ -119,14 +119,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let breaker = Breaker::new(metrics.breaker.clone(), true);
     let kafka = Kafka::start(config, metrics.clone(), health.clone(), breaker.clone())?;
     let ack_timeout = config.kafka.ack_timeout();
-    let shared = delivery::Shared {
-        breaker,
-        health,
-        metrics: metrics.clone(),
-        refusals: Arc::default(),
-        pace: Arc::default(),
-        ack_timeout,
-    };
+    let shared = DeliveryState::new(breaker, health, metrics.clone(), ack_timeout);
     let Some(backlog) = Backlog::open(config, &kafka, &shared)? else { return Ok(0) };
     let total = backlog.spool.events();
     let bar = progress::bar(total, "events");
@@ -141,7 +134,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
             () = signals.next() => break,
         }
     }
-    let left = backlog.drain.finish(Instant::now() + FINISH_TIMEOUT).await;
+    let left = backlog.forwarder.finish(Instant::now() + FINISH_TIMEOUT).await;
     bar.set_position(total.saturating_sub(left));
     bar.abandon_with_message("");
     let set_aside = set_aside() - set_aside_before;
@@ -150,6 +143,6 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     clerk.abort();
     let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
     drop(closed);
-    backlog.keeper.close();
+    backlog.writer.close();
     Ok(left)
 }

@@ -2,17 +2,17 @@
 
 use std::io;
 
-use super::{Drain, Shared};
+use super::{DeliveryState, Forwarder};
 use crate::config::{Config, Problem};
-use crate::delivery::spool::{Keeper, Spool};
+use crate::delivery::spool::{Spool, SpoolWriter};
 use crate::kafka::Kafka;
 
 /// The spool and what works on it.
 pub struct Backlog {
     pub spool: Spool,
     /// To be closed last.
-    pub keeper: Keeper,
-    pub drain: Drain,
+    pub writer: SpoolWriter,
+    pub forwarder: Forwarder,
 }
 
 /// Why there is no backlog.
@@ -21,7 +21,7 @@ pub enum BacklogError {
     #[error("{0}")]
     Spool(Problem),
     #[error("the drain cannot be started: {0}")]
-    Drain(#[from] io::Error),
+    Forwarder(#[from] io::Error),
 }
 
 impl Backlog {
@@ -33,7 +33,7 @@ impl Backlog {
     pub fn open(
         config: &Config,
         kafka: &Kafka,
-        shared: &Shared,
+        shared: &DeliveryState,
     ) -> Result<Option<Backlog>, BacklogError> {
         if !config.spool.is_on() {
             return Ok(None);
@@ -41,8 +41,8 @@ impl Backlog {
         let (metrics, health) = (shared.metrics.spool.clone(), shared.health.clone());
         let body_max = config.http.max_body_bytes;
         let opened = Spool::open(&config.spool, body_max, metrics, health);
-        let (spool, keeper) = opened.map_err(BacklogError::Spool)?;
-        let drain = Drain::start(kafka.publisher(), spool.clone(), shared.clone())?;
-        Ok(Some(Backlog { spool, keeper, drain }))
+        let (spool, writer) = opened.map_err(BacklogError::Spool)?;
+        let forwarder = Forwarder::start(kafka.publisher(), spool.clone(), shared.clone())?;
+        Ok(Some(Backlog { spool, writer, forwarder }))
     }
 }

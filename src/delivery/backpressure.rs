@@ -23,19 +23,19 @@ const LEAST: Duration = Duration::from_millis(1);
 
 /// How many senders wait.
 #[derive(Debug, Default)]
-pub struct Pace(AtomicU32);
+pub struct Backpressure(AtomicU32);
 
 /// One of them, until it is dropped.
-pub(super) struct Waiting<'a>(&'a Pace);
+pub(super) struct DelayedAnswer<'a>(&'a Backpressure);
 
-impl Pace {
-    pub(super) fn enter(&self) -> Waiting<'_> {
+impl Backpressure {
+    pub(super) fn enter(&self) -> DelayedAnswer<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Waiting(self)
+        DelayedAnswer(self)
     }
 }
 
-impl Waiting<'_> {
+impl DelayedAnswer<'_> {
     /// Waits as long as it takes with so many, at most until the deadline.
     pub(super) async fn pause(self, deadline: Instant) {
         let pause = pause(self.0.0.load(Ordering::Relaxed));
@@ -45,7 +45,7 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for DelayedAnswer<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,12 +1,12 @@
-//! Takes events from the spool to Kafka: oldest first, each lane in its order, on a thread of its own.
+//! Takes events from the spool to Kafka: oldest first, each shard in its order, on a thread of its own.
 //!
-//! It works in passes, from the oldest event to the newest that was there when it began. A lane or a topic
+//! It works in passes, from the oldest event to the newest that was there when it began. A shard or a topic
 //! that does not get through is left out for the rest of the pass, so that a partition without a leader or a
 //! topic that is not there does not hold up the others. An event leaves the spool only after its
 //! acknowledgement.
 //!
 //! While the breaker is open a pass is a probe: a few of the oldest events, and when one of them is
-//! acknowledged the breaker closes. Of a lane in which Kafka refused something lately, a pass takes
+//! acknowledged the breaker closes. Of a shard in which Kafka refused something lately, a pass takes
 //! one event, so that none overtakes one that is refused.
 
 use std::collections::{HashSet, VecDeque};
@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
-use super::{Late, Shared, dead_letter_reason};
+use super::{DeliveryState, LateEvent, dead_letter_reason};
 use crate::click::route::Record;
-use crate::delivery::spool::{Place, Spool, State, Waiting};
+use crate::delivery::spool::{Position, Spool, SpooledEvent, SpooledState};
 use crate::kafka::{Failure, Publisher, Remedy, Sent, Terms};
 
 /// Events that are read at once, at most, and about how many bytes of them.
@@ -51,67 +51,71 @@ const REST_FACTOR: u32 = 4;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The running drain.
-pub struct Drain {
+pub struct Forwarder {
     spool: Spool,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 /// What the thread works with.
-struct Worker {
+struct ForwarderTask {
     publisher: Publisher,
     spool: Spool,
-    shared: Shared,
+    shared: DeliveryState,
 }
 
 /// An event on its way.
-struct Flight {
-    place: Place,
+struct SentEvent {
+    position: Position,
     sent: Sent,
 }
 
 /// What became of an event that was sent by itself.
-enum Landed {
+enum SoloOutcome {
     /// It has left the spool.
     Arrived,
     /// Kafka does not take it, for good.
     Refused(Failure),
-    /// It stays in the spool, and its lane waits.
+    /// It stays in the spool, and its shard waits.
     Waits,
 }
 
 /// What does not get through in this pass.
 #[derive(Default)]
 struct Blocked {
-    lanes: HashSet<usize>,
-    /// Whether some of the lanes wait for events that the client has or had, or that came late.
+    shards: HashSet<usize>,
+    /// Whether some of the shards wait for events that the client has or had, or that came late.
     by_claims: bool,
     topics: HashSet<Arc<str>>,
-    /// Lanes of which something was sent.
+    /// Shards of which something was sent.
     sent: HashSet<usize>,
 }
 
 /// Events on their way together.
 struct Chunk {
-    flights: Vec<Flight>,
+    events: Vec<SentEvent>,
     /// Until when they have time.
     deadline: Instant,
     /// Whether nothing may follow them in this pass.
     is_last: bool,
 }
 
-impl Drain {
+impl Forwarder {
     /// Starts draining.
     ///
     /// # Errors
     ///
     /// What the system reports.
-    pub fn start(publisher: Publisher, spool: Spool, shared: Shared) -> io::Result<Drain> {
+    pub fn start(
+        publisher: Publisher,
+        spool: Spool,
+        shared: DeliveryState,
+    ) -> io::Result<Forwarder> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let postman = publisher.postman();
-        let worker = Worker { publisher, spool: spool.clone(), shared };
-        let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+        let worker = ForwarderTask { publisher, spool: spool.clone(), shared };
+        let thread = std::thread::Builder::new().name("forwarder".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     never = postman => match never {},
@@ -120,7 +124,7 @@ impl Drain {
                 }
             });
         })?;
-        Ok(Drain { spool, stop, thread })
+        Ok(Forwarder { spool, stop, thread })
     }
 
     /// Waits until the spool is empty, at most until the deadline, and stops. Returns how many events
@@ -135,7 +139,7 @@ impl Drain {
     }
 }
 
-impl Worker {
+impl ForwarderTask {
     async fn run(self) -> std::convert::Infallible {
         let mut rest = REST_MIN;
         loop {
@@ -158,13 +162,13 @@ impl Worker {
     }
 
     /// From the oldest event to the newest. Whether the next pass should follow at once: some left the spool, or
-    /// what held up lanes is gone.
+    /// what held up shards is gone.
     async fn pass(&self) -> bool {
         let mut terms = self.terms();
         let generation = terms.generation;
         let mut blocked = Blocked::default();
         let mut window = VecDeque::with_capacity(WINDOW);
-        // With no end a lane that is left out might be so for ever: events may come as fast as they are read.
+        // With no end a shard that is left out might be so for ever: events may come as fast as they are read.
         let end = self.spool.next_number();
         let (mut from, mut moved) = (Some(0), 0);
         loop {
@@ -174,7 +178,7 @@ impl Worker {
                 from = None;
             }
             if window.is_empty() {
-                // Whatever failed has blocked its lane by now, and what is left may go on.
+                // Whatever failed has blocked its shard by now, and what is left may go on.
                 terms = self.terms();
             }
             while let Some(number) = from
@@ -186,12 +190,12 @@ impl Worker {
                     from = None;
                     break;
                 };
-                if chunk.flights.is_empty() && blocked.by_claims && self.spool.claimed() == 0 {
+                if chunk.events.is_empty() && blocked.by_claims && self.spool.claimed() == 0 {
                     // As after an outage, when the client gets rid of what it had. What this pass has sent is
                     // claimed until it has landed, so none of it is on its way.
                     return true;
                 }
-                let goes_on = next < end && (!chunk.is_last || chunk.flights.is_empty());
+                let goes_on = next < end && (!chunk.is_last || chunk.events.is_empty());
                 from = goes_on.then_some(next);
                 window.push_back(chunk);
             }
@@ -214,39 +218,41 @@ impl Worker {
         if is_probe && !self.may_probe() || self.spool.claimed() >= CLAIMS_MAX {
             return None;
         }
-        let flights_max = if is_probe { PROBE } else { CHUNK };
-        let events = self.spool.read(from, CHUNK, CHUNK_BYTES).await?;
-        let next = events.last()?.place.sequence + 1;
-        let mut flights = Vec::with_capacity(events.len());
-        for Waiting { place, state } in events {
-            if flights.len() == flights_max {
+        let events_max = if is_probe { PROBE } else { CHUNK };
+        let waiting = self.spool.read(from, CHUNK, CHUNK_BYTES).await?;
+        let next = waiting.last()?.position.sequence + 1;
+        let mut events = Vec::with_capacity(waiting.len());
+        for SpooledEvent { position, state } in waiting {
+            if events.len() == events_max {
                 // A probe; nothing follows it in this pass.
                 break;
             }
-            let is_suspect = self.shared.refusals.has(place.lane());
+            let is_suspect = self.shared.refusals.has(position.shard());
             match state {
-                State::Waits => {
+                SpooledState::Withheld => {
                     blocked.by_claims = true;
-                    blocked.lanes.insert(place.lane());
+                    blocked.shards.insert(position.shard());
                 }
-                State::Damaged(damage) => {
+                SpooledState::Damaged(damage) => {
                     error!(%damage, "An event in the spool is damaged; it is set aside.");
                     self.shared.metrics.spool.damages.inc();
-                    self.spool.set_aside(place);
+                    self.spool.set_aside(position);
                 }
-                State::Ready(record) if blocked.has(place, &record) => {}
-                State::Ready(_) if is_suspect && blocked.sent.contains(&place.lane()) => {
+                SpooledState::Ready(record) if blocked.has(position, &record) => {}
+                SpooledState::Ready(_)
+                    if is_suspect && blocked.sent.contains(&position.shard()) =>
+                {
                     // For the whole pass: the refusal may be forgotten before its end.
-                    blocked.lanes.insert(place.lane());
+                    blocked.shards.insert(position.shard());
                 }
-                State::Ready(record) => {
-                    blocked.sent.insert(place.lane());
-                    flights.push(self.send(place, record, terms));
+                SpooledState::Ready(record) => {
+                    blocked.sent.insert(position.shard());
+                    events.push(self.send(position, record, terms));
                 }
             }
         }
         let deadline = Instant::now() + self.shared.ack_timeout;
-        Some((next, Chunk { flights, deadline, is_last: is_probe }))
+        Some((next, Chunk { events, deadline, is_last: is_probe }))
     }
 
     /// Whether there is anything to find out that the events with the client do not tell, and nothing
@@ -259,23 +265,23 @@ impl Worker {
     /// Waits for what becomes of the events. Returns how many left the spool.
     async fn land(&self, chunk: Chunk, blocked: &mut Blocked) -> usize {
         let (mut moved, mut alone, mut is_stuck) = (0, Vec::new(), false);
-        for flight in chunk.flights {
-            match timeout_at(chunk.deadline, flight.sent.verdict()).await {
+        for event in chunk.events {
+            match timeout_at(chunk.deadline, event.sent.verdict()).await {
                 Ok(Ok(_acknowledged)) => {
-                    self.spool.remove(flight.place);
+                    self.spool.remove(event.position);
                     moved += 1;
                 }
                 Ok(Err(failure)) => match failure.remedy() {
-                    Remedy::TryAgain | Remedy::DeadLetter => alone.push(flight),
-                    Remedy::Spool => self.keep(flight, blocked),
+                    Remedy::TryAgain | Remedy::DeadLetter => alone.push(event),
+                    Remedy::Spool => self.keep(event, blocked),
                     // In the next pass, in its order.
                     Remedy::Rebuild | Remedy::Repeat => {
-                        blocked.lanes.insert(flight.place.lane());
-                        self.spool.release(flight.place);
+                        blocked.shards.insert(event.position.shard());
+                        self.spool.release(event.position);
                     }
                 },
                 Err(_elapsed) => {
-                    self.overdue(flight, blocked);
+                    self.overdue(event, blocked);
                     is_stuck = true;
                 }
             }
@@ -284,100 +290,107 @@ impl Worker {
             // Not for each of them: one partition without a leader is no outage.
             self.shared.breaker.failed();
         }
-        for flight in alone {
-            if blocked.has(flight.place, flight.sent.record()) {
-                self.spool.release(flight.place);
+        for event in alone {
+            if blocked.has(event.position, event.sent.record()) {
+                self.spool.release(event.position);
             } else {
-                moved += usize::from(self.deliver_alone(flight, blocked).await);
+                moved += usize::from(self.deliver_alone(event, blocked).await);
             }
         }
         moved
     }
 
-    fn send(&self, place: Place, record: Record, terms: Terms) -> Flight {
-        self.spool.claim(place);
-        Flight { place, sent: self.publisher.send(record, terms) }
+    fn send(&self, position: Position, record: Record, terms: Terms) -> SentEvent {
+        self.spool.claim(position);
+        SentEvent { position, sent: self.publisher.send(record, terms) }
     }
 
     /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
-    fn keep(&self, flight: Flight, blocked: &mut Blocked) {
-        self.shared.refusals.note(flight.place.lane());
-        blocked.topics.insert(flight.sent.record().topic().clone());
-        self.spool.release(flight.place);
+    fn keep(&self, event: SentEvent, blocked: &mut Blocked) {
+        self.shared.refusals.note(event.position.shard());
+        blocked.topics.insert(event.sent.record().topic().clone());
+        self.spool.release(event.position);
     }
 
-    /// The client has not given up; but its lane waits.
-    fn overdue(&self, flight: Flight, blocked: &mut Blocked) {
+    /// The client has not given up; but its shard waits.
+    fn overdue(&self, event: SentEvent, blocked: &mut Blocked) {
         blocked.by_claims = true;
-        blocked.lanes.insert(flight.place.lane());
-        Late::follow(flight.sent, flight.place, &self.spool);
+        blocked.shards.insert(event.position.shard());
+        LateEvent::follow(event.sent, event.position, &self.spool);
     }
 
     /// Sends an event by itself: a batch is refused as one, so that nothing is known against most of
     /// the events in it. What is refused alone belongs to the dead letters. Returns whether it left
     /// the spool.
-    async fn deliver_alone(&self, flight: Flight, blocked: &mut Blocked) -> bool {
-        self.shared.refusals.note(flight.place.lane());
-        let (place, record) = (flight.place, flight.sent.record().clone());
-        let failure = match self.land_alone(place, record.clone(), blocked).await {
-            Landed::Arrived => return true,
-            Landed::Waits => return false,
-            Landed::Refused(failure) => failure,
+    async fn deliver_alone(&self, event: SentEvent, blocked: &mut Blocked) -> bool {
+        self.shared.refusals.note(event.position.shard());
+        let (position, record) = (event.position, event.sent.record().clone());
+        let failure = match self.land_alone(position, record.clone(), blocked).await {
+            SoloOutcome::Arrived => return true,
+            SoloOutcome::Waits => return false,
+            SoloOutcome::Refused(failure) => failure,
         };
         let Some(reason) = dead_letter_reason(&record, failure) else {
-            self.set_aside(place, &record, failure);
+            self.set_aside(position, &record, failure);
             return true;
         };
         let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
-        match self.land_alone(place, letter, blocked).await {
-            Landed::Arrived => {
+        match self.land_alone(position, letter, blocked).await {
+            SoloOutcome::Arrived => {
                 self.shared.metrics.dead_letter(record.webhook(), reason);
                 let (topic, reason) = (&**record.topic(), failure.explain());
                 warn!(topic, reason, "An event went to the dead letters.");
                 true
             }
-            Landed::Refused(failure) => {
-                self.set_aside(place, &record, failure);
+            SoloOutcome::Refused(failure) => {
+                self.set_aside(position, &record, failure);
                 true
             }
-            Landed::Waits => false,
+            SoloOutcome::Waits => false,
         }
     }
 
     /// Sends an event and waits for what becomes of it.
-    async fn land_alone(&self, place: Place, record: Record, blocked: &mut Blocked) -> Landed {
+    async fn land_alone(
+        &self,
+        position: Position,
+        record: Record,
+        blocked: &mut Blocked,
+    ) -> SoloOutcome {
         let deadline = Instant::now() + self.shared.ack_timeout;
-        let flight = self.send(place, record, self.terms());
-        match timeout_at(deadline, flight.sent.verdict()).await {
+        let event = self.send(position, record, self.terms());
+        match timeout_at(deadline, event.sent.verdict()).await {
             Ok(Ok(_acknowledged)) => {
-                self.spool.remove(place);
-                Landed::Arrived
+                self.spool.remove(position);
+                SoloOutcome::Arrived
             }
-            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => Landed::Refused(failure),
+            Ok(Err(failure)) if failure.remedy() == Remedy::DeadLetter => {
+                SoloOutcome::Refused(failure)
+            }
             Ok(Err(_failure)) => {
-                self.keep(flight, blocked);
-                Landed::Waits
+                self.keep(event, blocked);
+                SoloOutcome::Waits
             }
             Err(_elapsed) => {
-                self.overdue(flight, blocked);
-                Landed::Waits
+                self.overdue(event, blocked);
+                SoloOutcome::Waits
             }
         }
     }
 
     /// Neither the topic nor its dead letters take it: it is kept for the operator.
-    fn set_aside(&self, place: Place, record: &Record, failure: Failure) {
+    fn set_aside(&self, position: Position, record: &Record, failure: Failure) {
         error!(
             topic = &**record.topic(),
             reason = failure.explain(),
             "An event is set aside: its dead letters do not take it either."
         );
-        self.spool.set_aside(place);
+        self.spool.set_aside(position);
     }
 }
 
 impl Blocked {
-    fn has(&self, place: Place, record: &Record) -> bool {
-        self.lanes.contains(&place.lane()) || self.topics.contains(record.topic())
+    fn has(&self, position: Position, record: &Record) -> bool {
+        self.shards.contains(&position.shard()) || self.topics.contains(record.topic())
     }
 }

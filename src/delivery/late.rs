@@ -3,32 +3,32 @@
 
 use tokio::sync::oneshot;
 
-use crate::delivery::spool::{Place, Spool};
+use crate::delivery::spool::{Position, Spool};
 use crate::kafka::Sent;
 
 /// An event with the Kafka client, claimed in the spool.
-pub(super) struct Late(oneshot::Receiver<bool>);
+pub(super) struct LateEvent(oneshot::Receiver<bool>);
 
-impl Late {
+impl LateEvent {
     /// Claims the event and waits for its verdict in the background, however long it takes:
     /// acknowledged, it leaves the spool; else the drain will send it again.
-    pub fn follow(sent: Sent, place: Place, spool: &Spool) -> Late {
-        spool.claim(place);
+    pub fn follow(sent: Sent, position: Position, spool: &Spool) -> LateEvent {
+        spool.claim(position);
         let spool = spool.clone();
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             let is_acknowledged = sent.verdict().await.is_ok();
             if is_acknowledged {
                 // The claim goes with the event, or with the news that it is not there.
-                spool.remove(place);
+                spool.remove(position);
             } else {
-                spool.release(place);
+                spool.release(position);
             }
             spool.ring();
             // Most often nobody waits any more.
             let _ = tell.send(is_acknowledged);
         });
-        Late(told)
+        LateEvent(told)
     }
 
     /// Waits for its verdict: true where Kafka acknowledges it after all.

@@ -1,5 +1,5 @@
-//! Lanes of which Kafka refused an event lately. Where one event is refused and the next is not, the
-//! order of the two is lost: in such a lane the drain sends one event at a time.
+//! Shards of which Kafka refused an event lately. Where one event is refused and the next is not, the
+//! order of the two is lost: in such a shard the drain sends one event at a time.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,30 +11,30 @@ use tokio::time::Instant;
 /// How long a refusal is remembered.
 const MEMORY: Duration = Duration::from_secs(3);
 
-/// When each lane's last event was refused.
+/// When each shard's last event was refused.
 #[derive(Default)]
 pub struct Refusals {
-    by_lane: Mutex<HashMap<usize, Instant>>,
+    by_shard: Mutex<HashMap<usize, Instant>>,
     /// Whether there are any: most of the time there are none.
     any: AtomicBool,
 }
 
 impl Refusals {
-    /// Notes that an event of this lane was refused.
-    pub fn note(&self, lane: usize) {
-        let mut lanes = self.by_lane.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.insert(lane, Instant::now());
+    /// Notes that an event of this shard was refused.
+    pub fn note(&self, shard: usize) {
+        let mut shards = self.by_shard.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.insert(shard, Instant::now());
         self.any.store(true, Ordering::SeqCst);
     }
 
     /// Whether one was, lately.
-    pub fn has(&self, lane: usize) -> bool {
+    pub fn has(&self, shard: usize) -> bool {
         if !self.any.load(Ordering::SeqCst) {
             return false;
         }
-        let mut lanes = self.by_lane.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.retain(|_, refused| refused.elapsed() < MEMORY);
-        self.any.store(!lanes.is_empty(), Ordering::SeqCst);
-        lanes.contains_key(&lane)
+        let mut shards = self.by_shard.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.retain(|_, refused| refused.elapsed() < MEMORY);
+        self.any.store(!shards.is_empty(), Ordering::SeqCst);
+        shards.contains_key(&shard)
     }
 }

@@ -4,8 +4,8 @@
 //! fsync serves every request that waits for it. An event is in the spool when [`Spool::put`] says
 //! so, and not before; it leaves when the drain has seen Kafka's acknowledgement.
 //!
-//! Each event has a place: its number in the order of arrival, and its lane, a hash of topic and key.
-//! As long as a lane holds events, later ones of the same lane go behind them; the memory this takes
+//! Each event has a position: its number in the order of arrival, and its shard, a hash of topic and key.
+//! As long as a shard holds events, later ones of the same shard go behind them; the memory this takes
 //! does not depend on how many keys there are.
 //!
 //! An event may be in the spool and in the Kafka client at once: it was not acknowledged in time, but
@@ -53,13 +53,13 @@ use crate::config::{self, Problem};
 use crate::observe::health::Health;
 use crate::observe::metrics::SpoolMetrics;
 
-pub use contents::{Contents, Waitings, contents};
+pub use contents::{Contents, WaitingEvents, contents};
 pub use frame::Damage;
 pub use store::StoreError;
-pub use writer::Keeper;
+pub use writer::SpoolWriter;
 
-/// How many lanes there are. Keys that share one only wait for each other.
-const LANES: usize = 1 << 16;
+/// How many shards there are. Keys that share one only wait for each other.
+const SHARDS: usize = 1 << 16;
 
 /// Bytes that may wait to be written. Some seconds' worth for any disk; one that hangs must not fill the
 /// memory.
@@ -68,16 +68,16 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 /// What is added to the largest body, for key, headers and frame.
 const FRAME_OVERHEAD: usize = 64 << 10;
 
-/// The place of an event: its number in the order of arrival, and its lane.
+/// The place of an event: its number in the order of arrival, and its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     pub sequence: u64,
-    lane: u16,
+    shard: u16,
 }
 
-impl Place {
-    pub fn lane(self) -> usize {
-        usize::from(self.lane)
+impl Position {
+    pub fn shard(self) -> usize {
+        usize::from(self.shard)
     }
 }
 
@@ -91,15 +91,15 @@ pub enum NotSpooled {
 }
 
 /// An event that waits, as the drain finds it.
-pub struct Waiting {
-    pub place: Place,
-    pub state: State,
+pub struct SpooledEvent {
+    pub position: Position,
+    pub state: SpooledState,
 }
 
-pub enum State {
-    /// Not to be sent now, nor what follows it in its lane: the Kafka client still has it, or an
-    /// earlier one came after the drain's pass had gone by its place.
-    Waits,
+pub enum SpooledState {
+    /// Not to be sent now, nor what follows it in its shard: the Kafka client still has it, or an
+    /// earlier one came after the drain's pass had gone by its position.
+    Withheld,
     Ready(Record),
     /// What was written cannot be read any more.
     Damaged(Damage),
@@ -108,19 +108,19 @@ pub enum State {
 /// The spool, for any thread.
 #[derive(Clone)]
 pub struct Spool {
-    shared: Arc<Shared>,
+    shared: Arc<SpoolState>,
 }
 
-struct Shared {
+struct SpoolState {
     folder: PathBuf,
     max_bytes: u64,
     frame_max: usize,
-    orders: Mutex<Orders>,
+    orders: Mutex<RequestQueue>,
     /// Rung for the thread.
     bell: Condvar,
     /// The next number in the order.
     next: AtomicU64,
-    lanes: Lanes,
+    shards: Shards,
     /// Events that the Kafka client still has.
     claims: Mutex<HashSet<u64>>,
     /// How many those are.
@@ -135,8 +135,8 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Orders {
-    waiting: Vec<Order>,
+struct RequestQueue {
+    waiting: Vec<SpoolRequest>,
     /// Of the events that wait to be written.
     bytes: usize,
     /// With so many the thread need not wait for more.
@@ -145,59 +145,64 @@ struct Orders {
 }
 
 /// What the thread is asked to do.
-enum Order {
-    Put { place: Place, frame: Bytes, reply: oneshot::Sender<Result<(), NotSpooled>> },
-    Remove(Place),
-    SetAside(Place),
-    Read { from: u64, count: usize, bytes: usize, reply: oneshot::Sender<Option<Vec<Found>>> },
+enum SpoolRequest {
+    Put { position: Position, frame: Bytes, reply: oneshot::Sender<Result<(), NotSpooled>> },
+    Remove(Position),
+    SetAside(Position),
+    Read { from: u64, count: usize, bytes: usize, reply: oneshot::Sender<Option<Vec<RawEvent>>> },
 }
 
-impl Order {
+impl SpoolRequest {
     /// What is to be written.
     fn bytes(&self) -> usize {
         match self {
-            Order::Put { frame, .. } => frame.len(),
-            Order::Remove(_) | Order::SetAside(_) | Order::Read { .. } => 0,
+            SpoolRequest::Put { frame, .. } => frame.len(),
+            SpoolRequest::Remove(_) | SpoolRequest::SetAside(_) | SpoolRequest::Read { .. } => 0,
         }
     }
 }
 
 /// An event as the thread finds it.
-struct Found {
-    place: Place,
+struct RawEvent {
+    position: Position,
     /// None where it is not to be sent now.
     frame: Option<Bytes>,
 }
 
-impl Found {
-    fn read(self) -> Waiting {
-        let Found { place, frame } = self;
-        let Some(frame) = frame else { return Waiting { place, state: State::Waits } };
+impl RawEvent {
+    fn read(self) -> SpooledEvent {
+        let RawEvent { position, frame } = self;
+        let Some(frame) = frame else {
+            return SpooledEvent { position, state: SpooledState::Withheld };
+        };
         let record = frame::read(&frame).ok_or(Damage::Checksum).and_then(|frame| frame.record());
-        Waiting { place, state: record.map_or_else(State::Damaged, State::Ready) }
+        SpooledEvent {
+            position,
+            state: record.map_or_else(SpooledState::Damaged, SpooledState::Ready),
+        }
     }
 }
 
-/// How many events wait in each lane.
-struct Lanes(Vec<AtomicU32>);
+/// How many events wait in each shard.
+struct Shards(Vec<AtomicU32>);
 
-impl Lanes {
-    fn new() -> Lanes {
-        Lanes(std::iter::repeat_with(AtomicU32::default).take(LANES).collect())
+impl Shards {
+    fn new() -> Shards {
+        Shards(std::iter::repeat_with(AtomicU32::default).take(SHARDS).collect())
     }
 
-    fn add(&self, lane: u16) {
-        self.0[usize::from(lane)].fetch_add(1, Ordering::SeqCst);
+    fn add(&self, shard: u16) {
+        self.0[usize::from(shard)].fetch_add(1, Ordering::SeqCst);
     }
 
-    fn take(&self, lane: u16) {
-        // An event whose bytes were damaged may say the wrong lane.
+    fn take(&self, shard: u16) {
+        // An event whose bytes were damaged may say the wrong shard.
         let less = |count: u32| count.checked_sub(1);
-        let _ = self.0[usize::from(lane)].fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        let _ = self.0[usize::from(shard)].fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
     }
 
-    fn holds(&self, lane: u16) -> bool {
-        self.0[usize::from(lane)].load(Ordering::SeqCst) > 0
+    fn holds(&self, shard: u16) -> bool {
+        self.0[usize::from(shard)].load(Ordering::SeqCst) > 0
     }
 }
 
@@ -213,15 +218,15 @@ impl Spool {
         max_body_bytes: usize,
         metrics: SpoolMetrics,
         health: Arc<Health>,
-    ) -> Result<(Spool, Keeper), Problem> {
-        let shared = Arc::new(Shared {
+    ) -> Result<(Spool, SpoolWriter), Problem> {
+        let shared = Arc::new(SpoolState {
             folder: config.dir.clone(),
             max_bytes: config.max_bytes,
             frame_max: max_body_bytes + FRAME_OVERHEAD,
             orders: Mutex::default(),
             bell: Condvar::new(),
             next: AtomicU64::new(first_number()),
-            lanes: Lanes::new(),
+            shards: Shards::new(),
             claims: Mutex::default(),
             claimed: AtomicUsize::new(0),
             events: AtomicU64::new(0),
@@ -231,14 +236,14 @@ impl Spool {
             health,
         });
         shared.metrics.max_bytes.set(config.max_bytes.cast_signed());
-        let keeper = Keeper::start(shared.clone())?;
-        Ok((Spool { shared }, keeper))
+        let writer = SpoolWriter::start(shared.clone())?;
+        Ok((Spool { shared }, writer))
     }
 
     /// The next place in the order, for a record that has just arrived.
-    pub fn place(&self, record: &Record) -> Place {
+    pub fn position(&self, record: &Record) -> Position {
         let sequence = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        Place { sequence, lane: lane(record) }
+        Position { sequence, shard: shard(record) }
     }
 
     /// The number of the event that arrives next.
@@ -246,9 +251,9 @@ impl Spool {
         self.shared.next.load(Ordering::Relaxed)
     }
 
-    /// Whether events of the same lane wait, so that this one must go behind them.
-    pub fn holds(&self, place: Place) -> bool {
-        self.shared.lanes.holds(place.lane)
+    /// Whether events of the same shard wait, so that this one must go behind them.
+    pub fn holds(&self, position: Position) -> bool {
+        self.shared.shards.holds(position.shard)
     }
 
     /// How many events wait.
@@ -256,7 +261,7 @@ impl Spool {
         self.shared.events.load(Ordering::SeqCst)
     }
 
-    /// Writes an event. From the call on, and not only from its end, its lane holds it. The order is
+    /// Writes an event. From the call on, and not only from its end, its shard holds it. The order is
     /// placed by the call itself; waiting for the result may be given up.
     ///
     /// # Errors
@@ -264,13 +269,13 @@ impl Spool {
     /// Why it is not in the spool.
     pub fn put(
         &self,
-        place: Place,
+        position: Position,
         record: &Record,
     ) -> impl Future<Output = Result<(), NotSpooled>> + use<> {
         let (reply, result) = oneshot::channel();
-        let frame = frame::write(place, Timestamp::now(), record);
+        let frame = frame::write(position, Timestamp::now(), record);
         match frame {
-            Ok(frame) => self.shared.order(Order::Put { place, frame, reply }),
+            Ok(frame) => self.shared.order(SpoolRequest::Put { position, frame, reply }),
             Err(damage) => {
                 let _ = reply.send(Err(NotSpooled::Failed(damage.to_string().into())));
             }
@@ -282,15 +287,15 @@ impl Spool {
     }
 
     /// Notes that the Kafka client has this event.
-    pub fn claim(&self, place: Place) {
-        if self.shared.claims().insert(place.sequence) {
+    pub fn claim(&self, position: Position) {
+        if self.shared.claims().insert(position.sequence) {
             self.shared.claimed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Notes that it no longer has it, and that Kafka did not acknowledge it.
-    pub fn release(&self, place: Place) {
-        self.shared.release(place);
+    pub fn release(&self, position: Position) {
+        self.shared.release(position);
     }
 
     /// Has the drain look at the spool.
@@ -300,13 +305,13 @@ impl Spool {
 
     /// Removes an event that Kafka has, and its claim with it. One that is not there is nothing to
     /// remove.
-    pub fn remove(&self, place: Place) {
-        self.shared.order(Order::Remove(place));
+    pub fn remove(&self, position: Position) {
+        self.shared.order(SpoolRequest::Remove(position));
     }
 
     /// Takes an event out of the order for good, and keeps it for the operator.
-    pub fn set_aside(&self, place: Place) {
-        self.shared.order(Order::SetAside(place));
+    pub fn set_aside(&self, position: Position) {
+        self.shared.order(SpoolRequest::SetAside(position));
     }
 
     /// How many events the Kafka client has.
@@ -316,11 +321,11 @@ impl Spool {
 
     /// The waiting events from this number on, where 0 begins a new pass: at most so many and, beyond the first, so many bytes of
     /// them; none while the disk cannot be read.
-    pub async fn read(&self, from: u64, count: usize, bytes: usize) -> Option<Vec<Waiting>> {
+    pub async fn read(&self, from: u64, count: usize, bytes: usize) -> Option<Vec<SpooledEvent>> {
         let (reply, result) = oneshot::channel();
-        self.shared.order(Order::Read { from, count, bytes, reply });
+        self.shared.order(SpoolRequest::Read { from, count, bytes, reply });
         let found = result.await.ok()??;
-        Some(found.into_iter().map(Found::read).collect())
+        Some(found.into_iter().map(RawEvent::read).collect())
     }
 
     /// Waits until events went, so that there may be room.
@@ -334,17 +339,17 @@ impl Spool {
     }
 }
 
-impl Shared {
-    fn order(&self, order: Order) {
+impl SpoolState {
+    fn order(&self, order: SpoolRequest) {
         let mut orders = self.orders();
-        if let Order::Put { place, frame, .. } = &order {
+        if let SpoolRequest::Put { position, frame, .. } = &order {
             if orders.bytes > WAITING_BYTES_MAX {
                 drop(orders);
                 return self.turn_away(order);
             }
             orders.bytes += frame.len();
             // Under the lock, so that a store being opened anew counts it once.
-            self.lanes.add(place.lane);
+            self.shards.add(position.shard);
         }
         orders.waiting.push(order);
         let count = orders.waiting.len();
@@ -354,21 +359,21 @@ impl Shared {
     }
 
     /// The disk does not keep up: what waits for it must not fill the memory.
-    fn turn_away(&self, order: Order) {
-        if let Order::Put { reply, .. } = order {
+    fn turn_away(&self, order: SpoolRequest) {
+        if let SpoolRequest::Put { reply, .. } = order {
             self.metrics.refused_failed.inc();
             let _ = reply.send(Err(NotSpooled::Failed("the disk does not keep up".into())));
         }
     }
 
-    fn release(&self, place: Place) {
-        if self.claims().remove(&place.sequence) {
+    fn release(&self, position: Position) {
+        if self.claims().remove(&position.sequence) {
             self.claimed.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     // Nothing is done under these locks that could leave their content half done.
-    fn orders(&self) -> MutexGuard<'_, Orders> {
+    fn orders(&self) -> MutexGuard<'_, RequestQueue> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -377,8 +382,8 @@ impl Shared {
     }
 }
 
-/// The lane of a record. Dead letters have no key, and share the lane of their topic.
-fn lane(record: &Record) -> u16 {
+/// The shard of a record. Dead letters have no key, and share the shard of their topic.
+fn shard(record: &Record) -> u16 {
     let mut hash = crc32fast::Hasher::new();
     hash.update(record.topic().as_bytes());
     hash.update(&[0]);
@@ -401,30 +406,30 @@ mod tests {
     /// The numbers of the events from here on, and whether each may be sent.
     async fn read(spool: &Spool, from: u64) -> Vec<(u64, bool)> {
         let events = spool.read(from, 100, 1 << 20).await.expect("a disk that works");
-        let is_ready = |state| matches!(state, State::Ready(_));
-        events.into_iter().map(|e| (e.place.sequence, is_ready(e.state))).collect()
+        let is_ready = |state| matches!(state, SpooledState::Ready(_));
+        events.into_iter().map(|e| (e.position.sequence, is_ready(e.state))).collect()
     }
 
-    /// A click whose time with Kafka was up only after the drain had gone by its place, and the next
+    /// A click whose time with Kafka was up only after the drain had gone by its position, and the next
     /// click of its campaign.
     #[tokio::test]
     async fn what_follows_a_late_comer_waits_for_the_next_pass() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = config::SpoolSettings { dir: folder.path().to_owned(), max_bytes: 1 << 20 };
         let metrics = Metrics::new(&["click"], &["clicks"]).expect("metrics").spool;
-        let (spool, keeper) =
+        let (spool, writer) =
             Spool::open(&config, 1 << 20, metrics, Arc::default()).expect("a spool");
         let record = |body| record_of(body, "2026-01-10T12:00:00Z", None);
         let (seven, eight) = (record(r#"{"campid":7}"#), record(r#"{"campid":8}"#));
-        let [late, other] = [&seven, &eight].map(|record| spool.place(record));
+        let [late, other] = [&seven, &eight].map(|record| spool.position(record));
         spool.put(other, &eight).await.expect("room");
         assert_eq!(read(&spool, 0).await, [(other.sequence, true)]);
         spool.put(late, &seven).await.expect("room");
-        let next = spool.place(&seven);
+        let next = spool.position(&seven);
         spool.put(next, &seven).await.expect("room");
         assert_eq!(read(&spool, other.sequence + 1).await, [(next.sequence, false)]);
-        let all = [late, other, next].map(|place| (place.sequence, true));
+        let all = [late, other, next].map(|position| (position.sequence, true));
         assert_eq!(read(&spool, 0).await, all);
-        keeper.close();
+        writer.close();
     }
 }

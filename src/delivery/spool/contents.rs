@@ -10,7 +10,7 @@ use super::store::{Store, StoreError};
 #[derive(Debug, Default)]
 pub struct Contents {
     /// By topic.
-    pub topics: HashMap<String, Waitings>,
+    pub topics: HashMap<String, WaitingEvents>,
     /// Events that no topic takes.
     pub set_aside: u64,
     /// Events that cannot be read any more.
@@ -19,15 +19,15 @@ pub struct Contents {
 
 /// How much waits.
 #[derive(Debug, Default)]
-pub struct Waitings {
+pub struct WaitingEvents {
     pub events: u64,
     pub bytes: u64,
     /// When the oldest was written, milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
 }
 
-impl Waitings {
-    pub fn add(&mut self, more: &Waitings) {
+impl WaitingEvents {
+    pub fn add(&mut self, more: &WaitingEvents) {
         self.events += more.events;
         self.bytes += more.bytes;
         self.oldest_ms = self.oldest_ms.into_iter().chain(more.oldest_ms).min();
@@ -48,7 +48,8 @@ pub fn contents(folder: &Path) -> Result<Contents, StoreError> {
             contents.damaged += 1;
             return true;
         };
-        let one = Waitings { events: 1, bytes: bytes.len() as u64, oldest_ms: Some(written_ms) };
+        let one =
+            WaitingEvents { events: 1, bytes: bytes.len() as u64, oldest_ms: Some(written_ms) };
         contents.topics.entry(record.topic().to_string()).or_default().add(&one);
         true
     })?;

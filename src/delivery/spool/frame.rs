@@ -9,7 +9,7 @@
 //! | 4 | CRC-32 of all that follows |
 //! | 4 | length of the record |
 //! | 8 | the event's number in the order |
-//! | 2 | its lane |
+//! | 2 | its shard |
 //! | 8 | when it was written, milliseconds since the Unix epoch |
 //! | | the record, as postcard writes it |
 //!
@@ -18,7 +18,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::Place;
+use super::Position;
 use crate::click::route::Record;
 
 /// Begins every frame. Not text, so that no sender's body is full of it.
@@ -29,7 +29,7 @@ pub(super) const HEAD: usize = 34;
 
 /// A frame whose checksum was right.
 pub(super) struct Frame<'b> {
-    pub place: Place,
+    pub position: Position,
     pub written_ms: i64,
     record: &'b [u8],
 }
@@ -44,12 +44,12 @@ pub enum Damage {
 }
 
 /// Writes a frame.
-pub(super) fn write(place: Place, now: Timestamp, record: &Record) -> Result<Bytes, Damage> {
+pub(super) fn write(position: Position, now: Timestamp, record: &Record) -> Result<Bytes, Damage> {
     let mut frame = Vec::with_capacity(record.value().len() + 512);
     frame.extend(MARK);
     frame.extend([0; 8]);
-    frame.extend(place.sequence.to_le_bytes());
-    frame.extend(place.lane.to_le_bytes());
+    frame.extend(position.sequence.to_le_bytes());
+    frame.extend(position.shard.to_le_bytes());
     frame.extend(now.as_millisecond().to_le_bytes());
     let mut frame = postcard::to_extend(record, frame)?;
     let length = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
@@ -70,7 +70,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
         return None;
     }
     Some(Frame {
-        place: Place { sequence: wide(16)?, lane: lane(head)? },
+        position: Position { sequence: wide(16)?, shard: shard(head)? },
         written_ms: wide(26)?.cast_signed(),
         record: &frame[HEAD..],
     })
@@ -82,8 +82,8 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     HEAD.checked_add(usize::try_from(length).ok()?)
 }
 
-/// The lane that the frame says it has, without a look at its checksum.
-pub(super) fn lane(bytes: &[u8]) -> Option<u16> {
+/// The shard that the frame says it has, without a look at its checksum.
+pub(super) fn shard(bytes: &[u8]) -> Option<u16> {
     bytes.get(24..26)?.try_into().map(u16::from_le_bytes).ok()
 }
 
@@ -106,12 +106,12 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
         let now: Timestamp = "2026-01-10T12:00:01Z".parse().expect("a time");
-        let place = Place { sequence: 9, lane: 77 };
-        let mut bytes = write(place, now, &record).expect("a frame").to_vec();
+        let position = Position { sequence: 9, shard: 77 };
+        let mut bytes = write(position, now, &record).expect("a frame").to_vec();
         let length = bytes.len();
         bytes.extend(b"more");
         let frame = read(&bytes).expect("a frame");
-        assert_eq!((frame.place, frame.written_ms), (place, now.as_millisecond()));
+        assert_eq!((frame.position, frame.written_ms), (position, now.as_millisecond()));
         assert_eq!(frame.length(), length);
         let back = frame.record().expect("a record");
         assert_eq!(back.topic(), record.topic());
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn any_flipped_bit_and_any_missing_byte_is_noticed() {
         let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
-        let place = Place { sequence: 9, lane: 77 };
-        let bytes = write(place, Timestamp::UNIX_EPOCH, &record).expect("a frame");
+        let position = Position { sequence: 9, shard: 77 };
+        let bytes = write(position, Timestamp::UNIX_EPOCH, &record).expect("a frame");
         for index in 0..bytes.len() {
             let mut damaged = bytes.to_vec();
             damaged[index] ^= 1 << (index % 8);

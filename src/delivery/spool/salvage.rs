@@ -32,7 +32,7 @@ pub(super) fn salvage<E: From<io::Error>>(
             let start = from + offset;
             let bytes = &window[start..];
             if let Some(frame) = frame::read(bytes) {
-                found(frame.place.sequence, &bytes[..frame.length()])?;
+                found(frame.position.sequence, &bytes[..frame.length()])?;
                 from = start + frame.length();
                 continue;
             }
@@ -57,7 +57,7 @@ pub(super) fn salvage<E: From<io::Error>>(
 mod tests {
     use std::io::Write;
 
-    use super::super::Place;
+    use super::super::Position;
     use super::*;
     use crate::click::route::tests::record_of;
 
@@ -65,8 +65,8 @@ mod tests {
     fn whole_frames_are_found_between_anything_else() {
         let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", None);
         let frame = |sequence| {
-            let place = Place { sequence, lane: 0 };
-            frame::write(place, jiff::Timestamp::UNIX_EPOCH, &record).expect("a frame")
+            let position = Position { sequence, shard: 0 };
+            frame::write(position, jiff::Timestamp::UNIX_EPOCH, &record).expect("a frame")
         };
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         // One at the beginning, one across the pieces, one damaged, one cut off, one at the end.

@@ -160,7 +160,7 @@ impl Store {
         }
     }
 
-    /// Puts everything that can be read of a damaged file into a new one, and that in its place. Until
+    /// Puts everything that can be read of a damaged file into a new one, and that in its position. Until
     /// it is there, whole and durable, the damaged file stays where it is: this can be tried again.
     /// Returns the damaged file's new name.
     fn mend(path: &Path, frame_max: usize) -> Result<PathBuf, StoreError> {

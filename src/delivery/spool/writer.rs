@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::store::{self, Change, Store, StoreError, Totals};
-use super::{Found, LANES, NotSpooled, Order, Place, Shared, frame};
+use super::{NotSpooled, Position, RawEvent, SHARDS, SpoolRequest, SpoolState, frame};
 use crate::config::Problem;
 
 /// How often a store that failed is tried again, and how often the gauges are brought up to date.
@@ -23,21 +23,21 @@ const TICK: Duration = Duration::from_secs(1);
 /// should not have the next fsync to itself.
 const GATHER_TIME: Duration = Duration::from_millis(1);
 
-/// Orders in one transaction.
+/// RequestQueue in one transaction.
 const BATCH_MAX: usize = 8_192;
 
 /// With less room than this the spool counts as full: most events would not fit.
 const ROOM_MIN: u64 = 4 << 10;
 
 /// The thread that owns the store, to be waited for.
-pub struct Keeper {
-    shared: Arc<Shared>,
+pub struct SpoolWriter {
+    shared: Arc<SpoolState>,
     thread: JoinHandle<()>,
 }
 
 /// What the thread works with.
-struct Worker {
-    shared: Arc<Shared>,
+struct WriterThread {
+    shared: Arc<SpoolState>,
     /// None while the disk fails.
     store: Option<Store>,
     totals: Totals,
@@ -48,7 +48,7 @@ struct Worker {
     /// Whether the spool took events when this was last looked at.
     was_working: bool,
     /// Removals that the disk did not take yet.
-    behind: Vec<Order>,
+    behind: Vec<SpoolRequest>,
     pass: Pass,
 }
 
@@ -57,32 +57,32 @@ struct Worker {
 struct Pass {
     /// The first number that it has not come to.
     next: u64,
-    /// Lanes that got an event with an earlier number since. An event has its number from its arrival,
-    /// but may come only when its time with Kafka is up: what follows it in its lane must wait for the
+    /// Shards that got an event with an earlier number since. An event has its number from its arrival,
+    /// but may come only when its time with Kafka is up: what follows it in its shard must wait for the
     /// next pass, or it would go first.
     overtaken: HashSet<usize>,
 }
 
 /// What is to be said when a change is durable, or is not.
-enum Answer {
-    Written(Place, oneshot::Sender<Result<(), NotSpooled>>),
-    Removed(Place),
-    SetAside(Place),
+enum PendingReply {
+    Written(Position, oneshot::Sender<Result<(), NotSpooled>>),
+    Removed(Position),
+    SetAside(Position),
 }
 
-impl Keeper {
+impl SpoolWriter {
     /// Opens the store and starts the thread. A disk that fails is tried again once a second.
-    pub(super) fn start(shared: Arc<Shared>) -> Result<Keeper, Problem> {
-        let mut worker = Worker::new(shared.clone());
+    pub(super) fn start(shared: Arc<SpoolState>) -> Result<SpoolWriter, Problem> {
+        let mut worker = WriterThread::new(shared.clone());
         if let Err(error @ StoreError::InUse) = worker.open() {
             let text = format!("{}: {error}", shared.folder.display());
             return Err(Problem::new("spool.dir", text));
         }
         let thread = std::thread::Builder::new()
-            .name("spool".into())
+            .name("spool-writer".into())
             .spawn(move || worker.work())
             .map_err(|error| Problem::new("spool", error.to_string()))?;
-        Ok(Keeper { shared, thread })
+        Ok(SpoolWriter { shared, thread })
     }
 
     /// Waits for what was ordered, and closes the store.
@@ -93,9 +93,9 @@ impl Keeper {
     }
 }
 
-impl Worker {
-    fn new(shared: Arc<Shared>) -> Worker {
-        Worker {
+impl WriterThread {
+    fn new(shared: Arc<SpoolState>) -> WriterThread {
+        WriterThread {
             shared,
             store: None,
             totals: Totals::default(),
@@ -127,7 +127,7 @@ impl Worker {
     }
 
     /// Waits for orders, or the next tick; and a moment for half as many as the last time.
-    fn wait(&self, until: Instant) -> (Vec<Order>, bool) {
+    fn wait(&self, until: Instant) -> (Vec<SpoolRequest>, bool) {
         let rest = until.saturating_duration_since(Instant::now());
         let orders = self.shared.orders();
         let waited = self.shared.bell.wait_timeout_while(orders, rest, |orders| {
@@ -142,40 +142,40 @@ impl Worker {
         }
         let count = orders.waiting.len().min(BATCH_MAX);
         orders.enough = count / 2;
-        let taken: usize = orders.waiting.iter().take(count).map(Order::bytes).sum();
+        let taken: usize = orders.waiting.iter().take(count).map(SpoolRequest::bytes).sum();
         orders.bytes -= taken;
         let rest = orders.waiting.split_off(count);
         (std::mem::replace(&mut orders.waiting, rest), orders.is_stopped)
     }
 
     /// Carries out orders: all changes in one transaction, in their order, then the questions.
-    fn carry_out(&mut self, orders: Vec<Order>) {
+    fn carry_out(&mut self, orders: Vec<SpoolRequest>) {
         let (mut changes, mut answers, mut questions) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = self.totals.bytes;
         for order in std::mem::take(&mut self.behind).into_iter().chain(orders) {
             match order {
-                Order::Put { place, frame, reply } => {
+                SpoolRequest::Put { position, frame, reply } => {
                     let more = frame.len() as u64;
                     if let Err(why) = self.may_put(bytes + more) {
-                        self.shared.refuse(place, reply, why);
+                        self.shared.refuse(position, reply, why);
                         continue;
                     }
                     bytes += more;
-                    if place.sequence < self.pass.next {
-                        self.pass.overtaken.insert(place.lane());
+                    if position.sequence < self.pass.next {
+                        self.pass.overtaken.insert(position.shard());
                     }
-                    changes.push(Change::Put { sequence: place.sequence, frame });
-                    answers.push(Answer::Written(place, reply));
+                    changes.push(Change::Put { sequence: position.sequence, frame });
+                    answers.push(PendingReply::Written(position, reply));
                 }
-                Order::Remove(place) => {
-                    changes.push(Change::Remove { sequence: place.sequence });
-                    answers.push(Answer::Removed(place));
+                SpoolRequest::Remove(position) => {
+                    changes.push(Change::Remove { sequence: position.sequence });
+                    answers.push(PendingReply::Removed(position));
                 }
-                Order::SetAside(place) => {
-                    changes.push(Change::SetAside { sequence: place.sequence });
-                    answers.push(Answer::SetAside(place));
+                SpoolRequest::SetAside(position) => {
+                    changes.push(Change::SetAside { sequence: position.sequence });
+                    answers.push(PendingReply::SetAside(position));
                 }
-                Order::Read { from, count, bytes, reply } => {
+                SpoolRequest::Read { from, count, bytes, reply } => {
                     questions.push((from, count, bytes, reply));
                 }
             }
@@ -213,8 +213,8 @@ impl Worker {
         Ok(found)
     }
 
-    fn read(&mut self, from: u64, count: usize, bytes: usize) -> Option<Vec<Found>> {
-        let mut events: Vec<Found> = Vec::new();
+    fn read(&mut self, from: u64, count: usize, bytes: usize) -> Option<Vec<RawEvent>> {
+        let mut events: Vec<RawEvent> = Vec::new();
         let mut left = bytes;
         if from == 0 {
             self.pass = Pass::default();
@@ -223,19 +223,19 @@ impl Worker {
         // as long as the event is.
         let (shared, overtaken) = (&self.shared, &self.pass.overtaken);
         let found = |sequence, frame: &[u8]| {
-            let place = Place { sequence, lane: frame::lane(frame).unwrap_or_default() };
+            let position = Position { sequence, shard: frame::shard(frame).unwrap_or_default() };
             let is_free =
-                !shared.claims().contains(&sequence) && !overtaken.contains(&place.lane());
+                !shared.claims().contains(&sequence) && !overtaken.contains(&position.shard());
             left = left.saturating_sub(frame.len());
             let frame = is_free.then(|| Bytes::copy_from_slice(frame));
-            events.push(Found { place, frame });
+            events.push(RawEvent { position, frame });
             left > 0
         };
         let result = self.store.as_ref()?.read(from, count, found);
         match result {
             Ok(()) => {
                 if let Some(last) = events.last() {
-                    self.pass.next = last.place.sequence + 1;
+                    self.pass.next = last.position.sequence + 1;
                 }
                 Some(events)
             }
@@ -247,7 +247,7 @@ impl Worker {
     }
 
     /// The changes are durable. `found` says where there was an event before.
-    fn confirm(&mut self, answers: Vec<Answer>, found: Vec<bool>) {
+    fn confirm(&mut self, answers: Vec<PendingReply>, found: Vec<bool>) {
         let shared = self.shared.clone();
         let before = shared.events.swap(self.totals.events, Ordering::SeqCst);
         // Whoever hears of it finds it counted.
@@ -255,21 +255,21 @@ impl Worker {
         let mut has_gone = false;
         for (answer, found) in answers.into_iter().zip(found) {
             match answer {
-                Answer::Written(_, reply) => {
+                PendingReply::Written(_, reply) => {
                     shared.metrics.written.inc();
                     // A request that is gone no longer needs to know.
                     let _ = reply.send(Ok(()));
                 }
-                Answer::Removed(place) | Answer::SetAside(place) if found => {
-                    shared.release(place);
-                    shared.lanes.take(place.lane);
+                PendingReply::Removed(position) | PendingReply::SetAside(position) if found => {
+                    shared.release(position);
+                    shared.shards.take(position.shard);
                     has_gone = true;
-                    if matches!(answer, Answer::Removed(_)) {
+                    if matches!(answer, PendingReply::Removed(_)) {
                         shared.metrics.drained.inc();
                     }
                 }
-                Answer::Removed(place) | Answer::SetAside(place) => {
-                    shared.release(place);
+                PendingReply::Removed(position) | PendingReply::SetAside(position) => {
+                    shared.release(position);
                 }
             }
         }
@@ -282,17 +282,19 @@ impl Worker {
     }
 
     /// The disk fails: nothing that was asked for is durable, as far as anybody knows.
-    fn fail(&mut self, answers: Vec<Answer>, error: &StoreError) {
+    fn fail(&mut self, answers: Vec<PendingReply>, error: &StoreError) {
         if self.store.take().is_some() {
             self.report(error);
         }
         for answer in answers {
             match answer {
-                Answer::Written(place, reply) => {
-                    self.shared.refuse(place, reply, NotSpooled::Failed(self.reason.clone()));
+                PendingReply::Written(position, reply) => {
+                    self.shared.refuse(position, reply, NotSpooled::Failed(self.reason.clone()));
                 }
-                Answer::Removed(place) => self.behind.push(Order::Remove(place)),
-                Answer::SetAside(place) => self.behind.push(Order::SetAside(place)),
+                PendingReply::Removed(position) => self.behind.push(SpoolRequest::Remove(position)),
+                PendingReply::SetAside(position) => {
+                    self.behind.push(SpoolRequest::SetAside(position))
+                }
             }
         }
         if error.is_disk_full() {
@@ -343,20 +345,20 @@ impl Worker {
         let opened = Store::open(&shared.folder, shared.frame_max, damaged).and_then(|store| {
             self.totals = store.totals()?;
             // Counted beside those in force, which others look at meanwhile. Only this thread takes
-            // events out of a lane, and those that come wait in `orders`.
-            let mut lanes = vec![0; LANES];
+            // events out of a shard, and those that come wait in `orders`.
+            let mut shards = vec![0; SHARDS];
             store.read(0, usize::MAX, |_, frame| {
-                lanes[usize::from(frame::lane(frame).unwrap_or_default())] += 1;
+                shards[usize::from(frame::shard(frame).unwrap_or_default())] += 1;
                 true
             })?;
             let orders = shared.orders();
             for order in &orders.waiting {
-                if let Order::Put { place, .. } = order {
-                    lanes[place.lane()] += 1;
+                if let SpoolRequest::Put { position, .. } = order {
+                    shards[position.shard()] += 1;
                 }
             }
-            for (lane, count) in shared.lanes.0.iter().zip(lanes) {
-                lane.store(count, Ordering::SeqCst);
+            for (shard, count) in shared.shards.0.iter().zip(shards) {
+                shard.store(count, Ordering::SeqCst);
             }
             Ok(store)
         });
@@ -426,15 +428,15 @@ impl Worker {
     }
 }
 
-impl Shared {
+impl SpoolState {
     /// Says that an event was not written.
     fn refuse(
         &self,
-        place: Place,
+        position: Position,
         reply: oneshot::Sender<Result<(), NotSpooled>>,
         why: NotSpooled,
     ) {
-        self.lanes.take(place.lane);
+        self.shards.take(position.shard);
         match why {
             NotSpooled::Full => self.metrics.refused_full.inc(),
             NotSpooled::Failed(_) => self.metrics.refused_failed.inc(),
