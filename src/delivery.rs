@@ -130,10 +130,10 @@ impl Delivery {
         record: Record,
         deadline: Instant,
     ) -> Result<HeldRecord<'_>, Rejection> {
-        let watch = &self.shared.metrics.watch;
-        let glimpse = watch.glimpse(record.received(), record.key(), record.value());
+        let sampler = &self.shared.metrics.sampler;
+        let sample = sampler.sample(record.received(), record.key(), record.value());
         let held = self.hold_unseen(record, deadline).await?;
-        watch.show(glimpse, held.0.held());
+        sampler.keep(sample, held.0.held());
         Ok(held)
     }
 
@@ -262,7 +262,7 @@ impl Delivery {
             match late {
                 Some(late) => Some(late.arrives().await),
                 None if why.refusal == Refusal::SpoolFailed
-                    && self.shared.health.hears_brokers() =>
+                    && self.shared.health.brokers_respond() =>
                 {
                     let sent = self.publisher.send(record.clone(), Terms::default());
                     Some(sent.verdict().await.is_ok())

@@ -258,7 +258,7 @@ impl ForwarderTask {
     /// Whether there is anything to find out that the events with the client do not tell, and nothing
     /// on the direct way that should go before.
     fn may_probe(&self) -> bool {
-        let tells = self.spool.claimed() > 0 && !self.shared.health.hears_brokers();
+        let tells = self.spool.claimed() > 0 && !self.shared.health.brokers_respond();
         self.shared.breaker.is_quiet() && !tells
     }
 

@@ -124,17 +124,17 @@ impl ClientContext for Context {
             Ok(statistics) => statistics,
             Err(error) => return warn!(%error, "The Kafka client's statistics cannot be read."),
         };
-        if self.metrics.watch.is_on()
+        if self.metrics.sampler.is_on()
             && let Ok(partitions) = statistics::partitions(json)
         {
-            self.metrics.watch.set_partitions(partitions);
+            self.metrics.sampler.set_partitions(partitions);
         }
         self.metrics.kafka_queue.set(statistics.queued);
         self.metrics.kafka_brokers_up.set(statistics.brokers_up);
         let mut seen = self.lock();
         // Fewer than before means that a broker went away.
         if statistics.responses > std::mem::replace(&mut seen.responses, statistics.responses) {
-            self.health.hear();
+            self.health.broker_responded();
             if std::mem::take(&mut seen.is_silent) {
                 info!("Kafka brokers are heard from again.");
             }

@@ -180,7 +180,7 @@ impl Keeper {
             }
             if !self.looked {
                 self.look();
-            } else if self.maker.health.is_silent() {
+            } else if self.maker.health.probe_is_due() {
                 self.listen();
             }
         }
@@ -235,7 +235,7 @@ impl Keeper {
         let client = producer.client.producer().client();
         let topic = self.config.webhook.first().map(|webhook| webhook.topic.as_str());
         if client.fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
-            self.maker.health.hear();
+            self.maker.health.broker_responded();
         }
     }
 

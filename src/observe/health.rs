@@ -94,17 +94,17 @@ impl Health {
     }
 
     /// Whether a broker has been heard from lately.
-    pub fn hears_brokers(&self) -> bool {
-        self.lock().are_near(Instant::now())
+    pub fn brokers_respond(&self) -> bool {
+        self.lock().are_responding(Instant::now())
     }
 
     /// Notes that a broker said something just now.
-    pub fn hear(&self) {
-        self.lock().hear(Instant::now());
+    pub fn broker_responded(&self) {
+        self.lock().note_response(Instant::now());
     }
 
     /// Whether brokers have been silent for so long that one should be asked.
-    pub fn is_silent(&self) -> bool {
+    pub fn probe_is_due(&self) -> bool {
         self.lock().last.is_none_or(|last| last.elapsed() >= SILENCE_ASK)
     }
 
@@ -116,7 +116,7 @@ impl Health {
             Err(NotReady::Draining)
         } else if !self.started.load(Ordering::Relaxed) {
             Err(NotReady::Starting)
-        } else if !self.hears_brokers() && !self.can_spool() {
+        } else if !self.brokers_respond() && !self.can_spool() {
             Err(NotReady::CannotHold)
         } else {
             Ok(())
@@ -130,7 +130,7 @@ impl Health {
 }
 
 impl Brokers {
-    fn hear(&mut self, now: Instant) {
+    fn note_response(&mut self, now: Instant) {
         let gap = self.last.map(|last| now.duration_since(last) > SILENCE_MAX);
         if gap != Some(false) {
             self.steady = Some((now, gap.is_some()));
@@ -138,7 +138,7 @@ impl Brokers {
         self.last = Some(now);
     }
 
-    fn are_near(&self, now: Instant) -> bool {
+    fn are_responding(&self, now: Instant) -> bool {
         let (Some(last), Some((since, after_gap))) = (self.last, self.steady) else { return false };
         now.duration_since(last) <= SILENCE_MAX
             && (!after_gap || last.duration_since(since) >= STEADY_MIN)
@@ -154,17 +154,17 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut brokers = Brokers::default();
-        assert!(!brokers.are_near(at(0)), "never heard");
-        brokers.hear(at(1));
-        assert!(brokers.are_near(at(1)), "the first word is enough to start");
-        assert!(brokers.are_near(at(11)));
-        assert!(!brokers.are_near(at(12)), "silent for too long");
-        brokers.hear(at(20));
-        assert!(!brokers.are_near(at(20)), "one word after a gap is not yet steady");
-        brokers.hear(at(21));
-        assert!(!brokers.are_near(at(21)));
-        brokers.hear(at(22));
-        assert!(brokers.are_near(at(22)));
+        assert!(!brokers.are_responding(at(0)), "never heard");
+        brokers.note_response(at(1));
+        assert!(brokers.are_responding(at(1)), "the first word is enough to start");
+        assert!(brokers.are_responding(at(11)));
+        assert!(!brokers.are_responding(at(12)), "silent for too long");
+        brokers.note_response(at(20));
+        assert!(!brokers.are_responding(at(20)), "one word after a gap is not yet steady");
+        brokers.note_response(at(21));
+        assert!(!brokers.are_responding(at(21)));
+        brokers.note_response(at(22));
+        assert!(brokers.are_responding(at(22)));
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         health.set_can_spool(true);
         assert_eq!(health.ready(), Ok(()), "an outage of Kafka is what the spool is for");
         health.set_can_spool(false);
-        health.hear();
+        health.broker_responded();
         assert_eq!(health.ready(), Ok(()));
         health.drain();
         assert_eq!(health.ready(), Err(NotReady::Draining));

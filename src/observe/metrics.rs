@@ -14,7 +14,7 @@ use prometheus::{
 
 use crate::click::outcome::Outcome;
 use crate::observe::log;
-use crate::observe::sampler::Watch;
+use crate::observe::sampler::Sampler;
 
 /// The value of the label `webhook` where a request has none: no such path, or not even HTTP.
 pub const NO_WEBHOOK: &str = "none";
@@ -54,7 +54,7 @@ pub struct Metrics {
     /// By [`Reloaded`]: failed, ok.
     reloads: Vec<[IntCounter; 2]>,
     /// No metrics, but what is looked at closely only while somebody looks.
-    pub watch: Watch,
+    pub sampler: Sampler,
 }
 
 /// What has been counted so far, over all webhooks and topics.
@@ -401,7 +401,7 @@ impl Metrics {
                     ["failed", "ok"].map(|result| reloads.with_label_values(&[what.tag(), result]))
                 })
                 .into(),
-            watch: Watch::default(),
+            sampler: Sampler::default(),
             registry,
         })
     }

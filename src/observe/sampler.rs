@@ -1,7 +1,7 @@
 //! What is looked at closely only while somebody looks: single records, and the count of records by
 //! partition. While nobody does, a click pays one relaxed load for it.
 //!
-//! What is copied of a record, and how many are, is bounded: at most [`GLIMPSES_MAX`] at a time, which
+//! What is copied of a record, and how many are, is bounded: at most [`SAMPLES_MAX`] at a time, which
 //! whoever looks takes away and asks for anew.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::click::outcome::Held;
 
 /// Records to be looked at before the next ones are asked for.
-pub const GLIMPSES_MAX: u32 = 512;
+pub const SAMPLES_MAX: u32 = 512;
 
 /// Bytes that are copied of a key and of a value.
 pub const KEY_MAX: usize = 128;
@@ -20,16 +20,16 @@ pub const VALUE_MAX: usize = 600;
 
 /// Whether somebody looks, and what there is to see.
 #[derive(Default)]
-pub struct Watch {
+pub struct Sampler {
     /// How many records may still be copied; none while nobody looks.
     wanted: AtomicU32,
     is_on: AtomicBool,
-    glimpses: Mutex<Vec<Glimpse>>,
+    records: Mutex<Vec<SampledRecord>>,
     partitions: Mutex<Vec<Partition>>,
 }
 
 /// What is copied of a record. It has no `Debug`: it holds part of a body.
-pub struct Glimpse {
+pub struct SampledRecord {
     pub received: Timestamp,
     /// None for a dead letter.
     pub key: Option<Box<[u8]>>,
@@ -47,15 +47,15 @@ pub struct Partition {
     pub records: u64,
 }
 
-impl Watch {
+impl Sampler {
     /// Copies the beginning of a record, if somebody looks.
     #[inline]
-    pub fn glimpse(
+    pub fn sample(
         &self,
         received: Timestamp,
         key: Option<&[u8]>,
         value: &[u8],
-    ) -> Option<Box<Glimpse>> {
+    ) -> Option<Box<SampledRecord>> {
         if self.wanted.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -63,11 +63,16 @@ impl Watch {
     }
 
     #[cold]
-    fn copy(&self, received: Timestamp, key: Option<&[u8]>, value: &[u8]) -> Option<Box<Glimpse>> {
+    fn copy(
+        &self,
+        received: Timestamp,
+        key: Option<&[u8]>,
+        value: &[u8],
+    ) -> Option<Box<SampledRecord>> {
         let one_less = |wanted: u32| wanted.checked_sub(1);
         self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
         let cut = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].into();
-        Some(Box::new(Glimpse {
+        Some(Box::new(SampledRecord {
             received,
             key: key.map(|key| cut(key, KEY_MAX)),
             value: cut(value, VALUE_MAX),
@@ -78,29 +83,29 @@ impl Watch {
 
     /// Shows a record that is held. It is not shown where that would have to wait.
     #[inline]
-    pub fn show(&self, glimpse: Option<Box<Glimpse>>, held: Held) {
-        if let Some(mut glimpse) = glimpse
-            && let Ok(mut glimpses) = self.glimpses.try_lock()
-            && glimpses.len() < GLIMPSES_MAX as usize
+    pub fn keep(&self, sample: Option<Box<SampledRecord>>, held: Held) {
+        if let Some(mut sample) = sample
+            && let Ok(mut records) = self.records.try_lock()
+            && records.len() < SAMPLES_MAX as usize
         {
-            glimpse.held = Some(held);
-            glimpses.push(*glimpse);
+            sample.held = Some(held);
+            records.push(*sample);
         }
     }
 
     /// Asks for the next records, and takes those that have come.
-    pub fn look(&self) -> Vec<Glimpse> {
+    pub fn take(&self) -> Vec<SampledRecord> {
         self.is_on.store(true, Ordering::Relaxed);
-        let glimpses = std::mem::take(&mut *lock(&self.glimpses));
-        self.wanted.store(GLIMPSES_MAX, Ordering::Relaxed);
-        glimpses
+        let records = std::mem::take(&mut *lock(&self.records));
+        self.wanted.store(SAMPLES_MAX, Ordering::Relaxed);
+        records
     }
 
     /// Nobody looks any more: nothing is kept.
-    pub fn look_away(&self) {
+    pub fn stop(&self) {
         self.is_on.store(false, Ordering::Relaxed);
         self.wanted.store(0, Ordering::Relaxed);
-        *lock(&self.glimpses) = Vec::new();
+        *lock(&self.records) = Vec::new();
         *lock(&self.partitions) = Vec::new();
     }
 
@@ -128,38 +133,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn glimpse(watch: &Watch, value: &[u8]) -> Option<Box<Glimpse>> {
-        watch.glimpse(Timestamp::UNIX_EPOCH, Some(b"7"), value)
+    fn sample(sampler: &Sampler, value: &[u8]) -> Option<Box<SampledRecord>> {
+        sampler.sample(Timestamp::UNIX_EPOCH, Some(b"7"), value)
     }
 
     #[test]
     fn nothing_is_copied_while_nobody_looks() {
-        let watch = Watch::default();
-        assert!(glimpse(&watch, b"{}").is_none());
-        assert!(watch.look().is_empty());
-        let copied = glimpse(&watch, &[b'x'; 70_000]);
-        watch.show(copied, Held::InKafka);
-        let glimpses = watch.look();
-        assert_eq!([glimpses[0].value.len(), glimpses[0].length], [VALUE_MAX, 70_000]);
-        let late = glimpse(&watch, b"{}");
-        watch.look_away();
-        assert!(glimpse(&watch, b"{}").is_none());
-        watch.show(late, Held::OnDisk);
-        assert_eq!(watch.look().len(), 1, "one that was under way is bounded like any other");
+        let sampler = Sampler::default();
+        assert!(sample(&sampler, b"{}").is_none());
+        assert!(sampler.take().is_empty());
+        let copied = sample(&sampler, &[b'x'; 70_000]);
+        sampler.keep(copied, Held::InKafka);
+        let records = sampler.take();
+        assert_eq!([records[0].value.len(), records[0].length], [VALUE_MAX, 70_000]);
+        let late = sample(&sampler, b"{}");
+        sampler.stop();
+        assert!(sample(&sampler, b"{}").is_none());
+        sampler.keep(late, Held::OnDisk);
+        assert_eq!(sampler.take().len(), 1, "one that was under way is bounded like any other");
     }
 
     #[test]
     fn no_more_are_copied_than_were_asked_for() {
-        let watch = Watch::default();
-        watch.look();
-        let copied = (0..2_000).filter_map(|_| glimpse(&watch, b"{}")).count();
-        assert_eq!(copied, GLIMPSES_MAX as usize);
+        let sampler = Sampler::default();
+        sampler.take();
+        let copied = (0..2_000).filter_map(|_| sample(&sampler, b"{}")).count();
+        assert_eq!(copied, SAMPLES_MAX as usize);
         for _ in 0..2 {
-            watch.wanted.store(GLIMPSES_MAX, Ordering::Relaxed);
-            for _ in 0..GLIMPSES_MAX {
-                watch.show(glimpse(&watch, b"{}"), Held::InKafka);
+            sampler.wanted.store(SAMPLES_MAX, Ordering::Relaxed);
+            for _ in 0..SAMPLES_MAX {
+                sampler.keep(sample(&sampler, b"{}"), Held::InKafka);
             }
         }
-        assert_eq!(watch.look().len(), GLIMPSES_MAX as usize);
+        assert_eq!(sampler.take().len(), SAMPLES_MAX as usize);
     }
 }

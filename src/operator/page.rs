@@ -1,16 +1,16 @@
 //! The live page of the operator's listener: what goes on, without Grafana.
 //!
-//! - `sample.rs`: figures from the counters, of just now and of the last hour.
+//! - `history.rs`: figures from the counters, of just now and of the last hour.
 //! - `top_keys.rs`: the most frequent keys.
 //! - `tail.rs`: the last records.
 //! - `chart.rs`, `view.rs`: all that as SVG and HTML; `style.css` and `script.js` go with it.
 //!
 //! `GET /` is the page as it is, `/page/events` what changes of it (server-sent events). It is drawn once
 //! a second for all who look, and not while nobody does. Memory: some 30 KiB always, for the hour; at most
-//! 1.5 MiB more while somebody looks (sketch, tail, glimpses, drawings).
+//! 1.5 MiB more while somebody looks (sketch, tail, records, drawings).
 
 mod chart;
-mod sample;
+mod history;
 mod tail;
 mod top_keys;
 mod view;
@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::Config;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
-use sample::{STEP, Sampler};
+use history::{History, STEP};
 use tail::Tail;
 use top_keys::Minutes;
 use view::{Part, View};
@@ -72,7 +72,7 @@ pub struct Page {
 }
 
 struct State {
-    sampler: Sampler,
+    history: History,
     minutes: Minutes,
     tail: Tail,
     /// When the page was last loaded.
@@ -104,7 +104,7 @@ impl Page {
             tail_is_on: config.admin.tail,
             started: now,
             state: Mutex::new(State {
-                sampler: Sampler::new(&metrics, now),
+                history: History::new(&metrics, now),
                 minutes: Minutes::default(),
                 tail: Tail::default(),
                 loaded: None,
@@ -138,7 +138,7 @@ impl Page {
         state.loaded = Some(now);
         self.begin(&mut state, now);
         self.take(&mut state, now);
-        state.sampler.read(&self.metrics, now);
+        state.history.read(&self.metrics, now);
         view::page(self.parts(&state, now), &self.settings, self.tail_is_on)
     }
 
@@ -167,13 +167,13 @@ impl Page {
             return true;
         }
         if state.looked_since.take().is_some() {
-            self.metrics.watch.look_away();
+            self.metrics.sampler.stop();
             (state.minutes, state.tail) = (Minutes::default(), Tail::default());
             (state.drawn, state.parts) = (None, HashMap::new());
             let number = self.frames.borrow().number;
             self.frames.send_replace(Arc::new(Frame { number, ..Frame::default() }));
         }
-        state.sampler.read(&self.metrics, now);
+        state.history.read(&self.metrics, now);
         false
     }
 
@@ -187,19 +187,19 @@ impl Page {
 
     /// Takes the records that have been seen.
     fn take(&self, state: &mut State, now: Instant) {
-        let glimpses = self.metrics.watch.look();
+        let records = self.metrics.sampler.take();
         state.minutes.forget(now);
-        for key in glimpses.iter().filter_map(|glimpse| glimpse.key.as_deref()) {
+        for key in records.iter().filter_map(|record| record.key.as_deref()) {
             state.minutes.count(key, now);
         }
         if self.tail_is_on {
-            state.tail.take(glimpses);
+            state.tail.take(records);
         }
     }
 
     fn draw(&self, state: &mut State, now: Instant) {
         state.drawn = Some(now);
-        state.sampler.read(&self.metrics, now);
+        state.history.read(&self.metrics, now);
         let parts = self.parts(state, now).into_iter();
         let parts: HashMap<_, _> = parts.map(|(id, markup)| (id, markup.into_string())).collect();
         let changes: HashMap<_, _> =
@@ -214,7 +214,7 @@ impl Page {
         let view = View {
             metrics: &self.metrics,
             health: &self.health,
-            sampler: &state.sampler,
+            history: &state.history,
             minutes: &state.minutes,
             tail: self.tail_is_on.then_some(&state.tail),
             topics: &self.topics,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::click::outcome::Held;
 use crate::observe::redact;
-use crate::observe::sampler::{Glimpse, KEY_MAX, VALUE_MAX};
+use crate::observe::sampler::{KEY_MAX, SampledRecord, VALUE_MAX};
 
 /// So many are kept, some 2 KiB each at most.
 const ROWS: usize = 40;
@@ -28,15 +28,15 @@ pub struct Tail(VecDeque<Row>);
 
 impl Tail {
     /// Takes what has been seen; only as many as are shown are looked into.
-    pub fn take(&mut self, glimpses: Vec<Glimpse>) {
-        let skipped = glimpses.len().saturating_sub(ROWS);
-        for glimpse in glimpses.into_iter().skip(skipped) {
+    pub fn take(&mut self, records: Vec<SampledRecord>) {
+        let skipped = records.len().saturating_sub(ROWS);
+        for record in records.into_iter().skip(skipped) {
             self.0.push_front(Row {
-                received: glimpse.received,
-                key: glimpse.key.as_deref().map(key),
-                text: text(&glimpse.value, glimpse.length),
-                length: glimpse.length,
-                held: glimpse.held,
+                received: record.received,
+                key: record.key.as_deref().map(key),
+                text: text(&record.value, record.length),
+                length: record.length,
+                held: record.held,
             });
         }
         self.0.truncate(ROWS);
@@ -108,8 +108,8 @@ fn legible(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn glimpse(value: &[u8]) -> Glimpse {
-        Glimpse {
+    fn record(value: &[u8]) -> SampledRecord {
+        SampledRecord {
             received: Timestamp::UNIX_EPOCH,
             key: Some(b"7"[..].into()),
             value: value[..value.len().min(VALUE_MAX)].into(),
@@ -120,7 +120,7 @@ mod tests {
 
     fn shown(value: &[u8]) -> String {
         let mut tail = Tail::default();
-        tail.take(vec![glimpse(value)]);
+        tail.take(vec![record(value)]);
         tail.rows().next().expect("a row").text.clone()
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let mut tail = Tail::default();
         for batch in 0..3 {
             let numbers = (0..100).map(|number| format!("{batch}-{number}"));
-            tail.take(numbers.map(|number| glimpse(number.as_bytes())).collect());
+            tail.take(numbers.map(|number| record(number.as_bytes())).collect());
         }
         let rows: Vec<_> = tail.rows().map(|row| row.text.as_str()).collect();
         assert_eq!((rows.len(), rows[0], rows[ROWS - 1]), (ROWS, "2-99", "2-60"));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, ALARM, FIRST, Line, SECOND, compact};
-use super::sample::{Point, STEP, Sampler, Window, is_held};
+use super::history::{History, Point, STEP, Window, is_held};
 use super::tail::{self, Tail};
 use super::top_keys::{MINUTES, Minutes};
 use crate::click::outcome::{Held, Outcome};
 use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics};
-use crate::observe::sampler::{GLIMPSES_MAX, Partition};
+use crate::observe::sampler::{Partition, SAMPLES_MAX};
 
 /// How many campaigns and partitions are shown.
 const ROWS: usize = 12;
@@ -27,7 +27,7 @@ pub type Part = (&'static str, Markup);
 pub struct View<'v> {
     pub metrics: &'v Metrics,
     pub health: &'v Health,
-    pub sampler: &'v Sampler,
+    pub history: &'v History,
     pub minutes: &'v Minutes,
     /// None where it is off.
     pub tail: Option<&'v Tail>,
@@ -40,7 +40,7 @@ pub struct View<'v> {
 
 impl View<'_> {
     pub fn parts(&self) -> Vec<Part> {
-        let window = self.sampler.now();
+        let window = self.history.now();
         vec![
             ("state", self.state()),
             ("up", html! { "up " (duration(self.up)) }),
@@ -68,7 +68,7 @@ impl View<'_> {
 
     fn clicks(&self, window: &Window) -> Markup {
         let now = window.rate(is_held);
-        let peak = self.sampler.points().iter().map(|point| point.held).fold(0.0, f32::max);
+        let peak = self.history.points().iter().map(|point| point.held).fold(0.0, f32::max);
         let verdict = if now > 0.0 { ("good", "yes") } else { ("quiet", "none just now") };
         let note = format!(
             "{} held since the start, {} a second at most in the last hour",
@@ -82,7 +82,7 @@ impl View<'_> {
         let (metrics, is_open) = (self.metrics, self.metrics.breaker.is_open.get() != 0);
         let verdict = if is_open {
             ("bad", "no: breaker open")
-        } else if self.health.hears_brokers() {
+        } else if self.health.brokers_respond() {
             ("good", "yes")
         } else {
             ("bad", "no: not heard")
@@ -166,7 +166,7 @@ impl View<'_> {
     }
 
     fn values(&self, value: impl Fn(&Point) -> Option<f32>) -> Vec<Option<f32>> {
-        self.sampler.points().iter().map(value).collect()
+        self.history.points().iter().map(value).collect()
     }
 
     /// A chart, its text alternative made of the most and the last of each line, and its keys.
@@ -177,7 +177,7 @@ impl View<'_> {
         tell: impl Fn(Vec<f64>, Vec<f64>) -> String,
     ) -> Markup {
         let per_minute = 60 / STEP.as_secs() as usize;
-        let known = self.sampler.points().len();
+        let known = self.history.points().len();
         let minutes = SPANS_MINUTES.into_iter().find(|minutes| minutes * per_minute >= known);
         let minutes = minutes.unwrap_or(60);
         let svg = chart::draw(lines, minutes * per_minute, STEP.as_secs_f64() / 60.0);
@@ -218,13 +218,13 @@ impl View<'_> {
             p.quiet {
                 "Of " (thousands(total)) " clicks that were looked at in the last "
                 (duration(self.looked.min(Duration::from_secs(60 * MINUTES as u64))))
-                ", at most " (thousands(u64::from(GLIMPSES_MAX) * 4)) " a second."
+                ", at most " (thousands(u64::from(SAMPLES_MAX) * 4)) " a second."
             }
         }
     }
 
     fn partitions(&self) -> Markup {
-        let all = self.metrics.watch.partitions();
+        let all = self.metrics.sampler.partitions();
         let all: Vec<_> = all.into_iter().filter(|p| self.topics.contains(&p.topic)).collect();
         let total: u64 = all.iter().map(|partition| partition.records).sum();
         if total == 0 {

@@ -35,7 +35,7 @@ pub struct Point {
 }
 
 /// What has been read of the counters.
-pub struct Sampler {
+pub struct History {
     /// The last readings, the newest last; one of them at least [`STEP`] old, as soon as there is one.
     readings: VecDeque<(Instant, Counts)>,
     /// The reading that the last point ended with.
@@ -43,10 +43,10 @@ pub struct Sampler {
     points: VecDeque<Point>,
 }
 
-impl Sampler {
-    pub fn new(metrics: &Metrics, now: Instant) -> Sampler {
+impl History {
+    pub fn new(metrics: &Metrics, now: Instant) -> History {
         let (reading, points) = ((now, metrics.counts()), VecDeque::new());
-        Sampler { readings: [reading.clone()].into(), marked: reading, points }
+        History { readings: [reading.clone()].into(), marked: reading, points }
     }
 
     /// Reads the counters.
@@ -167,23 +167,23 @@ mod tests {
     fn an_hour_of_points_and_the_rate_of_just_now() {
         let metrics = Metrics::new(&["webhook"], &["topic"]).expect("metrics");
         let start = Instant::now();
-        let mut sampler = Sampler::new(&metrics, start);
-        assert_eq!(sampler.now().rate(is_held), 0.0);
+        let mut history = History::new(&metrics, start);
+        assert_eq!(history.now().rate(is_held), 0.0);
         for second in 1..=4_000 {
             for _ in 0..30 {
                 metrics.request(Some(0), Outcome::Held(Held::InKafka), 0.002);
             }
             metrics.request(None, Outcome::Refused(Refusal::UnknownPath), 0.002);
             metrics.topic("topic").ack_seconds.observe(0.002);
-            sampler.read(&metrics, start + Duration::from_secs(second));
+            history.read(&metrics, start + Duration::from_secs(second));
             // Too close.
-            sampler.read(&metrics, start + Duration::from_secs(second));
-            assert!(sampler.readings.len() <= 6);
+            history.read(&metrics, start + Duration::from_secs(second));
+            assert!(history.readings.len() <= 6);
         }
-        assert_eq!(sampler.now().rate(is_held), 30.0);
-        assert_eq!(sampler.now().total(is_held), 120_000);
-        assert_eq!(sampler.points().len(), POINTS);
-        let point = sampler.points()[POINTS - 1];
+        assert_eq!(history.now().rate(is_held), 30.0);
+        assert_eq!(history.now().total(is_held), 120_000);
+        assert_eq!(history.points().len(), POINTS);
+        let point = history.points()[POINTS - 1];
         assert_eq!((point.held, point.refused, point.spooled), (30.0, 1.0, 0.0));
         assert!(point.p50 > Some(1.0) && point.p99 <= Some(2.5), "{point:?}");
     }
