@@ -12,7 +12,7 @@ mod bare;
 #[path = "click/load.rs"]
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod load;
-#[path = "../tests/it/ports.rs"]
+#[path = "../tests/it/harness/ports.rs"]
 mod ports;
 
 use std::alloc::System;

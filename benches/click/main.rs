@@ -15,14 +15,14 @@
 )]
 
 mod bare;
-#[path = "../../tests/it/brokers.rs"]
+#[path = "../../tests/it/harness/brokers.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod brokers;
-#[path = "../../tests/it/haproxy.rs"]
+#[path = "../../tests/it/harness/haproxy.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod haproxy;
 mod load;
-#[path = "../../tests/it/ports.rs"]
+#[path = "../../tests/it/harness/ports.rs"]
 mod ports;
 mod process;
 mod produce;

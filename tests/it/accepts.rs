@@ -1,12 +1,14 @@
+//! What goes in and what comes out: bodies, connections, records.
+
 use jiff::Timestamp;
 use reqwest::StatusCode;
 
+use crate::harness::support::{TestBridge, click, fixture};
 use crate::on_every_broker;
-use crate::support::{TestBridge, click, fixture};
 
 on_every_broker! {
-    /// Every documented body of a campaign becomes one record, byte for byte.
-    async fn documented_samples(broker: Broker) {
+    /// The record is the body, byte for byte.
+    async fn every_documented_body_becomes_one_record(broker: Broker) {
         for (sample, r#type, event, key, pointer) in [
             ("email-marketing-click.json", "Email marketing", "click", "12345", "/campid"),
             ("email-marketing-sent.json", "Email marketing", "sent", "1234", "/campid"),
@@ -45,8 +47,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// Key, time, headers: all that the design promises of a record.
-    async fn the_whole_record(broker: Broker) {
+    async fn a_record_has_the_documented_key_time_and_headers(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let now = Timestamp::now();
@@ -90,8 +91,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// What drifts, and is taken all the same.
-    async fn lenient_reading(broker: Broker) {
+    async fn fields_that_drift_are_accepted(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let deep = format!(r#"{{"x":{}{},"campid":"deep"}}"#, "[".repeat(50_000), "]".repeat(50_000));
         let bodies: [(&str, &str); 9] = [
@@ -126,8 +126,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// One connection, one request after the other.
-    async fn keep_alive(broker: Broker) {
+    async fn one_connection_serves_many_requests(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let mut raw = bridge.raw();
         for number in 0..3 {
@@ -143,8 +142,8 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// Requests sent without waiting for their answers, and a sender that then stops writing.
-    async fn pipelining(broker: Broker) {
+    /// The sender does not wait for answers, and then closes its side of the connection.
+    async fn pipelined_requests_are_answered_in_order(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let path = &bridge.config.webhook[0].path;
         let body = String::from_utf8(click("7")).unwrap();
@@ -163,8 +162,8 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// A body in chunks, in pieces, after `Expect: 100-continue`.
-    async fn chunked(broker: Broker) {
+    /// In pieces, and after `Expect: 100-continue`.
+    async fn a_chunked_body_is_accepted(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let mut raw = bridge.raw();
         raw.send_head(
@@ -181,8 +180,8 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// HTTP/2 with prior knowledge, many requests on one connection.
-    async fn http2(broker: Broker) {
+    /// With prior knowledge.
+    async fn http2_serves_many_requests_on_one_connection(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let sender = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
         let mut answers = Vec::new();
@@ -200,8 +199,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// Several keys are good at once, and only they.
-    async fn several_keys(broker: Broker) {
+    async fn several_keys_are_valid_at_once(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             for name in ["old", "new"] {
                 config.auth.keys.push(crate::keys::key(name));
@@ -209,7 +207,7 @@ on_every_broker! {
         })
         .await;
         for (key, status) in [("old", 200), ("new", 200), ("a-test-key", 200), ("other", 401)] {
-            let request = crate::support::sender().post(bridge.url()).bearer_auth(key);
+            let request = crate::harness::support::sender().post(bridge.url()).bearer_auth(key);
             let answer = request.body(click("7")).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), status, "{key}");
         }

@@ -15,11 +15,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
-use crate::brokers::Broker;
-use crate::frames::{self, frame, hello};
-use crate::load::{Load, is_long};
-use crate::process::Serve;
-use crate::support::{KEY, config, until};
+use crate::harness::brokers::Broker;
+use crate::harness::frames::{self, frame, hello};
+use crate::harness::load::{Load, is_long};
+use crate::harness::process::Serve;
+use crate::harness::support::{KEY, config, until};
 
 /// Between two bytes of a connection that dribbles.
 const DRIBBLE: Duration = Duration::from_millis(200);
@@ -212,10 +212,10 @@ fn hurry(config: &mut Config) {
     config.http.idle_timeout_ms = 2_000;
 }
 
-/// No click of a good sender is refused, lost or slow, every attack is ended, and memory stays within its
-/// bound.
+/// No click of the good sender is refused, lost or slow; every attack is ended; memory stays within
+/// its bound.
 #[tokio::test]
-async fn beside_a_good_sender() {
+async fn attackers_cost_a_good_sender_nothing() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     if !is_long() {

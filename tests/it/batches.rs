@@ -1,19 +1,21 @@
+//! Bodies that carry several events.
+
 use hookbridge::config::{BodyFormat, Config, InvalidBody, TimestampFormat};
 use reqwest::StatusCode;
 
-use crate::brokers::{Broker, Kafka};
-use crate::letters::header;
+use crate::dead_letters::header;
+use crate::harness::brokers::{Broker, Kafka};
+use crate::harness::support::{TestBridge, records, until};
 use crate::on_every_broker;
-use crate::support::{TestBridge, records, until};
 
 async fn bridge(broker: &Broker, body: BodyFormat) -> TestBridge {
     TestBridge::start_with(broker, |config| config.webhook[0].body = body).await
 }
 
 on_every_broker! {
-    /// One record for each element, by its own key, as it stands in the body; one that cannot be
-    /// understood is a dead letter of its own and leaves its neighbours alone.
-    async fn an_array(broker: Broker) {
+    /// Each has its own key and its own bytes. An element that is no event becomes a dead letter
+    /// and does not affect the others.
+    async fn each_element_of_an_array_becomes_a_record(broker: Broker) {
         let bridge = bridge(&broker, BodyFormat::Array).await;
         let body = "\n[ {\"campid\": 1, \"n\": 1.50}, {\"campid\":\"2\"},{\"x\":1} , 7,{\"campid\": 1, \"n\": 1.50}]";
         for _ in 0..2 {
@@ -43,8 +45,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// What cannot be taken apart is kept whole, answered 200.
-    async fn no_array(broker: Broker) {
+    async fn a_body_that_is_no_array_is_one_dead_letter(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             config.webhook[0].body = BodyFormat::Array;
             config.http.max_events = 3;
@@ -72,7 +73,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    async fn lines(broker: Broker) {
+    async fn each_line_becomes_a_record(broker: Broker) {
         let bridge = bridge(&broker, BodyFormat::Ndjson).await;
         let body = b"{\"campid\":1}\r\n\n {\"campid\":2} \n{\"campid\":\"\xff\"}\n{\"campid\":3";
         assert_eq!(bridge.post(&body[..]).await.status(), StatusCode::OK);
@@ -85,9 +86,8 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// An array within an object, with ids and times as other senders write them; and thousands of
-    /// events of one key, which keep their order.
-    async fn many_in_their_order(broker: Broker) {
+    /// The array is inside an object; ids and times are written as other senders write them.
+    async fn thousands_of_events_of_one_key_keep_their_order(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             let webhook = &mut config.webhook[0];
             (webhook.body, webhook.events) = (BodyFormat::Array, "/data".into());
@@ -111,8 +111,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// Where what is no event is refused, so is the body that has it.
-    async fn refused_whole(broker: Broker) {
+    async fn one_invalid_event_refuses_the_body_where_invalid_is_reject(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             config.webhook[0].body = BodyFormat::Array;
             config.webhook[0].invalid = InvalidBody::Reject;
@@ -124,10 +123,9 @@ on_every_broker! {
     }
 }
 
-/// While Kafka is away a body's events wait on disk like all others; without a disk the sender is told
-/// in its own words that they are not held.
+/// Without a spool the sender is told, with the status of its webhook, that they are not held.
 #[tokio::test]
-async fn while_kafka_is_away() {
+async fn events_of_a_body_wait_on_disk_while_kafka_is_away() {
     let Some(kafka) = Kafka::start() else { return };
     let broker = Broker::Kafka(kafka.plaintext());
     let array = |config: &mut Config| config.webhook[0].body = BodyFormat::Array;

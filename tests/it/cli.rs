@@ -1,12 +1,14 @@
+//! The commands and their exit codes, on the built program.
+
 use std::process::{Command, Stdio};
 
 use hookbridge::config::InvalidBody;
 use reqwest::StatusCode;
 
-use crate::brokers::Broker;
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Running, Serve, hookbridge, lines};
+use crate::harness::support::{KEY, PATIENCE, TestBridge, click, config, count, sender, until};
 use crate::on_every_broker;
-use crate::process::{Running, Serve, hookbridge, lines};
-use crate::support::{KEY, PATIENCE, TestBridge, click, config, count, sender, until};
 
 #[track_caller]
 fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, out: &str, err: &str) {
@@ -20,7 +22,7 @@ fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, out: &str, e
 }
 
 #[test]
-fn exit_codes() {
+fn exit_codes_are_the_documented_ones() {
     let key = ("HOOKBRIDGE__AUTH__API_KEY", "plain-key");
     check(&["--help"], &[], 0, "Usage: hookbridge", "");
     check(&["--version"], &[], 0, env!("CARGO_PKG_VERSION"), "");
@@ -43,9 +45,8 @@ fn exit_codes() {
     check(&["serve"], &[key, port, unused], 1, "", "is another program there already?");
 }
 
-/// Completions know every subcommand, and pages every option.
 #[test]
-fn completions_and_manual() {
+fn completions_and_manual_know_every_command_and_option() {
     for (shell, words) in [
         ("bash", "complete -F"),
         ("zsh", "#compdef hookbridge"),
@@ -61,9 +62,9 @@ fn completions_and_manual() {
     check(&["man", "nonsense"], &[], 1, "", "there is no nonsense");
 }
 
-/// In colour only where it is asked for: never in a pipe, nor with NO_COLOR.
+/// Never in a pipe, nor with NO_COLOR.
 #[test]
-fn colours() {
+fn colour_is_for_terminals_only() {
     let key = ("HOOKBRIDGE__AUTH__API_KEY", "plain-key");
     check(&["check"], &[key], 0, "  ok       every setting", "");
     let forced = ("CLICOLOR_FORCE", "1");
@@ -72,9 +73,8 @@ fn colours() {
     check(&[], &[forced], 78, "", "\x1b[31mhookbridge\x1b[0m: auth: no key");
 }
 
-/// A key that was made opens the bridge under the line that was printed with it.
 #[tokio::test]
-async fn key() {
+async fn a_new_key_works_with_the_line_printed_for_it() {
     let output = hookbridge(["key", "--name", "partner \"x\""]).output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let key = printed.lines().find(|line| line.starts_with("hb_")).unwrap();
@@ -101,8 +101,8 @@ async fn key() {
 }
 
 on_every_broker! {
-    /// `health` says what the probe says; `serve` runs from a file and logs JSON without secrets.
-    async fn serve_and_health(broker: Broker) {
+    /// `serve` logs JSON without secrets.
+    async fn serve_runs_from_a_file_and_health_reports_the_probe(broker: Broker) {
         let mut config = config(&broker);
         config.webhook[0].invalid = InvalidBody::Reject;
         let folder = tempfile::tempdir().unwrap();
@@ -129,9 +129,9 @@ on_every_broker! {
     }
 }
 
-/// One command, no Kafka, no settings: the line that it prints works, and the record shows.
+/// The printed `curl` line works, and its record is shown.
 #[tokio::test]
-async fn dev() {
+async fn dev_works_without_kafka_and_settings() {
     let mut dev = hookbridge(["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     let mut dev = Running(dev.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let lines = lines(dev.0.stdout.take().unwrap());

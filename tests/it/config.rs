@@ -1,3 +1,5 @@
+//! Settings from files and variables, and what is said of wrong ones.
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -29,9 +31,9 @@ fn check_problems(file: &str, variables: &[(&str, &str)], expected: &[(&str, &st
     }
 }
 
-/// The shipped file is the defaults, and lacks only a key.
+/// It lacks only a key.
 #[test]
-fn the_shipped_file_is_the_defaults() {
+fn the_shipped_file_has_the_defaults() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/hookbridge.toml");
     let loaded = load(Some(&path), HashMap::new());
     assert_eq!(loaded.config, Config::default());
@@ -40,7 +42,7 @@ fn the_shipped_file_is_the_defaults() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
+fn the_environment_overrides_the_file() {
     let file = format!("{KEYS}[kafka]\nbrokers = \"file:9092\"\nack_timeout_ms = 1000\n");
     let variables = [
         ("HOOKBRIDGE__KAFKA__BROKERS", "one:9092,two:9092"),
@@ -102,7 +104,7 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
-fn webhooks_are_checked_each() {
+fn each_webhook_is_checked() {
     let entry = "[[webhook]]\nname = \"a b\"\npath = \"click\"\ntopic = \"x/y\"\nkey = \"campid\"\n\
                  timestamp = \"\"\nutc_offset = \"EST\"\ncolour = \"red\"\n";
     let good = "[[webhook]]\nname = \"good\"\npath = \"/good\"\ntopic = \"good\"\n";
@@ -129,7 +131,7 @@ fn webhooks_are_checked_each() {
 }
 
 #[test]
-fn time_outs_are_a_chain() {
+fn each_timeout_is_shorter_than_the_next() {
     check_problems(
         &format!("{KEYS}[http]\ndrain_timeout_ms = 10000\nbody_timeout_ms = 0\n"),
         &[],
@@ -156,7 +158,7 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn keys_come_from_a_file_too() {
+fn keys_are_also_read_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let hash = hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(b"filed"));
@@ -176,9 +178,8 @@ fn keys_come_from_a_file_too() {
     );
 }
 
-/// A key's limits are read as they are meant, or not at all.
 #[test]
-fn keys_have_limits() {
+fn restrictions_of_keys_are_checked() {
     let hash = |key: &str| {
         hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(key.as_bytes()))
     };
@@ -234,9 +235,8 @@ fn keys_have_limits() {
     );
 }
 
-/// Whom the bridge believes is somebody in particular.
 #[test]
-fn proxies_are_named() {
+fn trusted_proxies_are_checked() {
     let problem = |settings: &str, key: &str, words: &str| {
         check_problems(&format!("{KEYS}[http]\n{settings}\n"), &[], &[(key, words)]);
     };
@@ -249,9 +249,8 @@ fn proxies_are_named() {
     from(&format!("{KEYS}[http]\n{good}\n"), &[]).into_result().unwrap();
 }
 
-/// How senders prove who they are is read as it is meant, or the message says what to do.
 #[test]
-fn ways_are_read_or_refused() {
+fn auth_schemes_are_read_or_refused_with_advice() {
     let entry = |auth: &str| {
         let at = "[[webhook]]\nname = \"a\"\npath = \"/a\"\ntopic = \"a\"\n";
         format!("{KEYS}{at}auth = {auth}\n")
@@ -336,9 +335,9 @@ fn ways_are_read_or_refused() {
     }
 }
 
-/// What carries the promise cannot be weakened; what librdkafka does not know is named.
+/// An option that librdkafka does not know is named.
 #[test]
-fn kafka_options_are_judged() {
+fn kafka_options_cannot_weaken_the_promise() {
     for (option, words) in [
         ("acks = 1", "fixed at all"),
         ("\"request.required.acks\" = 0", "fixed at all"),
@@ -367,9 +366,9 @@ fn kafka_options_are_judged() {
     }
 }
 
-/// No secret prints, whichever way the settings are printed.
+/// In no form in which settings are printed.
 #[test]
-fn secrets_do_not_print() {
+fn secrets_never_print() {
     let hash = "0123456789abcdef".repeat(4);
     let file = format!(
         "[auth]\napi_key = \"plain-key\"\nkeys = [{{ name = \"x\", sha256 = \"{hash}\" }}, \
@@ -388,7 +387,7 @@ fn secrets_do_not_print() {
     }
 }
 
-/// Where fields are replaced, there is a key for it, and nothing that the bridge itself needs is lost.
+/// There must be a key, and fields that the bridge needs cannot be replaced.
 #[test]
 fn pseudonyms_are_checked() {
     let key = "0123456789abcdef".repeat(2);
@@ -471,7 +470,7 @@ fn tracing_is_checked() {
 }
 
 #[test]
-fn what_cannot_be_held_is_checked() {
+fn limits_must_fit_each_other() {
     check_problems(
         &format!(
             "{KEYS}[spool]\nmax_bytes = 1000\n\

@@ -1,3 +1,5 @@
+//! A disk that fails, fills up, or comes back damaged.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +10,9 @@ use hookbridge::config::Config;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 
-use crate::brokers::Broker;
-use crate::process::Serve;
-use crate::support::{config, count, numbered, records, until};
+use crate::harness::brokers::Broker;
+use crate::harness::process::Serve;
+use crate::harness::support::{config, count, numbered, records, until};
 
 /// A library that makes the disk fail, to be preloaded, and the file that says how.
 struct FaultyDisk {
@@ -67,10 +69,9 @@ fn delivered(config: &Config, expected: usize) -> BTreeSet<usize> {
     records.iter().map(|record| number(&record.value)).collect()
 }
 
-/// A disk that fails in the middle of an outage of Kafka: refused, and never a false 200; held again as
-/// soon as the disk works again.
+/// Never a false 200; clicks are held again as soon as the disk works.
 #[tokio::test]
-async fn fails_while_kafka_is_away() {
+async fn a_failing_disk_refuses_clicks_while_kafka_is_away() {
     for fault in ["i", "w", "r", "s"] {
         let broker = Broker::embedded();
         let folder = tempfile::tempdir().unwrap();
@@ -117,9 +118,8 @@ async fn fails_while_kafka_is_away() {
     }
 }
 
-/// A disk that fails from the start keeps nobody from serving, as long as Kafka is there.
 #[tokio::test]
-async fn fails_from_the_start() {
+async fn a_disk_that_fails_at_the_start_stops_nothing_while_kafka_is_there() {
     let broker = Broker::embedded();
     let folder = tempfile::tempdir().unwrap();
     let (config, disk) = (spooling(&broker, folder.path()), FaultyDisk::new(folder.path()));
@@ -138,10 +138,9 @@ async fn fails_from_the_start() {
     assert_eq!(serve.stop().0, 0);
 }
 
-/// A disk without room: refused, and the room that was kept for it is enough to drain; then there is
-/// room again.
+/// The reserve is enough to forward what is there; then there is room again.
 #[tokio::test]
-async fn full() {
+async fn a_full_disk_refuses_clicks_and_can_still_be_drained() {
     let broker = Broker::embedded();
     let folder = tempfile::tempdir().unwrap();
     let config = spooling(&broker, folder.path());
@@ -198,10 +197,9 @@ async fn full() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Files as a crash, a bad disk or a person may leave them: the bridge starts, sets them aside, and
-/// delivers what is in them.
+/// Files as a crash, a bad disk or a person may leave them.
 #[tokio::test]
-async fn damaged() {
+async fn damaged_spools_are_set_aside_and_salvaged() {
     const EVENTS: usize = 300;
     type Damage = fn(&mut Vec<u8>);
     // What is done to the file, how many events that may cost, and whether the store cannot mend it.

@@ -1,3 +1,5 @@
+//! The tables and links of the documents, against the code.
+
 use std::collections::BTreeSet;
 
 use hookbridge::click::outcome::Outcome;
@@ -22,7 +24,7 @@ fn check(name: &str, rows: impl IntoIterator<Item = String>) {
 }
 
 #[test]
-fn answers() {
+fn the_table_of_answers_is_true() {
     check(
         "answers",
         Outcome::all().map(|outcome| {
@@ -37,7 +39,7 @@ fn answers() {
 }
 
 #[test]
-fn metrics() {
+fn the_table_of_metrics_is_true() {
     let metrics = Metrics::new(&["webhook"], &["topic"]).unwrap();
     metrics.set_keys(["key"].into_iter());
     let scrape = String::from_utf8(metrics.scrape().unwrap()).unwrap();
@@ -82,7 +84,7 @@ fn explanation(name: &str) -> String {
 }
 
 #[test]
-fn settings() {
+fn the_table_of_settings_is_true() {
     let settings = toml::Value::try_from(Config::default()).unwrap();
     let mut rows = Vec::new();
     for (section, entries) in settings.as_table().unwrap() {
@@ -98,9 +100,8 @@ fn settings() {
     check("settings", rows);
 }
 
-/// A release has one version, wherever it stands.
 #[test]
-fn versions() {
+fn one_version_everywhere() {
     let version = env!("CARGO_PKG_VERSION");
     for (text, line) in [
         (include_str!("../../deploy/CHANGELOG.md"), format!("## [{version}] - ")),
@@ -115,9 +116,8 @@ fn versions() {
     }
 }
 
-/// The image is built from all that the sources take in.
 #[test]
-fn image() {
+fn the_image_has_all_that_the_sources_include() {
     let dockerfile = include_str!("../../deploy/Dockerfile");
     let mut seen = 0;
     for (file, text) in crate::tidy::sources() {
@@ -136,7 +136,7 @@ fn image() {
 
 /// The README's links to its own sections and to files.
 #[test]
-fn links() {
+fn links_lead_somewhere() {
     let readme = include_str!("../../README.md");
     let anchors: BTreeSet<String> = readme
         .lines()

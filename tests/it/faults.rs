@@ -1,3 +1,5 @@
+//! Kafka slow, away, unwilling or broken, for a bridge without a spool.
+
 use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
@@ -5,14 +7,14 @@ use reqwest::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::brokers::{Broker, Kafka, create_topic};
+use crate::harness::brokers::{Broker, Kafka, create_topic};
+use crate::harness::process::Serve;
+use crate::harness::support::{TestBridge, click, config, count, until};
 use crate::on_every_broker;
-use crate::process::Serve;
-use crate::support::{TestBridge, click, config, count, until};
 
-/// No broker: 503 with `Retry-After` in time, alive but not ready, and well again by itself.
+/// 503 with `Retry-After`; alive, not ready, and ready again when the broker is back.
 #[tokio::test]
-async fn broker_away_and_back() {
+async fn without_a_broker_clicks_are_refused_in_time() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let away = || broker.development().cluster().broker_down(-1).unwrap();
@@ -20,9 +22,8 @@ async fn broker_away_and_back() {
     outage(&bridge, away, back).await;
 }
 
-/// The same with a real broker that is killed and started again.
 #[tokio::test]
-async fn kafka_killed_and_started() {
+async fn a_killed_kafka_refuses_clicks_until_it_is_back() {
     let Some(kafka) = Kafka::start() else { return };
     let bridge = TestBridge::start(&Broker::Kafka(kafka.plaintext())).await;
     outage(&bridge, || kafka.kill(), || kafka.resume()).await;
@@ -44,9 +45,8 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     assert_eq!(bridge.count() as f64, bridge.outcomes("accepted").await);
 }
 
-/// What the broker answers to a record, and what the sender gets.
 #[tokio::test]
-async fn produce_errors() {
+async fn each_produce_error_has_its_answer() {
     use Code::*;
     let refused = (StatusCode::SERVICE_UNAVAILABLE, "kafka_refused");
     let kept = (StatusCode::OK, "dead_lettered");
@@ -84,11 +84,10 @@ async fn produce_errors() {
     }
 }
 
-/// Of two requests on their way the first is refused, and a broker that does not know the producer takes
-/// the second. The Kafka client then reports both as delivered; each click that was answered 200 is
-/// there all the same.
+/// Of two requests in flight the first is refused, and a broker that does not know the producer
+/// takes the second. The Kafka client then reports both as delivered.
 #[tokio::test]
-async fn delivered_by_no_brokers_word() {
+async fn a_click_answered_200_is_there_after_a_misleading_delivery_report() {
     for is_spooling in [false, true] {
         let broker = Broker::embedded();
         let bridge = if is_spooling {
@@ -120,10 +119,9 @@ async fn delivered_by_no_brokers_word() {
     }
 }
 
-/// What the Kafka client has to say before anybody listens keeps nothing from being heard that it reports
-/// later. It is written where the settings ask for it.
+/// They are logged where the settings ask for it.
 #[tokio::test]
-async fn a_client_that_talks_from_the_start() {
+async fn events_of_the_kafka_client_before_the_first_poll_silence_nothing() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     broker.create_topic(&config.webhook[0].topic, 1).await;
@@ -138,9 +136,8 @@ async fn a_client_that_talks_from_the_start() {
     assert_eq!(serve.stop().0, 0);
 }
 
-/// A fatal error of the idempotent producer is repaired in process, and the click that met it is held.
 #[tokio::test]
-async fn fatal_error() {
+async fn a_fatal_producer_error_is_repaired_and_its_click_held() {
     let broker = Broker::embedded();
     let fatal = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 2];
     let cluster = broker.development().cluster();
@@ -152,8 +149,7 @@ async fn fatal_error() {
 }
 
 on_every_broker! {
-    /// A topic that is missing is not made by accident, and is used as soon as it is there.
-    async fn topic_missing(broker: Broker) {
+    async fn a_missing_topic_is_not_created_and_is_used_once_it_exists(broker: Broker) {
         let bridge = TestBridge::launch(config(&broker));
         bridge.ready().await;
         let answer = bridge.post(click("7")).await;
@@ -164,9 +160,9 @@ on_every_broker! {
     }
 }
 
-/// A record larger than its topic takes is refused as too large, by the real broker.
+/// By a real broker.
 #[tokio::test]
-async fn larger_than_the_topic_takes() {
+async fn a_record_larger_than_its_topic_allows_is_refused() {
     let Some(broker) = Broker::kafka() else { return };
     let small = config(&broker);
     let topic = small.webhook[0].topic.clone();
@@ -180,9 +176,9 @@ async fn larger_than_the_topic_takes() {
     assert_eq!(bridge.count(), 1);
 }
 
-/// A broker that takes too long: the answer comes in time, and says that nothing is confirmed.
+/// The answer says that nothing is confirmed.
 #[tokio::test]
-async fn slow_broker() {
+async fn a_slow_broker_is_answered_for_in_time() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
@@ -192,9 +188,8 @@ async fn slow_broker() {
     assert!(asked.elapsed() < Duration::from_secs(10), "answered after {:?}", asked.elapsed());
 }
 
-/// A sender that is gone before its answer: its click is held all the same.
 #[tokio::test]
-async fn sender_gone() {
+async fn a_click_is_held_although_its_sender_is_gone() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
@@ -213,9 +208,9 @@ async fn sender_gone() {
     .await;
 }
 
-/// Too few in-sync replicas: 503, and the log says what to do; well again when the broker is back.
+/// 503, and the log says what to do; accepted again when the broker is back.
 #[tokio::test]
-async fn too_few_replicas() {
+async fn too_few_in_sync_replicas_refuse_clicks() {
     let Some(kafka) = Kafka::start() else { return };
     let second = kafka.add_broker();
     let config = config(&Broker::Kafka(kafka.plaintext()));

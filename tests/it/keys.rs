@@ -1,3 +1,5 @@
+//! Keys: restrictions, rotation, files that are followed.
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -7,9 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::brokers::Broker;
-use crate::process::{Serve, settings_file};
-use crate::support::{KEY, Mount, TestBridge, click, config, sender, until};
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Serve, settings_file};
+use crate::harness::support::{KEY, Mount, TestBridge, click, config, sender, until};
 
 /// A key whose text is its name.
 pub fn key(name: &str) -> NamedKey {
@@ -33,9 +35,9 @@ fn reloads(what: &str, result: &str) -> String {
     format!("hookbridge_reloads_total{{result=\"{result}\",what=\"{what}\"}}")
 }
 
-/// Each limit of a key: the answer, its tag, and who is counted.
+/// The answer, its tag, and whose failure is counted.
 #[tokio::test]
-async fn limits_of_keys() {
+async fn restrictions_of_keys_are_enforced() {
     let hour = SignedDuration::from_hours(1);
     let (past, future) = (Timestamp::now() - hour, Timestamp::now() + hour);
     let networks = |net: &str| Some(vec![net.parse().unwrap()]);
@@ -83,9 +85,9 @@ async fn limits_of_keys() {
     assert_eq!(bridge.count(), 2);
 }
 
-/// A key is replaced by another under load, in a volume as Kubernetes mounts it: no request fails.
+/// In a volume as Kubernetes mounts it.
 #[tokio::test]
-async fn rotation_under_load() {
+async fn a_key_is_replaced_under_load_without_a_refusal() {
     let broker = Broker::embedded();
     let mut mount = Mount::new(&[("keys.toml", &keys(&["old"]))]);
     let mut config = config(&broker);
@@ -163,9 +165,9 @@ async fn rotation_under_load() {
     );
 }
 
-/// The log level follows the settings' file; what else has changed in it is named. SIGHUP is at once.
+/// The log names other changes of the file. SIGHUP works at once.
 #[tokio::test]
-async fn log_level() {
+async fn the_log_level_follows_its_file() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     broker.create_topic(&config.webhook[0].topic, 12).await;

@@ -1,3 +1,5 @@
+//! Senders that are slow, large or many.
+
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -5,13 +7,13 @@ use hookbridge::bridge::Listeners;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 
-use crate::brokers::Broker;
-use crate::process::Serve;
-use crate::support::{KEY, Raw, TestBridge, click, config, until};
+use crate::harness::brokers::Broker;
+use crate::harness::process::Serve;
+use crate::harness::support::{KEY, Raw, TestBridge, click, config, until};
 
-/// A head that does not come in time closes the connection, whether it began or not.
+/// Whether it has begun or not.
 #[tokio::test]
-async fn slow_head() {
+async fn a_late_head_closes_the_connection() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.header_timeout_ms = 2_000;
@@ -35,18 +37,17 @@ async fn slow_head() {
     assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
 }
 
-/// A burst of connections waits in the kernel for the bridge to accept them: none has to try again.
+/// None has to try again.
 #[test]
-fn a_burst_waits_to_be_accepted() {
+fn a_burst_of_connections_waits_in_the_kernel() {
     let listeners = Listeners::bind(&config(&Broker::embedded())).unwrap();
     let address = listeners.http_address().unwrap();
     let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
     assert_eq!((0..500).map(connect).collect::<Vec<_>>().len(), 500);
 }
 
-/// A connection between two requests may wait for longer than a head may take.
 #[tokio::test]
-async fn idle_connection() {
+async fn an_idle_connection_may_wait_longer_than_a_head() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.header_timeout_ms = 1_000;
@@ -68,9 +69,9 @@ async fn idle_connection() {
     assert_eq!(bridge.strangers("slow_head").await, 0.0);
 }
 
-/// A body that does not come in time is answered 408, one that stops is counted.
+/// One that stops for good is counted.
 #[tokio::test]
-async fn slow_body() {
+async fn a_late_body_is_answered_408() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.body_timeout_ms = 1_000;
@@ -93,9 +94,9 @@ async fn slow_body() {
     assert_eq!(bridge.count(), 0);
 }
 
-/// A body that states too large a length is refused before it is sent; so is one that grows.
+/// Also a body that states no length and grows.
 #[tokio::test]
-async fn large_body() {
+async fn a_too_large_body_is_refused_before_it_is_read() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.max_body_bytes = 1_000;
@@ -115,10 +116,9 @@ async fn large_body() {
     assert_eq!(bridge.count(), 1);
 }
 
-/// Too many headers, or too many bytes of them, are answered 431 and counted: in our own form up to
-/// a point, and by hyper beyond.
+/// By the bridge up to a point, and by hyper beyond.
 #[tokio::test]
-async fn large_head() {
+async fn a_too_large_head_is_answered_431() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let path = &bridge.config.webhook[0].path;
@@ -137,9 +137,9 @@ async fn large_head() {
     }
 }
 
-/// Connections beyond the limit are told so; a place that is given back can be had again.
+/// A place that is given back can be had again.
 #[tokio::test]
-async fn connection_limits() {
+async fn connections_beyond_the_limit_are_refused() {
     for (limit, per_address, reason) in [(2, 0, "limit"), (100, 2, "address_limit")] {
         let broker = Broker::embedded();
         let bridge = TestBridge::start_with(&broker, |config| {
@@ -160,10 +160,9 @@ async fn connection_limits() {
     }
 }
 
-/// Requests beyond the limit on their number or on their bytes are refused with 503 at once, and
-/// what they held is given back.
+/// With 503 at once; what they held is given back.
 #[tokio::test]
-async fn requests_and_bytes_in_flight() {
+async fn requests_beyond_their_number_or_bytes_are_refused() {
     for (requests, bytes, tag) in [(1, 1 << 20, "too_many_requests"), (100, 1_500, "memory_full")] {
         let broker = Broker::embedded();
         let bridge = TestBridge::start_with(&broker, |config| {
@@ -189,9 +188,8 @@ async fn requests_and_bytes_in_flight() {
     }
 }
 
-/// A stranger's body is not read: the answer comes before it is sent.
 #[tokio::test]
-async fn a_strangers_body_is_not_read() {
+async fn a_body_without_a_valid_key_is_not_read() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let mut raw = bridge.raw();
@@ -205,9 +203,8 @@ async fn a_strangers_body_is_not_read() {
     assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
 }
 
-/// A sender that does not read its answers is let go.
 #[tokio::test]
-async fn answers_that_nobody_reads() {
+async fn a_sender_that_reads_no_answers_is_disconnected() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.kafka.ack_timeout_ms = 100;
@@ -225,9 +222,9 @@ async fn answers_that_nobody_reads() {
     assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
 }
 
-/// Without file descriptors the listener rests, says so at most once a second, and goes on by itself.
+/// It says so at most once a second, and goes on by itself.
 #[tokio::test]
-async fn no_file_descriptors() {
+async fn without_file_descriptors_the_listener_pauses() {
     let broker = Broker::embedded();
     let config = config(&broker);
     broker.create_topic(&config.webhook[0].topic, 3).await;
@@ -253,10 +250,8 @@ async fn no_file_descriptors() {
     assert!(complaints <= seconds + 1, "{complaints} complaints in {seconds} s: {log}");
 }
 
-/// A head that begins right behind a request has the time of any head, however often the connection
-/// has rested.
 #[tokio::test]
-async fn head_begun_behind_a_request() {
+async fn a_head_right_behind_a_request_has_the_time_of_any_head() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.header_timeout_ms = 2_000;
@@ -268,9 +263,9 @@ async fn head_begun_behind_a_request() {
     until("counted", async || bridge.strangers("slow_head").await == 1.0).await;
 }
 
-/// A log that nobody reads holds up no click; what does not fit is lost, and counted.
+/// Lines that do not fit are lost and counted.
 #[tokio::test]
-async fn log_that_nobody_reads() {
+async fn a_log_that_nobody_reads_delays_no_click() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     // Each frame of HTTP/2 is a line.

@@ -1,95 +1,74 @@
 //! The tests of the bridge through its front door: real sockets, a real broker, faults.
 //!
-//! Each scenario runs on the development broker and on a real Apache Kafka (`brokers.rs`).
+//! # How to run them
+//!
+//! - All: `cargo test`. It takes some 16 minutes on two cores, and the first build some 7.
+//! - One file: `cargo test --test it -- spool::`. One test: any part of its name.
+//! - The pure code of `src/click` and the like has its tests beside it: `cargo test --lib`, some seconds.
+//!
+//! A test that needs what is not there says so and passes, unless `HOOKBRIDGE_REQUIRE_KAFKA=1`,
+//! `..._PROMETHEUS=1`, `..._HAPROXY=1` or `..._BROWSER=1` is set, as `.ci/run` does. Tests named `embedded`
+//! run on librdkafka's mock cluster, the same tests named `kafka` on a real Apache Kafka of one node. It needs
+//! Java 17 and Maven, or `HOOKBRIDGE_TEST_BROKERS` names one. `HOOKBRIDGE_PROOF=long` makes the proofs long.
+//!
+//! # Which file proves what
+//!
+//! | promise | files | need, beyond Kafka |
+//! | --- | --- | --- |
+//! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown` | a C compiler; `disk`: the right to mount |
+//! | what can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay` | |
+//! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
+//! | readers can use it | `streams_example`, `tail` | |
+//! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders` | |
+//! | no stranger costs a click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
+//! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes` | |
+//! | a secured Kafka works, and says what is wrong | `security` | |
+//! | operators see what happens | `metrics`, `observability`, `page`, `spans` | Prometheus, Chromium |
+//! | replicas can be replaced under load | `rolling_update`, `keys`, `tls` | HAProxy |
+//! | commands and settings do what they say | `cli`, `config`, `send`, `tail`, `replay` | |
+//! | documents are true | `docs`, `openapi`, `schemas`, `observability` | |
+//! | the architecture is as drawn | `tidy` | |
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
-mod brokers;
-mod browser;
-mod found;
-mod frames;
-mod haproxy;
-mod load;
-mod ports;
-mod process;
-mod support;
+mod harness;
 
-/// What goes in and what comes out.
 mod accepts;
-/// Senders that mean no good, beside one that does.
 mod attacks;
-/// Bodies that carry several events.
+mod auth_schemes;
 mod batches;
-/// The subcommands and their exit codes, on the built program.
 mod cli;
-/// Compressed bodies.
-mod coding;
-/// Files, variables, problems.
+mod compression;
 mod config;
-/// A disk that fails, fills up, or comes back damaged.
+mod dead_letters;
 mod disk;
-/// The tables of the README against the code.
 mod docs;
-/// The worked example for readers of the topic, on a real Kafka.
-mod example;
-/// Kafka slow, away, unwilling or broken, for a bridge without a spool.
 mod faults;
-/// Who may call, when and from where; keys that follow their file.
 mod keys;
-/// Bodies that nobody can understand, and records that Kafka does not take.
-mod letters;
-/// Slow, large and many.
 mod limits;
-/// Names, labels, and that all are there from the start.
 mod metrics;
-/// The alerts and the dashboard, on a real Prometheus.
 mod observability;
-/// What the listeners say of themselves.
 mod openapi;
-/// The live page, in its parts and in a browser.
 mod page;
-/// The same key lands where a Java producer would put it.
 mod partitions;
-/// The promise, against everything that fails at once.
 mod proof;
-/// What holds for whatever is sent.
 mod properties;
-/// Who calls through a balancer.
 mod proxies;
-/// Fields that must not reach Kafka.
 mod pseudonyms;
-/// A table of requests, with status, tag and nothing published.
+mod rate_limits;
 mod rejects;
-/// `hookbridge replay`: what is replayed, what still fails, and a replay that is killed.
 mod replay;
-/// Replicas that restart, come and go behind a balancer.
-mod rolling;
-/// JSON Schema and AsyncAPI, against records read back.
+mod rolling_update;
 mod schemas;
-/// No secret and nothing of a body in any output.
 mod secrets;
-/// TLS, passwords and rights.
 mod security;
-/// `hookbridge send`: clicks to a bridge, and what it says of them.
 mod send;
-/// Opptima whole, and other senders by their profiles.
 mod senders;
-/// More than a sender's share.
-mod shares;
-/// SIGTERM and the drain.
 mod shutdown;
-/// Amazon SNS: its signatures, certificates and confirmations.
 mod sns;
-/// Spans, as a collector gets them.
 mod spans;
-/// What Kafka cannot take now: held on disk, delivered later, in order.
 mod spool;
-/// `hookbridge tail`: for people and machines, from anywhere in a topic.
+mod streams_example;
 mod tail;
-/// The architecture's rules, read off the source.
 mod tidy;
-/// TLS on the listener: versions, pairs that change, client certificates.
 mod tls;
-/// The ways to prove who calls, and that no secret is printed.
-mod ways;
-/// HTTP byte for byte: a table of what senders may say, and what comes of it.
 mod wire;

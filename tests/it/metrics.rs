@@ -1,14 +1,15 @@
+//! Metrics: names, labels, and that every series exists from the start.
+
 use std::time::Duration;
 
 use hookbridge::config::{Config, InvalidBody};
 use tokio::time::Instant;
 
+use crate::harness::support::{TestBridge, click};
 use crate::on_every_broker;
-use crate::support::{TestBridge, click};
 
 on_every_broker! {
-    /// Every series exists before the first request, and counts what happens.
-    async fn throughput_and_failures(broker: Broker) {
+    async fn every_series_exists_from_the_start_and_counts(broker: Broker) {
         let reject = |config: &mut Config| config.webhook[0].invalid = InvalidBody::Reject;
         let bridge = TestBridge::start_with(&broker, reject).await;
         for outcome in hookbridge::click::outcome::Outcome::all() {
@@ -51,17 +52,16 @@ on_every_broker! {
         let answers =
             format!("hookbridge_request_duration_seconds_count{{webhook=\"{webhook}\"}}");
         assert_eq!(bridge.metric(&answers).await, 4.0);
-        crate::support::until("one broker", async || {
+        crate::harness::support::until("one broker", async || {
             bridge.metric("hookbridge_kafka_brokers_up").await == 1.0
         })
         .await;
     }
 }
 
-/// The admin listener's routes.
 #[tokio::test]
-async fn admin_routes() {
-    let broker = crate::brokers::Broker::embedded();
+async fn the_admin_listener_has_its_routes() {
+    let broker = crate::harness::brokers::Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     assert_eq!(bridge.admin("/livez").await.0, 200);
     assert_eq!(bridge.admin("/readyz").await, (reqwest::StatusCode::OK, "ready\n".into()));
@@ -70,8 +70,8 @@ async fn admin_routes() {
 }
 
 on_every_broker! {
-    /// A bridge that nobody posts to stays ready for longer than brokers may be silent.
-    async fn idle_and_ready(broker: Broker) {
+    /// For longer than brokers may be silent.
+    async fn an_idle_bridge_stays_ready(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(14) {

@@ -1,3 +1,5 @@
+//! The alerts and the dashboard, on a real Prometheus.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -6,8 +8,8 @@ use reqwest::StatusCode;
 use serde_json::Value as Json;
 use serde_norway::Value as Yaml;
 
-use crate::brokers::Broker;
-use crate::support::{TestBridge, click, sender, until};
+use crate::harness::brokers::Broker;
+use crate::harness::support::{TestBridge, click, sender, until};
 
 mod prometheus;
 mod query;
@@ -78,9 +80,9 @@ fn asked(title: &str) -> Vec<String> {
     queries(panel.unwrap_or_else(|| panic!("no panel {title:?}")))
 }
 
-/// Every alert says what to do, and the runbook has a section for each and no other.
+/// And every section an alert.
 #[test]
-fn alerts_and_runbook() {
+fn every_alert_has_a_section_in_the_runbook() {
     let sections: BTreeSet<String> =
         RUNBOOK.lines().filter_map(|line| Some(line.strip_prefix("### ")?.to_owned())).collect();
     let mut names = BTreeSet::new();
@@ -101,9 +103,8 @@ fn alerts_and_runbook() {
     }
 }
 
-/// The made series let every alert fire, and find it silent at another moment.
 #[test]
-fn alerts_are_tested() {
+fn every_alert_fires_and_rests_in_its_test() {
     let tests: Yaml = serde_norway::from_str(RULES_TEST).unwrap();
     for alert in alerts() {
         let name = format!("alertname=\"{}\"", text(&alert["alert"]));
@@ -119,9 +120,8 @@ fn alerts_are_tested() {
     }
 }
 
-/// Whoever adds an outcome decides whether it is a click lost.
 #[test]
-fn every_lost_click_raises_an_alert() {
+fn every_outcome_that_loses_a_click_raises_an_alert() {
     let outcomes = |query: &str| -> BTreeSet<String> {
         let matchers = names(query).selectors.into_iter().flat_map(|selector| selector.matchers);
         let values = matchers.filter(|(label, _)| label == "outcome").map(|(_, value)| value);
@@ -166,10 +166,9 @@ fn every_lost_click_raises_an_alert() {
     assert_eq!(outcomes(&asked("Are clicks coming in?")[0]), held);
 }
 
-/// Nothing of the dashboard hangs on the Grafana that it was made on, and every panel explains
-/// itself.
+/// Every panel explains itself.
 #[test]
-fn dashboard_fits_any_grafana() {
+fn the_dashboard_depends_on_no_installation() {
     let dashboard = dashboard();
     assert_eq!(dashboard["uid"], "hookbridge");
     assert_eq!(dashboard.get("id"), None);
@@ -196,9 +195,8 @@ fn dashboard_fits_any_grafana() {
     }
 }
 
-/// What docker-compose.yml mounts from here is here.
 #[test]
-fn compose_mounts_what_is_there() {
+fn compose_mounts_files_that_exist() {
     let compose: Yaml = serde_norway::from_str(COMPOSE).unwrap();
     let services = compose["services"].as_mapping().unwrap().values();
     let volumes = services.flat_map(|service| items(&service["volumes"])).map(text);
@@ -210,10 +208,10 @@ fn compose_mounts_what_is_there() {
     }
 }
 
-/// The alerts are loaded and healthy, no query asks for what is not there, and the dashboard's
-/// first row tells what happens: clicks, a refusal, an outage of Kafka and its end.
+/// No query asks for a name that does not exist, and the first row shows clicks, a refusal, an
+/// outage of Kafka and its end.
 #[tokio::test]
-async fn on_a_running_bridge() {
+async fn alerts_and_dashboard_work_on_a_real_prometheus() {
     let broker = Broker::embedded();
     let bridge =
         TestBridge::start_spooling(&broker, |config| config.http.max_body_bytes = 10_000).await;

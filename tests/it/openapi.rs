@@ -1,16 +1,18 @@
+//! The OpenAPI document, against what the listeners do.
+
 use hookbridge::config::{AuthSchemeSettings, Config};
 use hookbridge::operator::openapi::document;
 use serde_json::Value;
 
-use crate::brokers::Broker;
-use crate::support::{TestBridge, sender};
+use crate::harness::brokers::Broker;
+use crate::harness::support::{TestBridge, sender};
 
 fn read(config: &Config) -> Value {
     serde_json::from_str(&document(config).unwrap()).unwrap()
 }
 
 #[test]
-fn the_document_of_the_defaults_is_the_one_in_config() {
+fn the_document_in_config_is_that_of_the_defaults() {
     let document = document(&Config::default()).unwrap();
     let new = format!("{}/openapi.json", env!("CARGO_TARGET_TMPDIR"));
     std::fs::write(&new, &document).unwrap();
@@ -18,9 +20,8 @@ fn the_document_of_the_defaults_is_the_one_in_config() {
     assert!(is_the_same, "to write it anew: cp {new} config/openapi.json");
 }
 
-/// The page and the probes are where the document says, and are what it says.
 #[tokio::test]
-async fn the_operator_s_paths_are_there() {
+async fn the_admin_listener_answers_as_documented() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let (_, text) = bridge.admin("/openapi.json").await;
@@ -39,7 +40,7 @@ async fn the_operator_s_paths_are_there() {
 }
 
 #[test]
-fn a_webhook_is_described_as_it_is_set() {
+fn a_webhook_is_described_by_its_settings() {
     let mut config = Config::default();
     let webhook = &mut config.webhook[0];
     webhook.path = "/hook".into();

@@ -1,3 +1,5 @@
+//! The live page, in its parts and in a browser.
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,9 +9,9 @@ use reqwest::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use reqwest::{Response, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use crate::brokers::Broker;
-use crate::browser::Browser;
-use crate::support::{KEY, PATIENCE, Raw, TestBridge, fixture, numbered, until};
+use crate::harness::brokers::Broker;
+use crate::harness::browser::Browser;
+use crate::harness::support::{KEY, PATIENCE, Raw, TestBridge, fixture, numbered, until};
 
 fn with_tail(config: &mut Config) {
     config.admin.tail = true;
@@ -65,9 +67,9 @@ impl Events {
     }
 }
 
-/// A whole page without a script, with nothing in it from elsewhere, and all policies strict.
+/// It loads nothing from elsewhere, and all its policies are strict.
 #[tokio::test]
-async fn a_page_without_a_script() {
+async fn the_page_is_whole_without_a_script() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, with_tail).await;
     assert_eq!(bridge.post(fixture("email-marketing-click.json")).await.status(), 200);
@@ -119,9 +121,8 @@ async fn a_page_without_a_script() {
     assert_eq!(bridge.page("/page/other").await.status(), StatusCode::NOT_FOUND);
 }
 
-/// Records are shown only while somebody looks, and with addresses masked.
 #[tokio::test]
-async fn records_are_shown_masked_while_somebody_looks() {
+async fn records_are_shown_redacted_and_only_while_somebody_looks() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, with_tail).await;
     assert_eq!(bridge.post(numbered("before", 1)).await.status(), 200);
@@ -148,9 +149,9 @@ async fn records_are_shown_masked_while_somebody_looks() {
     assert!(first["clicks"].contains("3 held since the start"), "{}", first["clicks"]);
 }
 
-/// Both can be off, and the tail is unless it is asked for.
+/// Records are off by default.
 #[tokio::test]
-async fn a_page_that_is_off() {
+async fn the_page_and_its_records_can_be_off() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let mut events = Events::of(&bridge).await;
@@ -165,9 +166,8 @@ async fn a_page_that_is_off() {
     assert!(bridge.admin("/metrics").await.0.is_success());
 }
 
-/// No more than eight look at once, those that go make room, and none of them holds up the end.
 #[tokio::test]
-async fn viewers_are_bounded_and_end_with_the_bridge() {
+async fn at_most_eight_viewers_and_none_delays_the_stop() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, with_tail).await;
     let mut viewers = Vec::new();
@@ -189,9 +189,9 @@ async fn viewers_are_bounded_and_end_with_the_bridge() {
     }
 }
 
-/// One that does not read is let go, and what it does not read is kept nowhere.
+/// Its updates are kept nowhere.
 #[tokio::test]
-async fn a_viewer_that_does_not_read_is_let_go() {
+async fn a_viewer_that_does_not_read_is_disconnected() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, with_tail).await;
     let ask = "GET /page/events HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -220,9 +220,9 @@ fn pictures() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("page")
 }
 
-/// A real browser: no complaint, figures that move, both themes, a phone, the keyboard.
+/// No complaint, figures that move, both themes, a phone, the keyboard.
 #[tokio::test]
-async fn in_a_browser() {
+async fn the_page_works_in_a_browser() {
     let Some(browser) = Browser::start().await else { return };
     let broker = Broker::embedded();
     let bridge = TestBridge::start_spooling(&broker, with_tail).await;
@@ -287,9 +287,8 @@ async fn keyboard(browser: &Browser) {
     assert_eq!(pause.attr("aria-pressed").await.unwrap().unwrap(), "true");
 }
 
-/// What senders write is text: it does nothing, turns nothing round, and breaks no layout.
 #[tokio::test]
-async fn hostile_values_in_a_browser() {
+async fn hostile_values_are_only_text_in_a_browser() {
     let Some(browser) = Browser::start().await else { return };
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, with_tail).await;

@@ -1,10 +1,12 @@
+//! Partitions: a key lands where a Java producer would put it.
+
 use std::collections::HashMap;
 
 use reqwest::StatusCode;
 
-use crate::brokers::{jars, run};
+use crate::harness::brokers::{jars, run};
+use crate::harness::support::{TestBridge, fixture};
 use crate::on_every_broker;
-use crate::support::{TestBridge, fixture};
 
 /// Keys and the partition, of 12, where Java's own producer puts them.
 ///
@@ -20,8 +22,7 @@ fn table() -> Vec<(String, i32)> {
 }
 
 on_every_broker! {
-    /// 1,000 campaigns land where a Java producer would put them.
-    async fn java_agrees(broker: Broker) {
+    async fn a_thousand_campaigns_land_where_java_puts_them(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let table = table();
         assert_eq!(table.len(), 1_000);
@@ -45,9 +46,8 @@ on_every_broker! {
     }
 }
 
-/// The table is what Java prints today.
 #[test]
-fn the_table_is_javas() {
+fn the_table_is_what_java_prints() {
     let Some(jars) = jars() else { return };
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/PartitionTable.java");
     let mut java = std::process::Command::new("java");

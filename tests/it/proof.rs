@@ -18,11 +18,11 @@ use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
 use tokio::time::{Instant, sleep};
 
-use crate::brokers::{Broker, Kafka, create_topic, delete_topic, has_topic};
-use crate::found::Found;
-use crate::load::{Load, is_long};
-use crate::process::Serve;
-use crate::support::{TestBridge, config, until};
+use crate::harness::brokers::{Broker, Kafka, create_topic, delete_topic, has_topic};
+use crate::harness::found::Found;
+use crate::harness::load::{Load, is_long};
+use crate::harness::process::Serve;
+use crate::harness::support::{TestBridge, config, until};
 use proxy::{Mode, Proxy};
 
 /// How much of everything.
@@ -134,8 +134,8 @@ async fn delivered(serve: &Serve) {
     }
 }
 
-/// Brokers that die, hang, restart and change leaders; a network that delays, cuts and swallows; a
-/// topic that goes and comes: no click is refused, lost or out of order.
+/// Brokers die, hang, restart and change leaders; the network delays, cuts and swallows; a topic
+/// goes and comes: no click is refused, lost or out of order.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_kafka() {
     let form = Form::asked_for();
@@ -271,8 +271,8 @@ fn resume_all(nodes: &[Kafka; 3]) {
     std::thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(|| node.resume()))));
 }
 
-/// Brokers that refuse records, for a moment and in the middle of the load, in every way that they know:
-/// no click is lost or refused, and none is out of order but those that Kafka refused.
+/// Brokers refuse records under load with every error code: no click is lost or refused, and only
+/// what Kafka refused is out of order.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_refusals() {
     use Code::*;
@@ -338,8 +338,8 @@ async fn refused_records(bridge: &TestBridge) -> f64 {
     refused
 }
 
-/// The bridge killed or told to stop at any moment, with Kafka and without: nothing that was answered
-/// 200 is lost.
+/// The bridge is killed or stopped at any moment, with Kafka and without: no click that was
+/// answered 200 is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_the_bridge() {
     let form = Form::asked_for();

@@ -1,3 +1,5 @@
+//! Properties that hold for any body, by random bodies.
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -116,7 +118,7 @@ fn ids(webhook: &Webhook, events: &[Vec<u8>]) -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(few())]
 
-    /// The same key, the same verdict.
+    /// The same key and the same verdict.
     #[test]
     fn an_event_is_read_as_by_a_full_parse(body in text(prop_oneof![4 => event(), 1 => value()])) {
         let webhook = webhook(|_| {});
@@ -126,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn an_array_is_taken_apart_as_by_a_full_parse(
+    fn an_array_is_split_as_by_a_full_parse(
         body in text(prop::collection::vec(value(), 0..8).prop_map(Value::from)),
     ) {
         let found = Carries::Array(None).split(&Bytes::from(body.clone()), 6);
@@ -141,9 +143,9 @@ proptest! {
         }
     }
 
-    /// The fields are replaced by what another HMAC says, all else is there byte for byte.
+    /// The replacement is checked by another implementation of HMAC; all else stays byte for byte.
     #[test]
-    fn pseudonyms_change_nothing_else(
+    fn pseudonyms_change_only_their_fields(
         members in prop::collection::vec((name(), value(), "[ \t\r\n]{0,3}"), 0..8),
         is_deep in any::<bool>(),
     ) {
@@ -171,9 +173,8 @@ proptest! {
         prop_assert_eq!(std::str::from_utf8(&replaced), Ok(expected.as_str()));
     }
 
-    /// One body, one id; another body or another webhook, another id.
     #[test]
-    fn an_id_is_that_of_its_body(one in text(event()), other in text(event())) {
+    fn an_id_depends_on_body_and_webhook(one in text(event()), other in text(event())) {
         let (here, there) = (webhook(|_| {}), webhook(|webhook| webhook.name = "sent".into()));
         let of = |webhook: &Webhook, body: &Vec<u8>| ids(webhook, std::slice::from_ref(body));
         prop_assert_eq!(of(&here, &one), of(&here, &one));
@@ -181,9 +182,8 @@ proptest! {
         prop_assert_ne!(of(&here, &one), of(&there, &one));
     }
 
-    /// Equal events of one body have ids of their own, wherever they stand in it.
     #[test]
-    fn ids_of_a_body_are_distinct_and_do_not_depend_on_its_order(
+    fn ids_within_a_body_are_distinct_and_do_not_depend_on_order(
         events in prop::collection::vec(text(event()), 1..6),
         again in any::<prop::sample::Index>(),
     ) {

@@ -1,14 +1,16 @@
+//! Senders behind balancers.
+
 use std::net::{Ipv4Addr, TcpStream};
 
 use hookbridge::config::{Config, NamedKey};
 use reqwest::StatusCode;
 
-use crate::brokers::Broker;
-use crate::haproxy;
+use crate::harness::brokers::Broker;
+use crate::harness::haproxy;
+use crate::harness::ports;
+use crate::harness::process::{Running, Serve};
+use crate::harness::support::{Mount, Raw, TestBridge, click, config, sender, until};
 use crate::keys::key;
-use crate::ports;
-use crate::process::{Running, Serve};
-use crate::support::{Mount, Raw, TestBridge, click, config, sender, until};
 use crate::tls;
 
 /// Trusts the proxies of this network, and has a key for the senders of another.
@@ -29,9 +31,9 @@ fn post(bridge: &TestBridge) -> String {
     )
 }
 
-/// The address that a trusted proxy names is that of the key's networks; nobody else is listened to.
+/// For the networks of keys; no other source is believed.
 #[tokio::test]
-async fn forwarded_addresses() {
+async fn the_address_that_a_trusted_proxy_names_counts() {
     use StatusCode as S;
     let header = "x-forwarded-for";
     for (proxies, name, sent, value, status) in [
@@ -56,9 +58,8 @@ async fn forwarded_addresses() {
     }
 }
 
-/// The log names the sender, not its proxy.
 #[tokio::test]
-async fn the_log_names_the_sender() {
+async fn the_log_names_the_sender_not_the_proxy() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -72,10 +73,10 @@ async fn the_log_names_the_sender() {
     assert_eq!(serve.stop().0, 0);
 }
 
-/// Both versions of the PROXY protocol say who the sender is, or that it is the proxy itself; what is
-/// neither, late or from somebody else is not taken for it.
+/// Versions 1 and 2, and the proxy's own connections. A header that is wrong, late or from another
+/// host is refused.
 #[tokio::test]
-async fn proxy_protocol() {
+async fn the_proxy_protocol_names_the_sender() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         change(config, "127.0.0.0/8", "203.0.113.0/24");
@@ -132,9 +133,8 @@ async fn proxy_protocol() {
     assert!(raw.read_all().starts_with("HTTP/1.1 400 "));
 }
 
-/// The limit for each address is for senders, not for their proxy.
 #[tokio::test]
-async fn connections_of_each_sender() {
+async fn the_connection_limit_counts_senders_not_proxies() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         change(config, "127.0.0.0/8", "203.0.113.0/24");
@@ -162,9 +162,9 @@ async fn connections_of_each_sender() {
     assert!(first.read_all().starts_with("HTTP/1.1 200 "));
 }
 
-/// A real HAProxy passes the address on, in both versions, before TLS.
+/// In both versions, before TLS.
 #[tokio::test]
-async fn behind_haproxy() {
+async fn haproxy_passes_the_address_on() {
     for option in ["send-proxy", "send-proxy-v2"] {
         let Some(mut program) = haproxy::program() else { return };
         let authority = tls::Authority::new();

@@ -1,10 +1,12 @@
+//! Fields that must not reach Kafka.
+
 use hookbridge::config::{Config, InvalidBody, Secret};
 use reqwest::StatusCode;
 use sha2::{Digest, Sha256};
 
+use crate::auth_schemes::hex;
+use crate::harness::support::{TestBridge, fixture};
 use crate::on_every_broker;
-use crate::support::{TestBridge, fixture};
-use crate::ways::hex;
 
 const PSEUDONYM_KEY: &str = "a key for pseudonyms, long enough";
 
@@ -16,9 +18,9 @@ fn pseudonymising(config: &mut Config) {
 }
 
 on_every_broker! {
-    /// The documented click, with its address replaced and all else byte for byte; its id is of what
-    /// is in Kafka. What cannot be understood is not kept anywhere.
-    async fn an_address_does_not_reach_kafka(broker: Broker) {
+    /// All else of the click stays byte for byte, and its id is that of the body with pseudonyms. A
+    /// body that is no event is kept nowhere.
+    async fn a_pseudonymised_field_does_not_reach_kafka(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, pseudonymising).await;
         let body = String::from_utf8(fixture("email-marketing-click.json")).unwrap();
         let address = body.split("\"email\"").nth(1).unwrap().split('"').nth(1).unwrap();
@@ -44,6 +46,6 @@ on_every_broker! {
         // But for the marks of a UUID.
         assert_eq!((&id[..12], &id[13..16], &id[17..]), (&digits[..12], &digits[13..16], &digits[17..]));
         let letters = bridge.config.webhook[0].dead_letters();
-        assert_eq!(crate::support::count(&bridge.config.kafka.brokers, &letters), 0);
+        assert_eq!(crate::harness::support::count(&bridge.config.kafka.brokers, &letters), 0);
     }
 }

@@ -1,16 +1,18 @@
+//! Requests that are refused: status, tag, and nothing published.
+
 use hookbridge::config::{Config, InvalidBody};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
+use crate::harness::support::{KEY, TestBridge, click, sender};
 use crate::on_every_broker;
-use crate::support::{KEY, TestBridge, click, sender};
 
 /// Tag, method, path, `Authorization`, body, status.
 type Case<'c> = (&'c str, &'c Method, &'c str, Option<&'c str>, Vec<u8>, u16);
 
 on_every_broker! {
-    /// Each request that is refused: its status, its tag, its problem details, and no record.
-    async fn refusals(broker: Broker) {
+    /// And publishes no record.
+    async fn each_refusal_has_its_status_tag_and_problem_details(broker: Broker) {
         let reject = |config: &mut Config| config.webhook[0].invalid = InvalidBody::Reject;
         let bridge = TestBridge::start_with(&broker, reject).await;
         let path = bridge.config.webhook[0].path.clone();
@@ -63,22 +65,21 @@ on_every_broker! {
     }
 }
 
-/// What is not HTTP is answered, counted, and closed.
 #[tokio::test]
-async fn not_http() {
-    let broker = crate::brokers::Broker::embedded();
+async fn bytes_that_are_no_http_are_answered_counted_and_closed() {
+    let broker = crate::harness::brokers::Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let mut raw = bridge.raw();
     raw.send("nonsense\r\n\r\n");
     assert!(raw.read_all().starts_with("HTTP/1.1 400"));
-    crate::support::until("counted", async || bridge.strangers("not_http").await == 1.0).await;
+    crate::harness::support::until("counted", async || bridge.strangers("not_http").await == 1.0)
+        .await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
 }
 
-/// A broken chunk is the sender's mistake, and nothing is published.
 #[tokio::test]
-async fn broken_chunk() {
-    let broker = crate::brokers::Broker::embedded();
+async fn a_broken_chunk_publishes_nothing() {
+    let broker = crate::harness::brokers::Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let mut raw = bridge.raw();
     raw.send_head(&bridge.config.webhook[0].path, "transfer-encoding: chunked\r\n");

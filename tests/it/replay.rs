@@ -1,3 +1,5 @@
+//! `hookbridge replay`: what is replayed, what still fails, and a replay that is killed.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -5,11 +7,11 @@ use std::process::{Command, Stdio};
 use hookbridge::config::Config;
 use hookbridge::kafka::Seen;
 
-use crate::brokers::{Broker, count};
-use crate::letters::header;
+use crate::dead_letters::header;
+use crate::harness::brokers::{Broker, count};
+use crate::harness::process::{Running, hookbridge, printed, settings_file};
+use crate::harness::support::{TestBridge, records, until};
 use crate::on_every_broker;
-use crate::process::{Running, hookbridge, printed, settings_file};
-use crate::support::{TestBridge, records, until};
 
 /// `hookbridge replay` with these settings, but without the keys of senders.
 fn replay(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
@@ -29,9 +31,9 @@ fn ids(records: &[Seen]) -> BTreeMap<String, usize> {
 }
 
 on_every_broker! {
-    /// Events that were no events of their webhook, because its settings were wrong: with the right ones
-    /// they land as if they had then, and what still is none is named. What is done is not done again.
-    async fn dead_letters_with_other_settings(broker: Broker) {
+    /// They land as if the settings had been right. What still is no event is named. Nothing is
+    /// replayed twice.
+    async fn dead_letters_are_replayed_once_the_settings_are_right(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         for body in [r#"{"id":{"campaign":7}}"#, r#"{"id":{"campaign":"8"}}"#, "{", "[]"] {
             bridge.post(body).await;
@@ -70,19 +72,19 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// A part of a topic, to another webhook; the id stays what it was.
-    async fn part_of_a_topic(broker: Broker) {
+    /// The ids stay.
+    async fn a_part_of_a_topic_is_replayed_to_another_webhook(broker: Broker) {
         let other = |config: &mut Config| {
             let mut webhook = config.webhook[0].clone();
             (webhook.name, webhook.path) = ("other".into(), "/other".into());
-            webhook.topic = crate::brokers::unique("other");
+            webhook.topic = crate::harness::brokers::unique("other");
             config.webhook.push(webhook);
         };
         let bridge = TestBridge::start_with(&broker, other).await;
         let config = &bridge.config;
         broker.create_topic(&config.webhook[1].topic, 3).await;
         for number in 0..10 {
-            bridge.post(crate::support::numbered("7", number)).await;
+            bridge.post(crate::harness::support::numbered("7", number)).await;
         }
         let seen = bridge.records(10);
         let partition = seen[0].partition.to_string();
@@ -102,9 +104,9 @@ on_every_broker! {
     }
 }
 
-/// Killed again and again, a replay loses nothing; what is there twice has the same id.
+/// A record that is there twice has the same id.
 #[tokio::test]
-async fn killed_and_run_again() {
+async fn a_killed_replay_loses_nothing() {
     const LETTERS: usize = 6_000;
     let Some(broker) = Broker::kafka() else { return };
     let bridge = TestBridge::start(&broker).await;
@@ -116,7 +118,7 @@ async fn killed_and_run_again() {
     std::fs::write(&file, bodies).unwrap();
     let mut send = hookbridge(["send", "--url", &url, "--connections", "64"]);
     send.args(["--count", &LETTERS.to_string(), "--bodies"]).arg(&file);
-    let sent = send.env("HOOKBRIDGE_API_KEY", crate::support::KEY).output().unwrap();
+    let sent = send.env("HOOKBRIDGE_API_KEY", crate::harness::support::KEY).output().unwrap();
     assert!(sent.status.success());
     assert_eq!(count(&broker.addresses(), &letters), LETTERS as i64);
     let run = || replay(config, folder.path(), &["--key", "/id", "--group", bridge.topic()]);

@@ -1,3 +1,5 @@
+//! JSON Schema and AsyncAPI, against records read back.
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -6,19 +8,19 @@ use hookbridge::config::{Config, load};
 use hookbridge::operator::schema;
 use serde_json::Value;
 
-use crate::brokers::variable;
+use crate::harness::brokers::variable;
+use crate::harness::support::{TestBridge, click, fixture};
 use crate::on_every_broker;
-use crate::support::{TestBridge, click, fixture};
 
 fn opptima() -> Config {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/opptima.toml");
     load(Some(&file), HashMap::new()).config
 }
 
-/// The documents in `config/`, for `config/opptima.toml`, are those that the bridge would serve. To
-/// write them anew: `HOOKBRIDGE_WRITE=1 cargo test --test it schemas::in_the_repository`.
+/// For `config/opptima.toml`. To write them anew: `HOOKBRIDGE_WRITE=1 cargo test --test it
+/// schemas::the_documents`.
 #[test]
-fn in_the_repository() {
+fn the_documents_in_config_are_those_that_the_bridge_serves() {
     let config = opptima();
     let schema = |webhook| schema::of_events(webhook);
     let named = |name: &str| format!("config/schemas/{name}.json");
@@ -38,9 +40,8 @@ fn in_the_repository() {
     }
 }
 
-/// Every `$ref` of the AsyncAPI document leads somewhere.
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_of_asyncapi_leads_somewhere() {
     fn check(document: &Value, value: &Value) -> usize {
         match value {
             Value::Object(members) => {
@@ -70,8 +71,8 @@ fn validate(schema: &Value, instance: &Value, is_valid: bool) {
 }
 
 on_every_broker! {
-    /// Records read back from the topic are what the documents on the admin port say of them.
-    async fn records_are_what_they_say(broker: Broker) {
+    /// Read back from the topic, and judged by the documents of the admin listener.
+    async fn records_are_what_the_documents_say(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let document = async |path: &str| -> Value {
             serde_json::from_str(&bridge.admin(path).await.1).expect("JSON")

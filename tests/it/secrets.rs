@@ -1,3 +1,5 @@
+//! No secret and nothing of a body is in any output.
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -5,11 +7,11 @@ use std::process::Command;
 use hookbridge::config::{AuthSchemeSettings, Config, Encoding, InvalidBody, LogFormat, Secret};
 use reqwest::{Client, StatusCode};
 
-use crate::brokers::Broker;
-use crate::process::{Serve, hookbridge};
-use crate::support::{Mount, config, until};
+use crate::auth_schemes::{hex, signing, webhook};
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Serve, hookbridge};
+use crate::harness::support::{Mount, config, until};
 use crate::tls::{self, Authority};
-use crate::ways::{hex, signing, webhook};
 
 /// Every secret, every address and every piece of a body has this in it, and no output may have it.
 const MARK: &str = "zq-";
@@ -89,9 +91,9 @@ async fn send_all(client: &Client, base: &str) -> Vec<StatusCode> {
     statuses
 }
 
-/// A bridge at its loudest, over TLS, with Kafka and without: nothing of a key, of a password, of an
-/// address or of a body is in its log, its standard output, its metrics or its settings; and where
-/// addresses are replaced, none is on its disk.
+/// At the loudest log level, over TLS, with Kafka and without: no key, password, address or body is
+/// in the log, on standard output, in the metrics or in the settings; where addresses are replaced,
+/// none is on disk.
 #[tokio::test]
 async fn no_output_has_a_secret() {
     for (format, trace) in [(LogFormat::Text, " TRACE "), (LogFormat::Json, "\"TRACE\"")] {
@@ -161,9 +163,8 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(both).unwrap()
 }
 
-/// A secret that stands in the wrong place, or in the wrong way, is not quoted by who complains of it.
 #[test]
-fn problems_quote_no_secret() {
+fn a_problem_with_a_misplaced_secret_does_not_quote_it() {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.toml");
     let file = folder.path().join("hookbridge.toml");
@@ -213,9 +214,9 @@ fn problems_quote_no_secret() {
     }
 }
 
-/// A bridge that crashes leaves no core dump where another program would.
+/// Where another program would leave one.
 #[tokio::test]
-async fn a_crash_dumps_nothing() {
+async fn a_crash_leaves_no_core_dump() {
     let cores = tempfile::tempdir().unwrap();
     let first = format!("cd {} && ulimit -c unlimited", cores.path().display());
     let other = Command::new("sh").args(["-c", &format!("{first} && kill -s ABRT $$")]).status();

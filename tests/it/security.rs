@@ -1,9 +1,11 @@
+//! A Kafka with TLS, passwords and rights.
+
 use hookbridge::config::Config;
 use reqwest::StatusCode;
 
-use crate::brokers::{Broker, Kafka, STRANGER, USER, create_topic, shared};
-use crate::process::{hookbridge, settings_file};
-use crate::support::{TestBridge, click, config, count, until};
+use crate::harness::brokers::{Broker, Kafka, STRANGER, USER, create_topic, shared};
+use crate::harness::process::{hookbridge, settings_file};
+use crate::harness::support::{TestBridge, click, config, count, until};
 
 /// Settings for the broker's TLS listener, with a topic made through the plain one.
 async fn secured(kafka: &Kafka, mechanism: &str, (user, password): (&str, &str)) -> Config {
@@ -18,9 +20,8 @@ async fn secured(kafka: &Kafka, mechanism: &str, (user, password): (&str, &str))
     config
 }
 
-/// The round over TLS, with each mechanism that must work.
 #[tokio::test]
-async fn sasl_ssl() {
+async fn each_sasl_mechanism_works_over_tls() {
     let Some(kafka) = shared() else { return };
     for mechanism in ["SCRAM-SHA-512", "PLAIN"] {
         let bridge = TestBridge::launch(secured(kafka, mechanism, USER).await);
@@ -30,9 +31,9 @@ async fn sasl_ssl() {
     }
 }
 
-/// A wrong password: not ready, 503, nothing written.
+/// Not ready, 503, nothing written.
 #[tokio::test]
-async fn wrong_password() {
+async fn a_wrong_kafka_password_refuses_clicks() {
     let Some(kafka) = shared() else { return };
     let config = secured(kafka, "SCRAM-SHA-512", (USER.0, "wrong")).await;
     let topic = config.webhook[0].topic.clone();
@@ -42,9 +43,9 @@ async fn wrong_password() {
     assert_eq!(count(&kafka.plaintext(), &topic), 0);
 }
 
-/// A user without rights: 503, nothing written, and `check --kafka` says why.
+/// 503, nothing written, and `check --kafka` says why.
 #[tokio::test]
-async fn no_rights() {
+async fn missing_kafka_rights_refuse_clicks() {
     let Some(kafka) = shared() else { return };
     let config = secured(kafka, "SCRAM-SHA-512", STRANGER).await;
     let topic = config.webhook[0].topic.clone();
@@ -57,9 +58,8 @@ async fn no_rights() {
     assert_eq!(count(&kafka.plaintext(), &topic), 0);
 }
 
-/// With every right `check --kafka` is content, and has written nothing to find out.
 #[tokio::test]
-async fn check_writes_nothing() {
+async fn check_kafka_writes_nothing() {
     let Some(kafka) = shared() else { return };
     let config = secured(kafka, "SCRAM-SHA-512", USER).await;
     let topic = &config.webhook[0].topic;

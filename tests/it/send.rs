@@ -1,13 +1,15 @@
+//! `hookbridge send`: clicks to a bridge, and what it reports.
+
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
-use crate::brokers::Broker;
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Running, hookbridge, lines, texts};
+use crate::harness::support::{KEY, Mount, PATIENCE, TestBridge};
 use crate::on_every_broker;
-use crate::process::{Running, hookbridge, lines, texts};
-use crate::support::{KEY, Mount, PATIENCE, TestBridge};
 use crate::tls::{self, Authority};
 
 /// What `hookbridge send` with these arguments and this key makes of a server.
@@ -22,8 +24,8 @@ fn json(output: &Output, code: i32) -> Value {
 }
 
 on_every_broker! {
-    /// One click by default, many on demand: all of them are in Kafka, each one of a kind.
-    async fn clicks_land(broker: Broker) {
+    /// Each is distinct.
+    async fn send_lands_one_click_or_many(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let url = bridge.url();
         let (out, err) = texts(&send(&url, KEY, &[]), 0);
@@ -35,17 +37,17 @@ on_every_broker! {
         assert_eq!((&report["failed"], &report["unsent"]), (&0.into(), &0.into()));
         assert!(report["latency_us"]["p50"].as_u64().unwrap() > 0, "{report}");
         let records = bridge.records(201);
-        let ids = records.iter().map(|record| crate::letters::header(record, "ce_id"));
+        let ids = records.iter().map(|record| crate::dead_letters::header(record, "ce_id"));
         assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 201);
         assert!(records.iter().all(|record| record.key.as_ref().unwrap().starts_with(b"1")));
         assert_eq!(bridge.count(), 201);
     }
 }
 
-/// An open loop has its number of clicks from its rate and time, and times them from when they were
-/// due: a server that stalls shows in many of them, not in one.
+/// An open loop derives its number of clicks from rate and time, and measures each from when it was
+/// due.
 #[tokio::test]
-async fn a_stall_is_charged_to_every_click_that_it_holds_up() {
+async fn a_stall_counts_for_every_click_that_it_delays() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let cluster = broker.development().cluster();
@@ -61,9 +63,9 @@ async fn a_stall_is_charged_to_every_click_that_it_holds_up() {
     assert!(max.as_u64().unwrap() > 900_000, "{report}");
 }
 
-/// Bodies from a file, in turn; what is refused is counted, explained, and an exit code.
+/// In turn. Refusals are counted and explained, and set the exit code.
 #[tokio::test]
-async fn bodies_from_a_file() {
+async fn send_takes_bodies_from_a_file() {
     let broker = Broker::embedded();
     let reject = |config: &mut hookbridge::config::Config| {
         config.webhook[0].invalid = hookbridge::config::InvalidBody::Reject;
@@ -85,9 +87,9 @@ async fn bodies_from_a_file() {
     );
 }
 
-/// Each way to fail is said with what to do next, and no key is in it.
+/// And shows no key.
 #[tokio::test]
-async fn failures_say_what_to_do() {
+async fn each_failure_of_send_says_what_to_do() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let check = |url: &str, key: &str, words: &str| {
@@ -117,9 +119,8 @@ async fn failures_say_what_to_do() {
     assert!(texts(&missing, 1).1.contains("--key-file: /nowhere cannot be read"));
 }
 
-/// Over TLS, to a server whose authority is named, and to no other.
 #[tokio::test]
-async fn over_tls() {
+async fn send_trusts_the_named_authority_only() {
     let authority = Authority::new();
     let pair = authority.issue("bridge", 2100);
     let mut files = pair.files().to_vec();
@@ -138,9 +139,8 @@ async fn over_tls() {
     assert!(err.contains("name its authority with --ca-file"), "{err}");
 }
 
-/// Told to stop, it says what it has got so far.
 #[tokio::test]
-async fn stopped_by_a_signal() {
+async fn a_stopped_send_prints_what_it_has() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let folder = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ async fn stopped_by_a_signal() {
     command.args(arguments).arg(&file).stdout(Stdio::piped());
     let mut sending = Running(command.spawn().unwrap());
     let out = lines(sending.0.stdout.take().unwrap());
-    crate::support::until("clicks land", async || bridge.count() > 10).await;
+    crate::harness::support::until("clicks land", async || bridge.count() > 10).await;
     sending.signal("INT");
     assert_eq!(sending.end(), 0);
     let mut report = String::new();

@@ -1,3 +1,5 @@
+//! Opptima, and other senders by their profiles.
+
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac};
 use hookbridge::config::{Config, NamedKey, Secret};
@@ -9,11 +11,11 @@ use p256::pkcs8::EncodePublicKey;
 use reqwest::{RequestBuilder, StatusCode};
 use sha2::Sha256;
 
-use crate::brokers::Broker;
 use crate::config::from;
-use crate::letters::header;
+use crate::dead_letters::header;
+use crate::harness::brokers::Broker;
+use crate::harness::support::{TestBridge, config, fixture, records, sender};
 use crate::on_every_broker;
-use crate::support::{TestBridge, config, fixture, records, sender};
 
 const SECRET: &str = "a-secret-of-the-sender";
 
@@ -68,8 +70,8 @@ async fn check_forged(request: RequestBuilder, forged: RequestBuilder) {
 }
 
 on_every_broker! {
-    /// The five documented webhooks of Opptima on one bridge, with the documented bodies.
-    async fn opptima_whole(broker: Broker) {
+    /// With the documented bodies.
+    async fn all_five_webhooks_of_opptima_on_one_bridge(broker: Broker) {
         let samples = [
             ("opptima-email-marketing-click", "email-marketing-click.json", "12345"),
             ("opptima-email-marketing-sent", "email-marketing-sent.json", "1234"),
@@ -99,10 +101,10 @@ on_every_broker! {
     }
 }
 
-/// The drift that is documented: the same campaign as text and as a number is the same key; names that
-/// change from page to page, fields that come and go, and a type spelt otherwise, are taken.
+/// A campaign as text and as a number has the same key; fields that are renamed, missing or new,
+/// and other spellings of `type`, are accepted.
 #[tokio::test]
-async fn opptima_drift() {
+async fn documented_drift_of_opptima_is_accepted() {
     let profiles =
         ["opptima-email-marketing-click", "opptima-email-marketing-sent", "opptima-smtp-delivered"];
     let broker = Broker::embedded();
@@ -135,7 +137,7 @@ async fn opptima_drift() {
 }
 
 fn count(bridge: &TestBridge, topic: &str) -> usize {
-    usize::try_from(crate::brokers::count(&bridge.config.kafka.brokers, topic)).unwrap()
+    usize::try_from(crate::harness::brokers::count(&bridge.config.kafka.brokers, topic)).unwrap()
 }
 
 #[tokio::test]

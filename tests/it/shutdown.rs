@@ -1,3 +1,5 @@
+//! SIGTERM and the drain.
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +8,14 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 
-use crate::brokers::Broker;
+use crate::harness::brokers::Broker;
+use crate::harness::process::Serve;
+use crate::harness::support::{KEY, TestBridge, click, config, count, records, until};
 use crate::on_every_broker;
-use crate::process::Serve;
-use crate::support::{KEY, TestBridge, click, config, count, records, until};
 
 on_every_broker! {
-    /// SIGTERM under load: every 200 is in the topic, nothing else is, and the exit code is 0.
-    async fn sigterm_under_load(broker: Broker) {
+    /// Every click answered 200 is in the topic, no other is, and the exit code is 0.
+    async fn sigterm_under_load_loses_nothing(broker: Broker) {
         let mut config = config(&broker);
         config.http.drain_delay_ms = 500;
         let topic = config.webhook[0].topic.clone();
@@ -66,10 +68,9 @@ on_every_broker! {
     }
 }
 
-/// While the balancer is given time to notice: not ready, alive, still serving, and senders are asked
-/// to connect anew.
+/// Alive, not ready, and senders are asked to connect anew.
 #[tokio::test]
-async fn drain_delay() {
+async fn during_the_drain_delay_clicks_are_still_served() {
     let broker = Broker::embedded();
     let mut bridge =
         TestBridge::start_with(&broker, |config| config.http.drain_delay_ms = 3_000).await;
@@ -86,9 +87,8 @@ async fn drain_delay() {
     assert!(bridge.stopped().is_clean());
 }
 
-/// What is in flight is finished and answered.
 #[tokio::test]
-async fn in_flight_is_finished() {
+async fn requests_in_flight_are_finished_and_answered() {
     let broker = Broker::embedded();
     let mut bridge = TestBridge::start(&broker).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
@@ -100,9 +100,9 @@ async fn in_flight_is_finished() {
     assert!(bridge.stopped().is_clean());
 }
 
-/// What is not finished within the budget is cut off, and said to be.
+/// And the log says so.
 #[tokio::test]
-async fn the_budget_holds() {
+async fn requests_beyond_the_drain_timeout_are_cut_off() {
     let broker = Broker::embedded();
     let mut bridge = TestBridge::start_with(&broker, |config| {
         config.http.drain_timeout_ms = 1_500;
@@ -122,9 +122,8 @@ async fn the_budget_holds() {
     assert!(asked.elapsed() < Duration::from_secs(20), "stopped after {:?}", asked.elapsed());
 }
 
-/// A second signal stops at once.
 #[tokio::test]
-async fn second_signal() {
+async fn a_second_signal_stops_at_once() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     (config.http.drain_delay_ms, config.http.drain_timeout_ms) = (30_000, 60_000);

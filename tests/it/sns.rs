@@ -1,3 +1,5 @@
+//! Amazon SNS: its signatures, certificates and confirmations.
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +25,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use crate::brokers::{Broker, unique};
 use crate::config::from;
-use crate::letters::header;
-use crate::support::{Mount, PATIENCE, TestBridge, config, records, sender, until};
+use crate::dead_letters::header;
+use crate::harness::brokers::{Broker, unique};
+use crate::harness::support::{Mount, PATIENCE, TestBridge, config, records, sender, until};
 use crate::tls::Authority;
 
 const HOST: &str = "sns.us-east-1.amazonaws.com";
@@ -297,7 +299,7 @@ async fn post_until_asked(bridge: &TestBridge, body: &str) -> StatusCode {
 }
 
 #[tokio::test]
-async fn notifications_land_as_the_events_in_them() {
+async fn a_notification_lands_as_the_events_in_it() {
     let (broker, amazon) = (Broker::embedded(), Amazon::start().await);
     let bridge = amazon.bridge(&broker, "").await;
     let at = Timestamp::now() - SignedDuration::from_mins(1);
@@ -330,7 +332,7 @@ async fn notifications_land_as_the_events_in_them() {
 }
 
 #[tokio::test]
-async fn what_amazon_did_not_sign_is_refused() {
+async fn a_message_that_amazon_did_not_sign_is_refused() {
     let (broker, amazon) = (Broker::embedded(), Amazon::start().await);
     let bridge = amazon.bridge(&broker, "").await;
     let refused = async |body: String| {
@@ -381,7 +383,7 @@ async fn what_amazon_did_not_sign_is_refused() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_confirmed_where_that_is_wanted() {
+async fn a_subscription_is_confirmed_where_that_is_set() {
     let (broker, amazon) = (Broker::embedded(), Amazon::start().await);
     let wanted = || signed(&pair(), message("SubscriptionConfirmation", 0));
     let ended = || signed(&pair(), message("UnsubscribeConfirmation", 0));
@@ -420,7 +422,7 @@ async fn a_subscription_is_confirmed_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn while_amazon_cannot_be_asked_its_messages_are_to_be_sent_again() {
+async fn while_amazon_is_unreachable_its_messages_are_answered_503() {
     let (broker, amazon) = (Broker::embedded(), Amazon::start().await);
     let bridge = amazon.bridge(&broker, "").await;
     let good = signed(&pair(), message("Notification", 0));
@@ -466,7 +468,7 @@ async fn while_amazon_cannot_be_asked_its_messages_are_to_be_sent_again() {
 
 /// Amazon SNS tries without the password first, and with it when it is asked for one.
 #[tokio::test]
-async fn without_a_way_out_a_password_will_do() {
+async fn a_password_in_the_url_works_without_a_way_out() {
     let broker = Broker::embedded();
     let bridge = bridge_with(&broker, "\"basic\"", "[auth]\napi_key = \"user:password\"\n").await;
     let post = |body: &str| sender().post(bridge.url()).body(body.to_owned());

@@ -1,3 +1,5 @@
+//! Spans, as a collector gets them.
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -25,11 +27,11 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::brokers::Broker;
+use crate::auth_schemes;
+use crate::harness::brokers::Broker;
+use crate::harness::process::Serve;
+use crate::harness::support::{KEY, TestBridge, click, config, records, sender, until};
 use crate::on_every_broker;
-use crate::process::Serve;
-use crate::support::{KEY, TestBridge, click, config, records, sender, until};
-use crate::ways;
 
 /// A sender's, sampled and not.
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -175,9 +177,9 @@ async fn post(request: RequestBuilder, trace: &str) -> StatusCode {
 }
 
 on_every_broker! {
-    /// A sampled parent is followed, whatever the ratio: one span, the sender's child and the parent
-    /// of whoever reads the record. It has arrived when the bridge has stopped.
-    async fn a_child_of_the_sender(broker: Broker) {
+    /// Whatever the ratio: one span, the child of the sender's and the parent of the reader's. It
+    /// is exported before the bridge has stopped.
+    async fn a_sampled_parent_is_followed(broker: Broker) {
         let collector = Collector::start();
         let bridge = traced(&broker, &collector.endpoint(), 0.0).await;
         assert_eq!(post(bridge.request(click("7")), SAMPLED).await, StatusCode::OK);
@@ -213,8 +215,8 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// Without a parent the ratio decides: always with 1, and the record is told of the new trace.
-    async fn a_trace_of_our_own(broker: Broker) {
+    /// With 1 always, and the record carries the new trace.
+    async fn without_a_parent_the_ratio_decides(broker: Broker) {
         let collector = Collector::start();
         let bridge = traced(&broker, &collector.endpoint(), 1.0).await;
         assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
@@ -235,9 +237,9 @@ on_every_broker! {
     }
 }
 
-/// With 0 nothing is traced that no one else traces, and no connection is made.
+/// And no connection to the collector is made.
 #[tokio::test]
-async fn nothing_with_a_ratio_of_0() {
+async fn a_ratio_of_0_starts_no_traces() {
     let collector = Collector::start();
     let broker = Broker::embedded();
     let bridge = traced(&broker, &collector.endpoint(), 0.0).await;
@@ -254,9 +256,9 @@ async fn nothing_with_a_ratio_of_0() {
     assert_eq!(collector.connections(), 0);
 }
 
-/// Of a later version of the header, what version 00 knows goes on.
+/// As far as version 00 knows it.
 #[tokio::test]
-async fn a_later_version() {
+async fn a_later_version_of_traceparent_is_followed() {
     let collector = Collector::start();
     let broker = Broker::embedded();
     let bridge = traced(&broker, &collector.endpoint(), 0.0).await;
@@ -269,9 +271,8 @@ async fn a_later_version() {
     assert_eq!(traceparent(&record), Some(&*child));
 }
 
-/// How requests end that are not simply accepted; and strangers are not traced.
 #[tokio::test]
-async fn other_outcomes() {
+async fn spans_carry_the_outcome_and_strangers_have_none() {
     let collector = Collector::start();
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config: &mut Config| {
@@ -280,8 +281,8 @@ async fn other_outcomes() {
         let mut strict = config.webhook[0].clone();
         (strict.name, strict.path) = ("strict".into(), "/strict".into());
         strict.invalid = InvalidBody::Reject;
-        let way = AuthSchemeSettings::HmacSha256(ways::signing(Encoding::Hex, ""));
-        let signed = ways::webhook(&config.webhook[0], "signed", way);
+        let way = AuthSchemeSettings::HmacSha256(auth_schemes::signing(Encoding::Hex, ""));
+        let signed = auth_schemes::webhook(&config.webhook[0], "signed", way);
         config.webhook.extend([strict, signed]);
     })
     .await;
@@ -297,7 +298,7 @@ async fn other_outcomes() {
     // A signature that only the body proves wrong.
     for (key, status) in [("wrong", StatusCode::UNAUTHORIZED), (KEY, StatusCode::OK)] {
         let signed = sender().post(format!("http://{}/signed", bridge.http)).body(click("7"));
-        let signed = signed.header("X-Signature", ways::hex(key, &click("7")));
+        let signed = signed.header("X-Signature", auth_schemes::hex(key, &click("7")));
         assert_eq!(post(signed, SAMPLED).await, status);
     }
     // A sender that hangs up while its body is read.
@@ -344,11 +345,10 @@ async fn other_outcomes() {
     assert!(!attributes.contains_key("http.response.status_code"));
 }
 
-/// A collector that takes connections and never answers, which is worse than one that is away: more
-/// clicks than the queue of spans holds are all answered, none of them slowly, and the end is in
-/// time.
+/// It takes connections and never answers. More clicks than the queue of spans holds are answered,
+/// none slowly, and the stop is in time.
 #[tokio::test]
-async fn a_collector_that_hangs() {
+async fn a_collector_that_hangs_delays_nothing() {
     const CLICKS: usize = 8_000;
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
@@ -387,9 +387,9 @@ async fn a_collector_that_hangs() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// A collector that is away costs one line in the log; when it is back, spans go to it.
+/// While it is away, the log has one line.
 #[tokio::test]
-async fn a_collector_that_comes_back() {
+async fn a_collector_that_comes_back_gets_spans() {
     let broker = Broker::embedded();
     // The port is taken, and nobody listens.
     let socket = TcpSocket::new_v4().unwrap();
@@ -418,10 +418,9 @@ async fn a_collector_that_comes_back() {
     assert!(log.contains("refused"), "the log does not say why: {log}");
 }
 
-/// Without an endpoint in the settings nothing is sent, not even where the environment names a
-/// collector, and a sender's header goes on as it came.
+/// Even where the environment names a collector. The sender's header is passed on as it came.
 #[tokio::test]
-async fn off() {
+async fn without_an_endpoint_nothing_is_sent() {
     let collector = Collector::start();
     let broker = Broker::embedded();
     let mut config = config(&broker);

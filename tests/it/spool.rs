@@ -1,3 +1,5 @@
+//! What Kafka cannot take now: held on disk, delivered later, in order.
+
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,9 +10,11 @@ use rdkafka::consumer::Consumer;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 
-use crate::brokers::{Broker, Kafka, consumer};
-use crate::process::{Running, Serve, hookbridge, lines};
-use crate::support::{PATIENCE, TestBridge, click, config, count, numbered, records, until};
+use crate::harness::brokers::{Broker, Kafka, consumer};
+use crate::harness::process::{Running, Serve, hookbridge, lines};
+use crate::harness::support::{
+    PATIENCE, TestBridge, click, config, count, numbered, records, until,
+};
 
 /// The numbers of each campaign's clicks, in the order of the topic.
 fn numbers(config: &Config, expected: usize) -> BTreeMap<String, Vec<usize>> {
@@ -29,9 +33,8 @@ async fn empty(bridge: &TestBridge) {
         .await;
 }
 
-/// The mock cluster away and back.
 #[tokio::test]
-async fn embedded_broker_away_and_back() {
+async fn clicks_wait_on_disk_while_the_development_broker_is_away() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
     let away = || broker.development().cluster().broker_down(-1).unwrap();
@@ -39,17 +42,16 @@ async fn embedded_broker_away_and_back() {
     outage(&bridge, away, back).await;
 }
 
-/// The same with a real broker that is killed and started again.
 #[tokio::test]
-async fn kafka_killed_and_started() {
+async fn clicks_wait_on_disk_while_kafka_is_killed() {
     let Some(kafka) = Kafka::start() else { return };
     let bridge = TestBridge::start_spooling(&Broker::Kafka(kafka.plaintext()), |_| {}).await;
     outage(&bridge, || kafka.kill(), || kafka.resume()).await;
 }
 
-/// The same with one that hangs, for longer than readiness would bear without a spool.
+/// For longer than readiness allows without a spool.
 #[tokio::test]
-async fn kafka_stopped_and_continued() {
+async fn clicks_wait_on_disk_while_kafka_hangs() {
     let Some(kafka) = Kafka::start() else { return };
     let bridge = TestBridge::start_spooling(&Broker::Kafka(kafka.plaintext()), |_| {}).await;
     outage(&bridge, || kafka.signal("STOP"), || kafka.signal("CONT")).await;
@@ -95,10 +97,9 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     assert_eq!(bridge.count(), 147, "each click once");
 }
 
-/// Partitions without a leader hold up their own campaigns alone; those clicks wait on disk, in their
-/// order, and all others go directly.
+/// Those clicks wait on disk, in their order; all others go directly.
 #[tokio::test]
-async fn half_of_the_partitions_away() {
+async fn partitions_without_a_leader_delay_their_own_campaigns_alone() {
     let Some(kafka) = Kafka::start() else { return };
     let second = kafka.add_broker();
     let broker = Broker::Kafka(kafka.plaintext());
@@ -148,9 +149,9 @@ fn leaders(bridge: &TestBridge) -> BTreeMap<i32, i32> {
     partitions.map(|partition| (partition.id(), partition.leader())).collect()
 }
 
-/// A late acknowledgement is not news: what is on disk by then is removed, and nothing is there twice.
+/// Nothing is delivered twice.
 #[tokio::test]
-async fn late_acknowledgement() {
+async fn a_late_acknowledgement_removes_the_event_from_disk() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
@@ -167,9 +168,8 @@ async fn late_acknowledgement() {
     assert_eq!(bridge.count(), 3);
 }
 
-/// A full spool refuses, says so, and takes clicks again when there is room.
 #[tokio::test]
-async fn full() {
+async fn a_full_spool_refuses_clicks_until_there_is_room() {
     let broker = Broker::embedded();
     let small = |config: &mut Config| {
         config.http.max_body_bytes = 10_000;
@@ -201,10 +201,9 @@ async fn full() {
     assert_eq!(bridge.count(), held + 1);
 }
 
-/// SIGTERM in an outage: what is held stays on disk, which is no failure; another process cannot
-/// have it meanwhile; the next one delivers it.
+/// After SIGTERM in an outage, which is no failure. No other process can have the folder meanwhile.
 #[tokio::test]
-async fn left_on_disk_and_delivered_by_the_next() {
+async fn events_left_on_disk_are_delivered_by_the_next_process() {
     let Some(kafka) = Kafka::start() else { return };
     let broker = Broker::Kafka(kafka.plaintext());
     let folder = tempfile::tempdir().unwrap();
@@ -250,10 +249,9 @@ async fn left_on_disk_and_delivered_by_the_next() {
     assert!(code == 0 && text.contains(" 0 events"), "{text}");
 }
 
-/// A volume that a replica left behind is drained without a bridge, and says what is left when it
-/// is stopped before.
+/// If it is stopped before, it says how much is left.
 #[tokio::test]
-async fn drained_by_command() {
+async fn spool_drain_empties_a_left_behind_volume() {
     let Some(kafka) = Kafka::start() else { return };
     let broker = Broker::Kafka(kafka.plaintext());
     let folder = tempfile::tempdir().unwrap();

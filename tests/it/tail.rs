@@ -1,13 +1,15 @@
+//! `hookbridge tail`: for people and machines, from anywhere in a topic.
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hookbridge::config::Config;
 use serde_json::Value;
 
-use crate::brokers::Broker;
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Running, hookbridge, lines, printed, settings_file};
+use crate::harness::support::{PATIENCE, TestBridge, click, fixture};
 use crate::on_every_broker;
-use crate::process::{Running, hookbridge, lines, printed, settings_file};
-use crate::support::{PATIENCE, TestBridge, click, fixture};
 
 /// `hookbridge tail` with the settings of this folder.
 fn tail(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
@@ -18,8 +20,8 @@ fn tail(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
 }
 
 on_every_broker! {
-    /// From the beginning, for people and for machines, by campaign, with addresses hidden or not.
-    async fn shows_records(broker: Broker) {
+    /// From the beginning, by campaign, with addresses hidden or not.
+    async fn tail_shows_records_for_people_and_machines(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         bridge.post(fixture("email-marketing-click.json")).await;
         let hostile = "{\"campid\":\"7\",\n\"subject\":\"\\u001b[2J\\u202e a\\u0040b.co\",\"n\":1e999}";
@@ -57,8 +59,8 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// By default only what comes from now on; the reader's end is a clean one.
-    async fn follows(broker: Broker) {
+    /// A reader that closes the pipe ends it cleanly.
+    async fn tail_follows_new_records_by_default(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         bridge.post(click("1")).await;
         let folder = tempfile::tempdir().unwrap();
@@ -84,9 +86,9 @@ on_every_broker! {
     }
 }
 
-/// From a time, which only a real broker knows; a webhook's name is its topic's.
+/// Only a real broker finds offsets by time. A webhook's name stands for its topic.
 #[tokio::test]
-async fn from_a_time() {
+async fn tail_starts_at_a_time() {
     let Some(broker) = Broker::kafka() else { return };
     let bridge = TestBridge::start(&broker).await;
     bridge.post(r#"{"campid":"1"}"#).await;
@@ -106,9 +108,8 @@ async fn from_a_time() {
     assert!(run("1h").contains("\"key\":"));
 }
 
-/// What goes wrong says what to do.
 #[tokio::test]
-async fn failures_say_what_to_do() {
+async fn each_failure_of_tail_says_what_to_do() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let folder = tempfile::tempdir().unwrap();

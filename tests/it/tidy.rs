@@ -1,3 +1,5 @@
+//! The rules of the architecture, read off the source.
+
 use std::fs;
 use std::path::Path;
 
@@ -63,9 +65,8 @@ fn rooms_use_only_rooms_further_down() {
     }
 }
 
-/// Who may name what.
 #[test]
-fn libraries_stay_behind_their_file() {
+fn libraries_stay_in_their_place() {
     for (name, text) in sources() {
         let code = code(&text);
         let only = |words: &str, allowed: &str| {
@@ -101,7 +102,7 @@ fn libraries_stay_behind_their_file() {
 
 /// No async, no clock, no input or output, no log.
 #[test]
-fn what_is_pure_stays_pure() {
+fn pure_code_stays_pure() {
     let sources = sources();
     let is_pure = |name: &str| name.starts_with("click") || name == "observe/redact.rs";
     let pure: Vec<_> = sources.iter().filter(|(name, _)| is_pure(name)).collect();

@@ -1,3 +1,5 @@
+//! TLS on the listener: versions, reloaded certificates, client certificates.
+
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -7,9 +9,9 @@ use reqwest::tls::Version;
 use reqwest::{Certificate, ClientBuilder, Identity, StatusCode};
 use tokio::time::Instant;
 
-use crate::brokers::Broker;
-use crate::process::{Serve, hookbridge};
-use crate::support::{KEY, Mount, PATIENCE, TestBridge, click, config, until};
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Serve, hookbridge};
+use crate::harness::support::{KEY, Mount, PATIENCE, TestBridge, click, config, until};
 
 /// An authority for one test.
 pub struct Authority {
@@ -89,9 +91,9 @@ fn failed(reason: &str) -> String {
 
 const EXPIRES: &str = "hookbridge_tls_certificate_expires_seconds";
 
-/// Both versions of TLS with both of HTTP; what is no handshake is counted, in time.
+/// A handshake that fails is counted, in time.
 #[tokio::test]
-async fn versions() {
+async fn tls_1_2_and_1_3_with_http_1_and_2() {
     let (broker, authority) = (Broker::embedded(), Authority::new());
     let mount = Mount::new(&authority.issue("bridge", 2040).files());
     let bridge = start(&broker, &mount, 3_000).await;
@@ -122,9 +124,8 @@ async fn versions() {
     until("closed", async || bridge.metric("hookbridge_connections").await == 0.0).await;
 }
 
-/// A sender that does not finish its handshake does not hold up the end.
 #[tokio::test]
-async fn handshake_while_draining() {
+async fn an_unfinished_handshake_does_not_delay_the_stop() {
     let (broker, authority) = (Broker::embedded(), Authority::new());
     let mount = Mount::new(&authority.issue("bridge", 2040).files());
     let bridge = start(&broker, &mount, 20_000).await;
@@ -135,9 +136,9 @@ async fn handshake_while_draining() {
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
-/// A pair that does not fit is no reason to guess: exit code 78, and what is wrong.
+/// Exit code 78, and what is wrong.
 #[test]
-fn pairs_are_checked() {
+fn a_certificate_that_does_not_fit_its_key_stops_the_start() {
     let authority = Authority::new();
     let (pair, other) = (authority.issue("bridge", 2040), authority.issue("bridge", 2041));
     let mount = Mount::new(&[
@@ -183,9 +184,9 @@ fn pairs_are_checked() {
     assert!(text.contains("[http.tls]\ncert_file = "), "{text}");
 }
 
-/// The pair follows its files in a volume as Kubernetes mounts it; one that is broken changes nothing.
+/// In a volume as Kubernetes mounts it. A broken one changes nothing.
 #[tokio::test]
-async fn pairs_are_reloaded() {
+async fn a_new_certificate_is_used_without_a_restart() {
     let (broker, old, new) = (Broker::embedded(), Authority::new(), Authority::new());
     let (first, second) = (old.issue("bridge", 2040), new.issue("bridge", 2041));
     let mut mount = Mount::new(&first.files());
@@ -221,9 +222,9 @@ async fn pairs_are_reloaded() {
     assert_eq!(code, 0, "{log}");
 }
 
-/// With an authority for senders a certificate is the key, and its name the caller.
+/// And no key is needed.
 #[tokio::test]
-async fn client_certificates() {
+async fn a_client_certificate_names_its_caller() {
     let (broker, ours, theirs) = (Broker::embedded(), Authority::new(), Authority::new());
     let mount = Mount::new(&ours.issue("bridge", 2040).files());
     std::fs::write(mount.path("ca.crt"), &theirs.pem).unwrap();

@@ -1,6 +1,8 @@
-use crate::brokers::Broker;
-use crate::frames::{self, frame, head};
-use crate::support::{KEY, Raw, TestBridge, click, until};
+//! HTTP byte for byte: what senders may say, and what comes of it.
+
+use crate::harness::brokers::Broker;
+use crate::harness::frames::{self, frame, head};
+use crate::harness::support::{KEY, Raw, TestBridge, click, until};
 
 /// What a sender does, what comes of it, and what it says byte for byte; then it writes no more. What
 /// comes of it is each answer up to the connection's end, by its status and its outcome; `closed` is an
@@ -262,10 +264,10 @@ fn spell(words: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Every case: the answers, the end of the connection, what is counted, and no click but those that
+/// Each case: the answers, the end of the connection, what is counted, and no click but those that
 /// were answered 200.
 #[tokio::test]
-async fn byte_for_byte() {
+async fn http_1_is_read_strictly_byte_for_byte() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let mut ends = bridge.ends().await;
@@ -297,10 +299,10 @@ async fn byte_for_byte() {
     }
 }
 
-/// HTTP/2 has rules of its own for what must not be said in two ways: nothing of it lands, and a request
-/// that is in order still does, on the same connection; only a capital ends it.
+/// An ambiguous request lands nothing and does not end the connection; only a capital letter in a
+/// name does.
 #[tokio::test]
-async fn frame_by_frame() {
+async fn http_2_is_read_strictly_frame_by_frame() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let path = &bridge.config.webhook[0].path;

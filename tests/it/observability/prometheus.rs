@@ -8,10 +8,10 @@ use serde_json::Value as Json;
 use serde_norway::Value as Yaml;
 use tempfile::TempDir;
 
-use crate::brokers::without;
-use crate::ports;
-use crate::process::Running;
-use crate::support::{sender, until};
+use crate::harness::brokers::without;
+use crate::harness::ports;
+use crate::harness::process::Running;
+use crate::harness::support::{sender, until};
 
 /// The labels of one series.
 pub type Series = BTreeMap<String, String>;

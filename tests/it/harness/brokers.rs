@@ -22,7 +22,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::time::Instant;
 
-use crate::ports;
+use super::ports;
 
 /// How long a broker may take to start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
@@ -174,16 +174,16 @@ macro_rules! on_every_broker {
             #[allow(unused_imports)]
             use super::*;
 
-            async fn scenario($broker: $crate::brokers::Broker) $body
+            async fn scenario($broker: $crate::harness::brokers::Broker) $body
 
             #[tokio::test]
             async fn embedded() {
-                scenario($crate::brokers::Broker::embedded()).await;
+                scenario($crate::harness::brokers::Broker::embedded()).await;
             }
 
             #[tokio::test]
             async fn kafka() {
-                if let Some(broker) = $crate::brokers::Broker::kafka() {
+                if let Some(broker) = $crate::harness::brokers::Broker::kafka() {
                     scenario(broker).await;
                 }
             }

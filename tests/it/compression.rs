@@ -1,3 +1,5 @@
+//! Compressed bodies.
+
 use std::io::Write;
 
 use flate2::Compression;
@@ -6,10 +8,10 @@ use hookbridge::config::InvalidBody;
 use hookbridge::kafka::Seen;
 use reqwest::StatusCode;
 
-use crate::brokers::Broker;
-use crate::letters::header;
-use crate::process::Serve;
-use crate::support::{TestBridge, click, config, records, until};
+use crate::dead_letters::header;
+use crate::harness::brokers::Broker;
+use crate::harness::process::Serve;
+use crate::harness::support::{TestBridge, click, config, records, until};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -27,9 +29,9 @@ fn padded(length: usize) -> Vec<u8> {
     format!(r#"{{"campid":"7","noise":"{noise}"}}"#).into_bytes()
 }
 
-/// What lands is the JSON, as if it had come unpacked: the same value, key and id.
+/// Value, key and id are those of the same click sent without compression.
 #[tokio::test]
-async fn compressed_clicks() {
+async fn a_compressed_click_lands_as_plain_json() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let body = padded(100_000);
@@ -58,9 +60,9 @@ async fn compressed_clicks() {
     assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
 }
 
-/// What is not taken is refused before it is read, with what would be taken.
+/// The answer names the encodings that are accepted.
 #[tokio::test]
-async fn unknown_encodings() {
+async fn an_unknown_encoding_is_refused_before_the_body_is_read() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
@@ -81,10 +83,9 @@ async fn unknown_encodings() {
     assert_eq!(bridge.count(), 0);
 }
 
-/// The limit of a body holds for what it unpacks to, and so does the budget of all bodies; and none may
-/// unpack to more than a hundred times its size.
+/// The limit of one body, the budget of all bodies, and the ratio of 100.
 #[tokio::test]
-async fn too_much_to_unpack() {
+async fn limits_hold_for_the_unpacked_body() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.max_body_bytes = 200_000;
@@ -114,9 +115,9 @@ async fn too_much_to_unpack() {
     assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
 }
 
-/// A body that cannot be unpacked is one that nobody can understand: it is kept as it came.
+/// It is kept as it came.
 #[tokio::test]
-async fn broken_compression() {
+async fn a_body_that_cannot_be_unpacked_is_a_dead_letter() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
     let reject = TestBridge::start_with(&broker, |config| {
@@ -171,9 +172,8 @@ async fn broken_compression() {
     assert_eq!((bridge.count(), reject.count()), (0, 0));
 }
 
-/// Bodies that unpack to a thousand times their size and more cost no memory and no click.
 #[tokio::test]
-async fn bombs() {
+async fn compression_bombs_cost_no_memory_and_no_click() {
     let broker = Broker::embedded();
     let config = config(&broker);
     broker.create_topic(&config.webhook[0].topic, 3).await;

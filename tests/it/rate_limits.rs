@@ -1,12 +1,14 @@
+//! Senders over their rate limit.
+
 use std::net::Ipv4Addr;
 
 use reqwest::{Client, RequestBuilder, StatusCode};
 use tokio::time::Instant;
 
-use crate::brokers::Broker;
+use crate::harness::brokers::Broker;
+use crate::harness::process::Serve;
+use crate::harness::support::{KEY, PATIENCE, Raw, TestBridge, click, config, until};
 use crate::keys::key;
-use crate::process::Serve;
-use crate::support::{KEY, PATIENCE, Raw, TestBridge, click, config, until};
 
 /// The addresses of two senders.
 const NOISY: [u8; 4] = [127, 0, 0, 2];
@@ -34,9 +36,9 @@ async fn send_until_too_many(request: impl Fn() -> RequestBuilder, within: Statu
     unreachable!("it ends with an answer");
 }
 
-/// One address that sends more than its share is refused what is beyond, and no other.
+/// Other addresses are not affected.
 #[tokio::test]
-async fn of_an_address() {
+async fn the_rate_of_an_address_is_limited() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.max_rate_per_address = 2;
@@ -52,9 +54,9 @@ async fn of_an_address() {
     until("its next share", is_held).await;
 }
 
-/// The same for a key, wherever it is used from.
+/// From all addresses together.
 #[tokio::test]
-async fn of_a_key() {
+async fn the_rate_of_a_key_is_limited() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.max_rate_per_key = 2;
@@ -72,9 +74,9 @@ async fn of_a_key() {
     until("over its share there, too", is_over).await;
 }
 
-/// Who fails too often is told so; who has a key is not held back by a stranger at the same address.
+/// A sender with a valid key is not affected by another sender at the same address.
 #[tokio::test]
-async fn of_failures() {
+async fn the_rate_of_failures_is_limited() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.max_failure_rate_per_address = 2;
@@ -90,9 +92,8 @@ async fn of_failures() {
     assert_eq!(bridge.count(), 1);
 }
 
-/// One address cannot take all connections: the last ones are for others.
 #[tokio::test]
-async fn of_connections() {
+async fn one_address_cannot_take_all_connections() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, |config| {
         config.http.max_connections = 16;
@@ -111,9 +112,9 @@ async fn of_connections() {
     assert_eq!(post.send().await.unwrap().status(), StatusCode::OK);
 }
 
-/// Strangers cannot fill the log: what is too much is counted, and what went before is said.
+/// Lines that are left out are counted.
 #[tokio::test]
-async fn of_the_log() {
+async fn refused_requests_cannot_fill_the_log() {
     const STRANGERS: usize = 300;
     let broker = Broker::embedded();
     let mut config = config(&broker);

@@ -1,3 +1,5 @@
+//! How senders prove who they are, and that no secret is printed.
+
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -9,10 +11,10 @@ use reqwest::{RequestBuilder, StatusCode, Version};
 use ring::hmac;
 use serde_json::Value;
 
-use crate::brokers::Broker;
+use crate::harness::brokers::Broker;
+use crate::harness::process::{Serve, hookbridge};
+use crate::harness::support::{KEY, Mount, Raw, TestBridge, click, config, sender, until};
 use crate::keys::key;
-use crate::process::{Serve, hookbridge};
-use crate::support::{KEY, Mount, Raw, TestBridge, click, config, sender, until};
 
 /// A webhook at `/NAME` with this way, to the topic of the first.
 pub fn webhook(first: &WebhookSettings, name: &str, auth: AuthSchemeSettings) -> WebhookSettings {
@@ -90,9 +92,9 @@ async fn bridge(broker: &Broker) -> TestBridge {
     .await
 }
 
-/// Each way opens to its key, and to nothing else: the answer, its challenge, and who is counted.
+/// The answer, its challenge, and whose failure is counted.
 #[tokio::test]
-async fn each_way() {
+async fn each_auth_scheme_accepts_its_key_and_nothing_else() {
     let broker = Broker::embedded();
     let bridge = bridge(&broker).await;
     let body = click("7");
@@ -203,8 +205,8 @@ async fn each_way() {
     assert_eq!(bridge.count(), accepted as i64);
 }
 
-/// What a head shows to be wrong is answered without the body; what the body shows, before it is read
-/// as an event.
+/// What is wrong in the head is answered without the body; what is wrong in the body, before it is
+/// read as an event.
 #[tokio::test]
 async fn a_signature_is_judged_before_the_event() {
     let broker = Broker::embedded();
@@ -224,10 +226,9 @@ async fn a_signature_is_judged_before_the_event() {
     assert_eq!(letter.value, b"no JSON at all");
 }
 
-/// No secret is in any output, at the loudest log level, whichever way it came; and secrets follow their
-/// file.
+/// At the loudest log level, with every auth scheme.
 #[tokio::test]
-async fn secrets_stay_secret_and_follow_their_file() {
+async fn secrets_are_in_no_output_and_follow_their_file() {
     let broker = Broker::embedded();
     let keys = |secret: &str| {
         format!(

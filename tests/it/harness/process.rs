@@ -11,8 +11,8 @@ use hookbridge::config::Config;
 use reqwest::RequestBuilder;
 use tokio::time::Instant;
 
-use crate::ports;
-use crate::support::{KEY, PATIENCE, metric, sender};
+use super::ports;
+use super::support::{KEY, PATIENCE, metric, sender};
 
 /// The built program, without the settings of whoever runs the tests.
 pub fn hookbridge<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {

@@ -9,8 +9,8 @@ use reqwest::StatusCode;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::brokers::variable;
-use crate::support::{KEY, PATIENCE, POLL_INTERVAL};
+use super::brokers::variable;
+use super::support::{KEY, PATIENCE, POLL_INTERVAL};
 
 /// Senders, each with campaigns of its own: it waits for each answer, so that its clicks arrive in
 /// the order of their numbers.

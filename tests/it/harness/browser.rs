@@ -15,8 +15,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::brokers::without;
-use crate::process::Running;
+use super::brokers::without;
+use super::process::Running;
 
 /// A running browser; it ends when dropped.
 pub struct Browser {

@@ -1,3 +1,5 @@
+//! The worked example for readers of the topic, in Kafka Streams.
+
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -7,8 +9,8 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::brokers::{Broker, Kafka, fetch, run, unique};
-use crate::support::{PATIENCE, TestBridge, until_within};
+use crate::harness::brokers::{Broker, Kafka, fetch, run, unique};
+use crate::harness::support::{PATIENCE, TestBridge, until_within};
 
 /// How long Kafka Streams may take, with Java compiling the source first.
 const START_TIME: Duration = Duration::from_secs(240);
@@ -38,11 +40,11 @@ fn click(campaign: &str, number: usize, time: Timestamp) -> String {
     json!({ "campid": campaign, "contactId": number.to_string(), "timestamp": time }).to_string()
 }
 
-/// Kafka Streams counts clicks by campaign and hour and joins them with a table that a plain Java
-/// producer wrote: only where both put a campaign into the same partition does it find its name. Late
-/// clicks are counted in their hour, clicks that were sent twice once.
+/// It joins them with a table that a plain Java producer wrote, which works only where both put a
+/// campaign into the same partition. Late clicks count in their hour; a click that was sent twice
+/// counts once.
 #[tokio::test]
-async fn clicks_per_hour() {
+async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
     let Some(kafka) = Kafka::start() else { return };
     let broker = Broker::Kafka(kafka.plaintext());
     let bridge = TestBridge::start(&broker).await;

@@ -17,8 +17,8 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-pub use crate::brokers::count;
-use crate::brokers::{Broker, unique};
+pub use super::brokers::count;
+use super::brokers::{Broker, unique};
 
 pub const KEY: &str = "a-test-key";
 

@@ -13,13 +13,13 @@ use std::process::Command;
 use hookbridge::config::Config;
 use tempfile::TempDir;
 
-use crate::brokers::{Broker, run};
-use crate::found::Found;
-use crate::haproxy::{self, HaProxy, Server};
-use crate::load::{Book, Connections, Load, is_long};
-use crate::ports;
-use crate::process::Serve;
-use crate::support::{config, until};
+use crate::harness::brokers::{Broker, run};
+use crate::harness::found::Found;
+use crate::harness::haproxy::{self, HaProxy, Server};
+use crate::harness::load::{Book, Connections, Load, is_long};
+use crate::harness::ports;
+use crate::harness::process::Serve;
+use crate::harness::support::{config, until};
 
 /// How much of everything.
 struct Form {
@@ -102,7 +102,7 @@ fn servers(replicas: &[Replica]) -> Vec<Server> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_fails() {
+async fn a_rolling_update_fails_no_request() {
     if haproxy::program().is_none() {
         return;
     }
@@ -165,9 +165,8 @@ async fn no_request_fails() {
     assert_eq!(retries, 0, "requests that met a replica that was no longer there");
 }
 
-/// HAProxy takes the file as it is shipped.
 #[test]
-fn the_shipped_file_is_valid() {
+fn haproxy_accepts_the_shipped_file() {
     let Some(mut haproxy): Option<Command> = haproxy::program() else { return };
     run(haproxy.args(["-c", "-f", haproxy::SHIPPED]));
 }

@@ -8,8 +8,8 @@ use hookbridge::config::Config;
 use hookbridge::kafka::Reader;
 use tokio::time::Instant;
 
-use crate::load::{Book, read_mark};
-use crate::support::{PATIENCE, count};
+use super::load::{Book, read_mark};
+use super::support::{PATIENCE, count};
 
 /// Everything of one click that is in Kafka.
 #[derive(Default)]

@@ -15,8 +15,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::brokers::without;
-use crate::ports;
+use super::brokers::without;
+use super::ports;
 
 /// How long it may take to start or to take over new settings on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,11 +1,13 @@
+//! Bodies that nobody can understand, and records that Kafka does not take.
+
 use hookbridge::kafka::Seen;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
 use reqwest::StatusCode;
 
-use crate::brokers::{Broker, create_topic};
+use crate::harness::brokers::{Broker, create_topic};
+use crate::harness::support::{TestBridge, click, config, count, records, until};
 use crate::on_every_broker;
-use crate::support::{TestBridge, click, config, count, records, until};
 
 pub fn header<'s>(seen: &'s Seen, name: &str) -> &'s str {
     let found = seen.headers.iter().find(|(found, _)| found == name);
@@ -13,9 +15,8 @@ pub fn header<'s>(seen: &'s Seen, name: &str) -> &'s str {
 }
 
 on_every_broker! {
-    /// Bodies that cannot be understood: answered 200 and kept, bytes unchanged, with what an operator
-    /// needs to know; nothing of them in the topic.
-    async fn kept_with_their_reason(broker: Broker) {
+    /// They are answered 200, their bytes are unchanged, and nothing of them is in the topic.
+    async fn bodies_that_are_no_events_are_kept_with_their_reason(broker: Broker) {
         let bodies: [(&[u8], &str, &str); 8] = [
             (b"", "malformed", "The body is not JSON: see line 1, column 0"),
             (b"{\"campid\":7", "malformed", "The body is not JSON: see line 1, column 11"),
@@ -56,10 +57,9 @@ on_every_broker! {
     }
 }
 
-/// Without a topic for them, dead letters wait on disk, and hold up nobody; as soon as there is one,
-/// they go there.
+/// They delay no click.
 #[tokio::test]
-async fn wait_for_their_topic() {
+async fn dead_letters_wait_on_disk_until_their_topic_exists() {
     let Some(broker) = Broker::kafka() else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&broker);
@@ -80,10 +80,9 @@ async fn wait_for_their_topic() {
     assert_eq!(bridge.count(), 3);
 }
 
-/// A record larger than its topic takes goes to the dead letters, with its key's order kept around
-/// it; with and without a spool.
+/// The order of its key is kept around it, with and without a spool.
 #[tokio::test]
-async fn larger_than_the_topic_takes() {
+async fn a_record_larger_than_its_topic_allows_is_a_dead_letter() {
     let Some(broker) = Broker::kafka() else { return };
     for has_spool in [true, false] {
         let folder = tempfile::tempdir().unwrap();
@@ -121,9 +120,8 @@ async fn larger_than_the_topic_takes() {
     }
 }
 
-/// What not even the dead letters take is set aside on disk.
 #[tokio::test]
-async fn larger_than_the_dead_letters_take() {
+async fn what_the_dead_letter_topic_refuses_is_set_aside_on_disk() {
     let Some(broker) = Broker::kafka() else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&broker);
@@ -146,10 +144,9 @@ async fn larger_than_the_dead_letters_take() {
     assert_eq!(bridge.outcomes("accepted").await, 1.0);
 }
 
-/// Every error code that a broker may answer with, row by row: whether the record ends in the topic or
-/// with the dead letters, that it is answered 200 either way, and that the next one goes directly.
+/// Each code that a broker may answer with: 200 either way, and the next click goes directly.
 #[tokio::test]
-async fn every_produce_error() {
+async fn each_produce_error_ends_in_the_topic_or_in_the_dead_letters() {
     use Code::*;
     let delivered = [
         RD_KAFKA_RESP_ERR_UNKNOWN,
