@@ -23,8 +23,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookbridge::bridge::{Listeners, run};
-use hookbridge::click::auth::{Caller, Claim, Key, Keys, Terms, hash_key};
-use hookbridge::click::route::{self, Origin, Webhook};
+use hookbridge::click::auth::{Caller, Claim, Key, Keys, Restrictions, hash_key};
+use hookbridge::click::record::{Origin, Record};
+use hookbridge::click::webhook::Webhook;
 use hookbridge::config::{Config, Secret};
 use hookbridge::kafka::DevelopmentBroker;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -111,7 +112,11 @@ impl Click {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a-bench-key"));
         Click {
-            keys: Keys::new([Key::new("opptima", hash_key(KEY.as_bytes()), Terms::default())]),
+            keys: Keys::new([Key::new(
+                "opptima",
+                hash_key(KEY.as_bytes()),
+                Restrictions::default(),
+            )]),
             headers,
             webhook: Config::default().webhooks().expect("a webhook").remove(0),
             body: load::requests(1, 0)[0].clone(),
@@ -120,14 +125,15 @@ impl Click {
     }
 
     fn caller(&self) -> Caller {
-        let claim = self.webhook.way.claim(&self.headers, &self.webhook.path, self.received);
+        let claim =
+            self.webhook.auth_scheme.claim(&self.headers, &self.webhook.path, self.received);
         let Ok(Claim::Key(hash)) = claim else { unreachable!("a bearer key is a key") };
         let key = self.keys.find(&hash).expect("a key");
         let (webhook, peer) = (&self.webhook.route.webhook, Ipv4Addr::LOCALHOST.into());
         key.admit(webhook, peer, self.received).expect("a caller")
     }
 
-    fn record(&self, caller: &Caller) -> route::Record {
+    fn record(&self, caller: &Caller) -> Record {
         let event = self.webhook.shape.decode(&self.body).expect("an event");
         Origin::new(&self.webhook, caller, None, self.received).record(event, &self.body)
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbridge::click::auth::{Key, Terms, hash_key};
-use hookbridge::click::route::{Origin, Record};
+use hookbridge::click::auth::{Key, Restrictions, hash_key};
+use hookbridge::click::record::{Origin, Record};
 use hookbridge::config::{self, Config};
 use hookbridge::delivery::spool::Spool;
 use hookbridge::observe::health::Health;
@@ -67,7 +67,7 @@ fn main() {
 /// A click with all its headers.
 fn record(number: usize) -> Record {
     let webhook = Config::default().webhooks().expect("a webhook").remove(0);
-    let key = Key::new("opptima", hash_key(b"key"), Terms::default());
+    let key = Key::new("opptima", hash_key(b"key"), Restrictions::default());
     let caller = key.admit("", Ipv4Addr::LOCALHOST.into(), Timestamp::now()).expect("a caller");
     let body = format!(
         r#"{{"type":"Email marketing","event":"click","campid":"{number}","relid":"123","cityName":"Bogota","regionName":"Distrito Capital de Bogota","countryName":"Colombia","latitude":4.60971,"longitude":-74.081749,"device_type":"mobile","browser":"Chrome","timestamp":"2026-11-23 17:07:31","email":"test@testdomain.com","campaignName":"Test campaign name","subject":"Test campaign subject","contactId":"112528991","destination":"https://www.testdomain.com/"}}"#

@@ -12,4 +12,5 @@ pub mod auth;
 pub mod event;
 pub mod outcome;
 pub mod pseudonym;
-pub mod route;
+pub mod record;
+pub mod webhook;

@@ -26,10 +26,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::click::auth::{Key, KeyHash, Keys, Terms, hash_key, parse_hash, parse_public_key};
-use crate::click::event::{Carries, Pointer, Shape, TimeFormat, parse_offset};
+use crate::click::auth::{
+    Key, KeyHash, Keys, Restrictions, hash_key, parse_hash, parse_public_key,
+};
+use crate::click::event::{Envelope, Pointer, Shape, TimeFormat, parse_offset};
 use crate::click::pseudonym::Pseudonyms;
-use crate::click::route;
+use crate::click::record::Route;
+use crate::click::webhook;
 
 pub use auth_scheme::{AuthSchemeSettings, Encoding, SigningSettings, SnsSettings};
 pub use check::VERDICT_LAG_MS;
@@ -273,7 +276,7 @@ impl NamedKey {
     }
 
     fn read(&self) -> Option<Key> {
-        let terms = Terms {
+        let restrictions = Restrictions {
             not_before: self.not_before,
             expires_at: self.expires_at,
             webhooks: self.webhooks.clone(),
@@ -281,13 +284,13 @@ impl NamedKey {
         };
         match (&self.sha256, &self.secret, &self.public_key) {
             (Some(hash), None, None) => {
-                Some(Key::new(&self.name, parse_hash(hash.reveal())?, terms))
+                Some(Key::new(&self.name, parse_hash(hash.reveal())?, restrictions))
             }
             (None, Some(key), None) => {
-                Some(Key::of_secret(&self.name, key.reveal().as_bytes(), terms))
+                Some(Key::of_secret(&self.name, key.reveal().as_bytes(), restrictions))
             }
             (None, None, Some(key)) => {
-                Some(Key::of_public_key(&self.name, parse_public_key(key)?, terms))
+                Some(Key::of_public_key(&self.name, parse_public_key(key)?, restrictions))
             }
             _ => None,
         }
@@ -784,7 +787,7 @@ impl Config {
         }
         if let Some(key) = &self.auth.api_key {
             let secret = key.reveal().trim().as_bytes();
-            keys.push(Key::of_secret(API_KEY, secret, Terms::default()));
+            keys.push(Key::of_secret(API_KEY, secret, Restrictions::default()));
         }
         Ok(Keys::new(keys))
     }
@@ -828,7 +831,7 @@ impl Config {
     /// # Errors
     ///
     /// The first entry that cannot be read; none in a config that [`load()`] found no fault with.
-    pub fn webhooks(&self) -> Result<Vec<route::Webhook>, Problem> {
+    pub fn webhooks(&self) -> Result<Vec<webhook::Webhook>, Problem> {
         let key = self.pseudonym.key.as_ref();
         self.webhook.iter().enumerate().map(|(index, webhook)| webhook.read(index, key)).collect()
     }
@@ -860,13 +863,13 @@ impl WebhookSettings {
         Some(Some(Pseudonyms::new(fields.collect::<Option<_>>()?, key?.reveal().trim().as_bytes())))
     }
 
-    fn read(&self, index: usize, key: Option<&Secret>) -> Result<route::Webhook, Problem> {
+    fn read(&self, index: usize, key: Option<&Secret>) -> Result<webhook::Webhook, Problem> {
         let wrong = |name: &str| Problem::new(format!("webhook[{index}].{name}"), "cannot be read");
         let or = |text: &String, default: &String| {
             if text.is_empty() { default.as_str().into() } else { text.as_str().into() }
         };
-        Ok(route::Webhook {
-            route: Arc::new(route::Route {
+        Ok(webhook::Webhook {
+            route: Arc::new(Route {
                 webhook: self.name.as_str().into(),
                 topic: self.topic.as_str().into(),
                 dead_letter_topic: self.dead_letters().into(),
@@ -874,17 +877,17 @@ impl WebhookSettings {
                 ce_type: or(&self.ce_type, &self.topic),
             }),
             path: self.path.clone(),
-            way: self.auth.read().map_err(|_| wrong("auth"))?,
+            auth_scheme: self.auth.read().map_err(|_| wrong("auth"))?,
             // Nothing can be found in what cannot be understood, so none of it may be kept.
             rejects_invalid: self.invalid == InvalidBody::Reject || !self.pseudonymise.is_empty(),
             pseudonyms: self.pseudonyms(key).ok_or_else(|| wrong("pseudonymise"))?,
-            carries: match self.body {
-                BodyFormat::Object => Carries::One,
+            envelope: match self.body {
+                BodyFormat::Object => Envelope::One,
                 BodyFormat::Array => {
-                    Carries::Array(optional(&self.events).ok_or_else(|| wrong("events"))?)
+                    Envelope::Array(optional(&self.events).ok_or_else(|| wrong("events"))?)
                 }
-                BodyFormat::Ndjson => Carries::Lines,
-                BodyFormat::Sns => Carries::Sns,
+                BodyFormat::Ndjson => Envelope::Lines,
+                BodyFormat::Sns => Envelope::Sns,
             },
             shape: Shape {
                 key: Pointer::parse(&self.key).ok_or_else(|| wrong("key"))?,

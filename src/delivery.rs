@@ -34,7 +34,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::click::outcome::{Held, Refusal, Rejection};
-use crate::click::route::Record;
+use crate::click::record::Record;
 use crate::delivery::spool::{NotSpooled, Position, Spool};
 use crate::kafka::circuit_breaker::Breaker;
 use crate::kafka::{Acknowledged, Failure, Fault, Publisher, Remedy, Terms};

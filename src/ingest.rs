@@ -23,10 +23,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::click::auth::{self, Caller, Claim, Key, Keys, Signature, Sns, Way};
-use crate::click::event::Carries;
+use crate::click::auth::sns::Sns;
+use crate::click::auth::{self, AuthScheme, Caller, Claim, Key, Keys, Signature};
+use crate::click::event::Envelope;
 use crate::click::outcome::{Outcome, Refusal, Rejection};
-use crate::click::route::{self, Origin, Record, Webhook};
+use crate::click::record::{Origin, Record, trace_parent};
+use crate::click::webhook::{self, Webhook};
 use crate::config::{self, Config, Problem};
 use crate::delivery::{Delivery, Receipt};
 use crate::http::{
@@ -152,7 +154,7 @@ impl Ingest {
         let (state, address, began) = (&self.state, account.peer.address.ip(), account.started);
         state.rate_limits.address(address, began)?;
         http::check_head(head, &state.limits)?;
-        let webhook = route::find(&state.webhooks, &head.method, head.uri.path())?;
+        let webhook = webhook::find(&state.webhooks, &head.method, head.uri.path())?;
         account.webhook = Some(webhook.index);
         // Before a byte of the body is read: a stranger costs no memory.
         let proof = self.authenticate(head, webhook, received, account);
@@ -181,19 +183,19 @@ impl Ingest {
         };
         let deadline = Instant::now() + state.limits.answer_timeout();
         let span = account.span.as_deref().map(Span::traceparent);
-        let trace = span.or_else(|| route::trace_parent(&head.headers));
+        let trace = span.or_else(|| trace_parent(&head.headers));
         let mut origin = Origin::new(webhook, &caller, trace, received);
-        match &webhook.carries {
-            Carries::One => {
+        match &webhook.envelope {
+            Envelope::One => {
                 let record = to_record(flaw, &body, &mut origin, &mut slot, &mut account.kept)?;
                 self.delivery.hold(record, deadline).await.map(Done::Held)
             }
-            carries => {
-                if *carries == Carries::Sns {
+            envelope => {
+                if *envelope == Envelope::Sns {
                     // Its text is taken out of its escapes.
                     slot.reserve(body.len())?;
                 }
-                let events = carries.split(&body, state.limits.max_events);
+                let events = envelope.split(&body, state.limits.max_events);
                 let events = flaw.map_or(events, Err);
                 let (slot, kept) = (&mut slot, &mut account.kept);
                 let records = to_records(events, &body, &mut origin, slot, kept)?;
@@ -216,7 +218,7 @@ impl Ingest {
             account.caller = Some(caller.shared_name());
             return self.let_in(caller, head, webhook, account).map(Proof::Caller);
         }
-        match webhook.way.claim(&head.headers, head.uri.path(), received)? {
+        match webhook.auth_scheme.claim(&head.headers, head.uri.path(), received)? {
             Claim::Key(hash) => {
                 let keys = self.state.keys.load();
                 let caller = self.admit(keys.find(&hash)?, head, webhook, received, account)?;
@@ -299,7 +301,7 @@ impl Ingest {
         account: &mut Account<'_>,
     ) -> Result<Caller, Rejection> {
         self.state.rate_limits.caller(caller.name(), account.started)?;
-        let begin = |tracer: &Tracer| tracer.begin(webhook, route::trace_parent(&head.headers));
+        let begin = |tracer: &Tracer| tracer.begin(webhook, trace_parent(&head.headers));
         account.span = self.state.tracer.as_ref().and_then(begin);
         Ok(caller)
     }
@@ -344,7 +346,7 @@ impl Handler for Arc<Ingest> {
 
     fn panicked(&self) -> Response {
         let why = Refusal::Panicked;
-        refused(HeaderMap::new(), &why.plain(), why.facts().status, Way::Bearer.challenge())
+        refused(HeaderMap::new(), &why.plain(), why.facts().status, AuthScheme::Bearer.challenge())
     }
 }
 
@@ -525,7 +527,7 @@ impl<'r> Account<'r> {
     /// How a sender would have to prove who it is.
     fn challenge(&self) -> &'static str {
         let webhook = self.webhook.map(|index| &self.state.webhooks[index]);
-        webhook.map_or(Way::Bearer.challenge(), |webhook| webhook.way.challenge())
+        webhook.map_or(AuthScheme::Bearer.challenge(), |webhook| webhook.auth_scheme.challenge())
     }
 
     /// The status of a refusal, as this webhook's senders understand it.
@@ -623,8 +625,12 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_500() {
         let why = Refusal::Panicked;
-        let answer =
-            refused(HeaderMap::new(), &why.plain(), why.facts().status, Way::Bearer.challenge());
+        let answer = refused(
+            HeaderMap::new(),
+            &why.plain(),
+            why.facts().status,
+            AuthScheme::Bearer.challenge(),
+        );
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
     }

@@ -1,4 +1,4 @@
-//! Who calls: what a request brings by the [`Way`] of its webhook names a [`Key`], and the key makes a
+//! Who calls: what a request brings by the [`AuthScheme`] of its webhook names a [`Key`], and the key makes a
 //! [`Caller`] where and when it may be used; else the request ends with 401 or 403. Where senders show
 //! certificates, those name the caller.
 //!
@@ -8,7 +8,7 @@
 //! `auth/sns.rs` is for the one sender whose messages are signed with certificates.
 
 mod scheme;
-mod sns;
+pub mod sns;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::click::outcome::{Refusal, Rejection};
 
-pub use scheme::{Claim, Encoding, Part, Scheme, Signature, Signing, Way, read_mailgun};
-pub use sns::{Certificate, Kind, Message, Sns, Topic};
+pub use scheme::{
+    AuthScheme, Claim, Encoding, Signature, SignatureAlgorithm, SignedPart, Signing, read_mailgun,
+};
 
 /// The SHA-256 of a key.
 pub type KeyHash = [u8; 32];
@@ -69,7 +70,7 @@ pub struct Key {
     hash: Option<KeyHash>,
     /// What signatures are judged by, where more than the hash is known.
     signer: Option<Signer>,
-    terms: Terms,
+    terms: Restrictions,
 }
 
 /// What signatures are judged by.
@@ -97,7 +98,7 @@ pub fn parse_public_key(text: &str) -> Option<Vec<u8>> {
 
 /// When and where a key may be used; by default always and everywhere.
 #[derive(Debug, Clone, Default)]
-pub struct Terms {
+pub struct Restrictions {
     pub not_before: Option<Timestamp>,
     /// From then on it may not.
     pub expires_at: Option<Timestamp>,
@@ -200,18 +201,18 @@ impl Keys {
 
 impl Key {
     /// A key that signs nothing.
-    pub fn new(name: &str, hash: KeyHash, terms: Terms) -> Key {
+    pub fn new(name: &str, hash: KeyHash, terms: Restrictions) -> Key {
         Key { name: name.into(), hash: Some(hash), signer: None, terms }
     }
 
     /// One whose text is known, so that it may sign, too.
-    pub fn of_secret(name: &str, secret: &[u8], terms: Terms) -> Key {
+    pub fn of_secret(name: &str, secret: &[u8], terms: Restrictions) -> Key {
         let signer = Signer::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret));
         Key { signer: Some(signer), ..Key::new(name, hash_key(secret), terms) }
     }
 
     /// The public half of a pair, as [`parse_public_key`] reads it.
-    pub fn of_public_key(name: &str, point: Vec<u8>, terms: Terms) -> Key {
+    pub fn of_public_key(name: &str, point: Vec<u8>, terms: Restrictions) -> Key {
         Key { name: name.into(), hash: None, signer: Some(Signer::PublicKey(point)), terms }
     }
 
@@ -241,7 +242,7 @@ impl Key {
         address: IpAddr,
         received: Timestamp,
     ) -> Result<Caller, Rejection> {
-        let Terms { not_before, networks, .. } = &self.terms;
+        let Restrictions { not_before, networks, .. } = &self.terms;
         if not_before.is_some_and(|begin| received < begin) {
             return Err(Refusal::Unauthorized.detailed("The key is not valid yet"));
         }
@@ -271,20 +272,25 @@ mod tests {
 
     /// The key that a request finds, as its path, or the refusal's detail.
     #[track_caller]
-    fn check(way: &Way, path: &str, headers: &[(&str, &str)], expected: Result<&str, &str>) {
+    fn check(
+        scheme: &AuthScheme,
+        path: &str,
+        headers: &[(&str, &str)],
+        expected: Result<&str, &str>,
+    ) {
         let keys = Keys::new([
-            Key::new("old", hash_key(b"first-key"), Terms::default()),
-            Key::new("new", hash_key(b"second-key"), Terms::default()),
-            Key::new("pair", hash_key(b"user:pass:word"), Terms::default()),
+            Key::new("old", hash_key(b"first-key"), Restrictions::default()),
+            Key::new("new", hash_key(b"second-key"), Restrictions::default()),
+            Key::new("pair", hash_key(b"user:pass:word"), Restrictions::default()),
         ]);
         let headers = header_map(headers);
-        let found = match way.claim(&headers, path, Timestamp::UNIX_EPOCH) {
+        let found = match scheme.claim(&headers, path, Timestamp::UNIX_EPOCH) {
             Ok(Claim::Key(hash)) => keys.find(&hash),
-            Ok(_) => panic!("{way:?} has no signature"),
+            Ok(_) => panic!("{scheme:?} has no signature"),
             Err(rejection) => Err(rejection),
         };
         let found = found.as_ref().map(|key| &*key.name).map_err(|r| r.detail.as_ref());
-        assert_eq!(found, expected, "{way:?} {path} {headers:?}");
+        assert_eq!(found, expected, "{scheme:?} {path} {headers:?}");
     }
 
     fn header_map(headers: &[(&str, &str)]) -> HeaderMap {
@@ -300,7 +306,7 @@ mod tests {
     fn a_bearer_key_opens() {
         let check = |values: &[&str], expected| {
             let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
-            check(&Way::Bearer, "/first-key", &headers, expected);
+            check(&AuthScheme::Bearer, "/first-key", &headers, expected);
         };
         check(&["Bearer first-key"], Ok("old"));
         check(&["Bearer second-key"], Ok("new"));
@@ -322,7 +328,7 @@ mod tests {
     #[test]
     fn a_basic_pair_opens() {
         let check = |value: &str, expected| {
-            check(&Way::Basic, "/first-key", &[("authorization", value)], expected);
+            check(&AuthScheme::Basic, "/first-key", &[("authorization", value)], expected);
         };
         // printf user:pass:word | base64
         check("Basic dXNlcjpwYXNzOndvcmQ=", Ok("pair"));
@@ -340,8 +346,8 @@ mod tests {
 
     #[test]
     fn a_key_in_a_header_opens() {
-        let way = Way::Header(HeaderName::from_static("x-api-key"));
-        let check = |headers: &[(&str, &str)], expected| check(&way, "/", headers, expected);
+        let scheme = AuthScheme::Header(HeaderName::from_static("x-api-key"));
+        let check = |headers: &[(&str, &str)], expected| check(&scheme, "/", headers, expected);
         check(&[("X-Api-Key", "first-key")], Ok("old"));
         check(&[("x-api-key", "second-key"), ("authorization", "Bearer x")], Ok("new"));
         check(&[("x-api-key", "Bearer first-key")], Err("The key is not known"));
@@ -353,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_key_in_the_path_opens() {
-        let check = |path, expected| check(&Way::PathSecret, path, &[], expected);
+        let check = |path, expected| check(&AuthScheme::PathSecret, path, &[], expected);
         check("/click/first-key", Ok("old"));
         check("/second-key", Ok("new"));
         check("/click/first-key/", Err("The key is empty"));
@@ -365,17 +371,17 @@ mod tests {
     /// `printf '%s' "$signed" | openssl dgst -sha256 -hmac "$secret"`, in base64 with `-binary | base64`.
     #[track_caller]
     fn check_signature(signing: Signing, headers: &[(&str, &str)], body: &str, expected: &str) {
-        let other = Terms { webhooks: Some(vec!["open".into()]), ..Terms::default() };
+        let other = Restrictions { webhooks: Some(vec!["open".into()]), ..Restrictions::default() };
         let keys = Keys::new([
-            Key::new("hashed", hash_key(b"secret-1"), Terms::default()),
+            Key::new("hashed", hash_key(b"secret-1"), Restrictions::default()),
             Key::of_secret("elsewhere", b"secret-1", other),
-            Key::of_secret("one", b"secret-1", Terms::default()),
-            Key::of_secret("two", b"secret-2", Terms::default()),
+            Key::of_secret("one", b"secret-1", Restrictions::default()),
+            Key::of_secret("two", b"secret-2", Restrictions::default()),
         ]);
-        let way = Way::Signed(signing);
+        let scheme = AuthScheme::Signed(signing);
         let headers = header_map(headers);
         let received = "2026-11-24T12:00:00.123Z".parse().expect("a time");
-        let found = match way.claim(&headers, "/secret-1", received) {
+        let found = match scheme.claim(&headers, "/secret-1", received) {
             Ok(Claim::Signature(signature)) => {
                 keys.find_signer(&signature, body.as_bytes(), "click")
             }
@@ -389,11 +395,11 @@ mod tests {
     fn signing(encoding: Encoding, prefix: &str, signed: &str) -> Signing {
         let is_timed = signed.contains("{timestamp}");
         Signing {
-            scheme: Scheme::HmacSha256,
+            algorithm: SignatureAlgorithm::HmacSha256,
             header: HeaderName::from_static("x-signature"),
             prefix: prefix.into(),
             encoding,
-            signed: Part::parse(signed).expect("parts"),
+            signed: SignedPart::parse(signed).expect("parts"),
             timestamp_header: is_timed.then_some(HeaderName::from_static("x-time")),
             tolerance: SignedDuration::from_secs(300),
         }
@@ -472,19 +478,19 @@ mod tests {
 
     #[test]
     fn what_is_signed_is_read_as_it_is_meant() {
-        let text = |text: &str| Part::Text(text.into());
+        let text = |text: &str| SignedPart::Text(text.into());
         for (template, parts) in [
-            ("{body}", Some(vec![Part::Body])),
-            ("{timestamp}.{body}", Some(vec![Part::Timestamp, text("."), Part::Body])),
+            ("{body}", Some(vec![SignedPart::Body])),
+            ("{timestamp}.{body}", Some(vec![SignedPart::Timestamp, text("."), SignedPart::Body])),
             (
                 "v0:{body}{timestamp}!",
-                Some(vec![text("v0:"), Part::Body, Part::Timestamp, text("!")]),
+                Some(vec![text("v0:"), SignedPart::Body, SignedPart::Timestamp, text("!")]),
             ),
             ("", Some(vec![])),
             ("{id}.{body}", None),
             ("{body", None),
         ] {
-            assert_eq!(Part::parse(template), parts, "{template}");
+            assert_eq!(SignedPart::parse(template), parts, "{template}");
         }
     }
 
@@ -522,7 +528,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_terms(terms: &Terms, webhook: &str, address: &str, at: &str, expected: &str) {
+    fn check_terms(terms: &Restrictions, webhook: &str, address: &str, at: &str, expected: &str) {
         let key = Key::new("key", hash_key(b"key"), terms.clone());
         let address = address.parse().expect("an address");
         let received = at.parse().expect("a time");
@@ -535,17 +541,17 @@ mod tests {
 
     #[test]
     fn a_key_without_terms_is_good_always_and_everywhere() {
-        check_terms(&Terms::default(), "click", "192.0.2.1", "1970-01-01T00:00:00Z", "");
-        check_terms(&Terms::default(), "open", "2001:db8::1", "9999-01-01T00:00:00Z", "");
+        check_terms(&Restrictions::default(), "click", "192.0.2.1", "1970-01-01T00:00:00Z", "");
+        check_terms(&Restrictions::default(), "open", "2001:db8::1", "9999-01-01T00:00:00Z", "");
     }
 
     #[test]
     fn a_key_has_a_life() {
         let time = |text: &str| Some(text.parse().expect("a time"));
-        let terms = Terms {
+        let terms = Restrictions {
             not_before: time("2026-11-01T00:00:00Z"),
             expires_at: time("2026-12-01T00:00:00-05:00"),
-            ..Terms::default()
+            ..Restrictions::default()
         };
         let check = |at, expected| check_terms(&terms, "click", "192.0.2.1", at, expected);
         check("2026-10-31T23:59:59.999Z", "unauthorized: The key is not valid yet");
@@ -557,10 +563,10 @@ mod tests {
     #[test]
     fn a_key_has_its_webhooks_and_networks() {
         let nets = ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"];
-        let terms = Terms {
+        let terms = Restrictions {
             webhooks: Some(vec!["click".into(), "open".into()]),
             networks: Some(nets.map(|net| net.parse().expect("a network")).into()),
-            ..Terms::default()
+            ..Restrictions::default()
         };
         let check = |webhook, address, expected| {
             check_terms(&terms, webhook, address, "2026-11-24T00:00:00Z", expected);

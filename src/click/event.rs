@@ -6,9 +6,9 @@
 //! nesting nor a number of any size costs more than the bytes it takes. Where a name occurs twice
 //! the last one counts, as it does for the readers of the topic (Jackson, JavaScript, serde_json).
 //!
-//! Where a body carries several events, `event/split.rs` takes it apart first.
+//! Where a body carries several events, `event/envelope.rs` takes it apart first.
 
-mod split;
+mod envelope;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,11 +17,12 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::click::outcome::{Refusal, Rejection};
 
-pub use split::Carries;
+pub use envelope::Envelope;
 
 /// A checked event. Only [`Shape::decode`] makes one.
 #[derive(Debug, PartialEq)]
@@ -72,14 +73,29 @@ pub struct Shape {
 }
 
 /// How a webhook's events write their time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", try_from = "String")]
 pub enum TimeFormat {
-    /// As a date and a time, with or without an offset.
+    /// As `2020-10-02 15:07:31`, with or without an offset.
+    #[default]
     Text,
-    /// As Unix time, in a number or in digits, with or without a fraction.
+    /// In seconds since 1970, as a number or in digits, with or without a fraction.
     Unix,
     /// The same in milliseconds.
     UnixMs,
+}
+
+impl TryFrom<String> for TimeFormat {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<TimeFormat, &'static str> {
+        match name.as_str() {
+            "text" => Ok(TimeFormat::Text),
+            "unix" => Ok(TimeFormat::Unix),
+            "unix-ms" => Ok(TimeFormat::UnixMs),
+            _ => Err("must be text, unix or unix-ms"),
+        }
+    }
 }
 
 /// A JSON pointer (RFC 6901) to a member of an object, at any depth.

@@ -9,7 +9,8 @@ use jiff::SignedDuration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::click::auth::{self, Part, Scheme, Topic};
+use crate::click::auth::sns::{self, Topic};
+use crate::click::auth::{self, SignatureAlgorithm, SignedPart};
 
 /// How the senders of a webhook prove who they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -157,30 +158,30 @@ impl AuthSchemeSettings {
     /// # Errors
     ///
     /// What is wrong with it, and what to do about it.
-    pub(super) fn read(&self) -> Result<auth::Way, String> {
+    pub(super) fn read(&self) -> Result<auth::AuthScheme, String> {
         Ok(match self {
-            AuthSchemeSettings::Bearer => auth::Way::Bearer,
-            AuthSchemeSettings::Basic => auth::Way::Basic,
+            AuthSchemeSettings::Bearer => auth::AuthScheme::Bearer,
+            AuthSchemeSettings::Basic => auth::AuthScheme::Basic,
             AuthSchemeSettings::Header { header } => {
-                auth::Way::Header(header_name("header", header)?)
+                auth::AuthScheme::Header(header_name("header", header)?)
             }
             AuthSchemeSettings::HmacSha256(signing) => {
-                auth::Way::Signed(signing.read(Scheme::HmacSha256)?)
+                auth::AuthScheme::Signed(signing.read(SignatureAlgorithm::HmacSha256)?)
             }
             AuthSchemeSettings::EcdsaP256(signing) => {
-                auth::Way::Signed(signing.read(Scheme::EcdsaP256)?)
+                auth::AuthScheme::Signed(signing.read(SignatureAlgorithm::EcdsaP256)?)
             }
             AuthSchemeSettings::Mailgun { tolerance_s } => {
-                auth::Way::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
+                auth::AuthScheme::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
             }
-            AuthSchemeSettings::Sns(sns) => auth::Way::Sns(sns.read()?),
-            AuthSchemeSettings::PathSecret => auth::Way::PathSecret,
+            AuthSchemeSettings::Sns(sns) => auth::AuthScheme::Sns(sns.read()?),
+            AuthSchemeSettings::PathSecret => auth::AuthScheme::PathSecret,
         })
     }
 }
 
 impl SnsSettings {
-    fn read(&self) -> Result<auth::Sns, String> {
+    fn read(&self) -> Result<sns::Sns, String> {
         if self.topics.is_empty() {
             return Err("topics must name your topics, as in { type = \"sns\", topics = \
                         [\"arn:aws:sns:eu-west-1:123456789012:clicks\"] }: anybody may have others"
@@ -191,7 +192,7 @@ impl SnsSettings {
             Topic::parse(arn).ok_or_else(wrong)
         };
         self.proxy()?;
-        Ok(auth::Sns {
+        Ok(sns::Sns {
             topics: self.topics.iter().map(topic).collect::<Result<_, _>>()?,
             confirm: self.confirm,
             tolerance: read_tolerance(self.tolerance_s)?,
@@ -223,10 +224,10 @@ impl SnsSettings {
 }
 
 impl SigningSettings {
-    fn read(&self, scheme: Scheme) -> Result<auth::Signing, String> {
-        let signed = Part::parse(&self.signed).unwrap_or_default();
+    fn read(&self, algorithm: SignatureAlgorithm) -> Result<auth::Signing, String> {
+        let signed = SignedPart::parse(&self.signed).unwrap_or_default();
         let count = |part| signed.iter().filter(|other| **other == part).count();
-        let (bodies, timestamps) = (count(Part::Body), count(Part::Timestamp));
+        let (bodies, timestamps) = (count(SignedPart::Body), count(SignedPart::Timestamp));
         if bodies != 1 || timestamps > 1 {
             return Err("signed must have {body} once, and may have {timestamp} once, as in \
                         \"{timestamp}.{body}\""
@@ -249,7 +250,7 @@ impl SigningSettings {
         let timestamp_header =
             timestamp_header.map(|name| header_name("timestamp_header", name)).transpose()?;
         Ok(auth::Signing {
-            scheme,
+            algorithm,
             header: header_name("header", &self.header)?,
             prefix: self.prefix.clone(),
             encoding: match self.encoding {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
 use super::{DeliveryState, LateEvent, dead_letter_reason};
-use crate::click::route::Record;
+use crate::click::record::Record;
 use crate::delivery::spool::{Position, Spool, SpooledEvent, SpooledState};
 use crate::kafka::{Failure, Publisher, Remedy, Sent, Terms};
 

@@ -48,7 +48,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
-use crate::click::route::Record;
+use crate::click::record::Record;
 use crate::config::{self, Problem};
 use crate::observe::health::Health;
 use crate::observe::metrics::SpoolMetrics;
@@ -400,7 +400,7 @@ fn first_number() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::route::tests::record_of;
+    use crate::click::record::tests::record_of;
     use crate::observe::metrics::Metrics;
 
     /// The numbers of the events from here on, and whether each may be sent.

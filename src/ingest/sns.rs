@@ -13,9 +13,10 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::click::auth::{Certificate, Kind, Message, Sns, Way};
+use crate::click::auth::AuthScheme;
+use crate::click::auth::sns::{Certificate, Kind, Message, Sns};
 use crate::click::outcome::{Refusal, Rejection};
-use crate::click::route::Webhook;
+use crate::click::webhook::Webhook;
 use crate::config::{self, Config, Problem};
 use crate::http::rate_limit::{Rate, RateLimiter, elapsed_ns};
 use crate::http::{self, Connector};
@@ -51,8 +52,8 @@ pub struct Asker {
 pub fn askers(config: &Config, webhooks: &[Webhook]) -> Result<HashMap<usize, Asker>, Problem> {
     let mut askers = HashMap::new();
     for (webhook, entry) in webhooks.iter().zip(&config.webhook) {
-        if let (Way::Sns(sns), config::AuthSchemeSettings::Sns(settings)) =
-            (&webhook.way, &entry.auth)
+        if let (AuthScheme::Sns(sns), config::AuthSchemeSettings::Sns(settings)) =
+            (&webhook.auth_scheme, &entry.auth)
         {
             let place = format!("webhook[{}].auth", webhook.index);
             askers.insert(webhook.index, Asker::new(sns, settings, &place)?);

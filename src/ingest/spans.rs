@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::click::outcome::{Held, Outcome, Refusal};
-use crate::click::route::Webhook;
+use crate::click::webhook::Webhook;
 use crate::config::Config;
 use crate::http;
 

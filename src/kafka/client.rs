@@ -152,7 +152,7 @@ mod tests {
 
     use tokio::time::{Instant, timeout};
 
-    use crate::click::route::tests::record_of;
+    use crate::click::record::tests::record_of;
     use crate::config::Config;
     use crate::kafka::circuit_breaker::Breaker;
     use crate::kafka::{DevelopmentBroker, Kafka, Terms};

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::fault::{Failure, Fault};
 use super::producer::Shared;
 use super::send_queue::{Parcel, PostOffice, Report, Terms};
-use crate::click::route::Record;
+use crate::click::record::Record;
 
 /// While so many records of one thread are on their way, the next ones wait for company: until fewer are, or
 /// for as long as said below. With 256 connections, 12 partitions and campaigns that are equally busy a

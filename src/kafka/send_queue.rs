@@ -7,7 +7,7 @@ use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
 
 use super::fault::{Failure, Fault};
-use crate::click::route::Record;
+use crate::click::record::Record;
 
 /// What became of a record, and which producer says so.
 #[derive(Debug, Clone, Copy)]

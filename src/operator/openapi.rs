@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::click::auth::{Signing, Way};
-use crate::click::event::Carries;
+use crate::click::auth::{AuthScheme, Signing};
+use crate::click::event::Envelope;
 use crate::click::outcome::{Facts, Held, Outcome, Refusal};
-use crate::click::route::Webhook;
+use crate::click::webhook::Webhook;
 use crate::config::{Config, Problem};
 use crate::http::CODINGS;
 use crate::ingest::hint;
@@ -81,20 +81,24 @@ fn prove(webhook: &Webhook, has_certificates: bool) -> (Option<(String, Value)>,
         });
         Some((name, scheme))
     };
-    let is_in_path = matches!(webhook.way, Way::PathSecret);
+    let is_in_path = matches!(webhook.auth_scheme, AuthScheme::PathSecret);
     if has_certificates {
         let scheme = json!({ "type": "mutualTLS" });
         return (Some(("certificate".into(), scheme)), false);
     }
-    let scheme = match &webhook.way {
-        Way::Bearer => Some(("bearer".into(), json!({ "type": "http", "scheme": "bearer" }))),
-        Way::Basic => Some(("basic".into(), json!({ "type": "http", "scheme": "basic" }))),
-        Way::Header(header) => api_key(format!("header-{header}"), header.as_str(), "The key"),
-        Way::Signed(Signing { header, .. }) => {
-            let name = webhook.way.challenge().to_lowercase();
+    let scheme = match &webhook.auth_scheme {
+        AuthScheme::Bearer => {
+            Some(("bearer".into(), json!({ "type": "http", "scheme": "bearer" })))
+        }
+        AuthScheme::Basic => Some(("basic".into(), json!({ "type": "http", "scheme": "basic" }))),
+        AuthScheme::Header(header) => {
+            api_key(format!("header-{header}"), header.as_str(), "The key")
+        }
+        AuthScheme::Signed(Signing { header, .. }) => {
+            let name = webhook.auth_scheme.challenge().to_lowercase();
             api_key(format!("{name}-{header}"), header.as_str(), "A signature made with the key")
         }
-        Way::Mailgun { .. } | Way::Sns(_) | Way::PathSecret => None,
+        AuthScheme::Mailgun { .. } | AuthScheme::Sns(_) | AuthScheme::PathSecret => None,
     };
     (scheme, is_in_path)
 }
@@ -107,8 +111,8 @@ fn parameters(webhook: &Webhook, has_secret: bool) -> Vec<Value> {
             "schema": { "type": "string", "minLength": 1 },
         })
     };
-    let time = match &webhook.way {
-        Way::Signed(Signing { timestamp_header: Some(name), .. }) => {
+    let time = match &webhook.auth_scheme {
+        AuthScheme::Signed(Signing { timestamp_header: Some(name), .. }) => {
             Some(parameter(name.as_str(), "header", "When it was signed"))
         }
         _ => None,
@@ -121,20 +125,20 @@ fn parameters(webhook: &Webhook, has_secret: bool) -> Vec<Value> {
 fn post(config: &Config, webhook: &Webhook) -> Value {
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let event = event(webhook);
-    let (media, schema) = match &webhook.carries {
-        Carries::One => ("application/json", event),
-        Carries::Array(None) => {
+    let (media, schema) = match &webhook.envelope {
+        Envelope::One => ("application/json", event),
+        Envelope::Array(None) => {
             let array = json!({ "type": "array", "minItems": 1, "items": event.clone() });
             ("application/json", json!({ "anyOf": [array, event] }))
         }
-        Carries::Array(Some(pointer)) => {
+        Envelope::Array(Some(pointer)) => {
             let mut body = json!({ "type": "object" });
             let array = json!({ "type": "array", "minItems": 1, "items": event });
             schema::put(&mut body, pointer.tokens(), array, true);
             ("application/json", body)
         }
-        Carries::Lines => ("application/x-ndjson", json!({ "type": "string", "minLength": 1 })),
-        Carries::Sns => {
+        Envelope::Lines => ("application/x-ndjson", json!({ "type": "string", "minLength": 1 })),
+        Envelope::Sns => {
             let text = json!({
                 "type": "string", "contentMediaType": "application/json", "contentSchema": event,
             });
@@ -222,8 +226,10 @@ fn may_end(outcome: Outcome, webhook: &Webhook) -> bool {
     match outcome {
         Outcome::Held(Held::AsDeadLetter) => !webhook.rejects_invalid,
         Outcome::Held(_) => true,
-        Outcome::Confirmed => matches!(&webhook.way, Way::Sns(sns) if sns.confirm),
-        Outcome::Refused(Refusal::SnsUnreachable) => matches!(webhook.way, Way::Sns(_)),
+        Outcome::Confirmed => matches!(&webhook.auth_scheme, AuthScheme::Sns(sns) if sns.confirm),
+        Outcome::Refused(Refusal::SnsUnreachable) => {
+            matches!(webhook.auth_scheme, AuthScheme::Sns(_))
+        }
         Outcome::Refused(Refusal::Malformed | Refusal::Invalid) => webhook.rejects_invalid,
         Outcome::Refused(Refusal::UnknownPath | Refusal::WrongMethod) => false,
         Outcome::Refused(refusal) => refusal.is_answered(),
@@ -251,7 +257,8 @@ fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value
         },
     });
     let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let hints = facts.iter().filter_map(|facts| hint(facts.status, webhook.way.challenge()));
+    let hints =
+        facts.iter().filter_map(|facts| hint(facts.status, webhook.auth_scheme.challenge()));
     for (name, value) in hints {
         let values = headers.entry(name.to_string()).or_default();
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -23,7 +23,7 @@ static DOCUMENTED: LazyLock<Vec<Documented>> = LazyLock::new(|| {
 });
 
 /// Every header of a record, whether all records have it, and what it says. In the order in which
-/// [`Record::each_header`](crate::click::route::Record::each_header) gives them.
+/// [`Record::each_header`](crate::click::record::Record::each_header) gives them.
 const HEADERS: [(&str, bool, &str); 8] = [
     ("ce_specversion", true, "CloudEvents, in binary mode: its version, 1.0"),
     ("ce_id", true, "a UUID, the same for every record of the same event: deduplicate by it"),
@@ -243,7 +243,7 @@ fn headers(more: &[(&str, bool, &str)]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::route::tests::{headers as headers_of, record_of};
+    use crate::click::record::tests::{headers as headers_of, record_of};
 
     #[test]
     fn the_headers_are_those_of_records() {

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use hookbridge::click::auth::Caller;
-use hookbridge::click::event::{Carries, Pointer};
+use hookbridge::click::event::{Envelope, Pointer};
 use hookbridge::click::outcome::Refusal;
 use hookbridge::click::pseudonym::Pseudonyms;
-use hookbridge::click::route::{Origin, Webhook};
+use hookbridge::click::record::Origin;
+use hookbridge::click::webhook::Webhook;
 use hookbridge::config::{BodyFormat, Config, InvalidBody};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -131,7 +132,7 @@ proptest! {
     fn an_array_is_split_as_by_a_full_parse(
         body in text(prop::collection::vec(value(), 0..8).prop_map(Value::from)),
     ) {
-        let found = Carries::Array(None).split(&Bytes::from(body.clone()), 6);
+        let found = Envelope::Array(None).split(&Bytes::from(body.clone()), 6);
         match serde_json::from_slice::<Vec<Value>>(&body) {
             Ok(events) if (1..=6).contains(&events.len()) => {
                 let found = found.unwrap();

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use crate::click::auth::Caller;
 use crate::click::event::Pointer;
-use crate::click::route::{Origin, Record, Webhook};
+use crate::click::record::{Origin, Record};
+use crate::click::webhook::Webhook;
 use crate::config::{Config, Problem};
 use crate::kafka::Seen;
 

@@ -6,7 +6,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::bridge::{self, StartError};
-use crate::click::route::Record;
+use crate::click::record::Record;
 use crate::config::Config;
 use crate::kafka::circuit_breaker::Breaker;
 use crate::kafka::{Failure, Fault, Kafka, Publisher, Remedy, Sent, Terms};

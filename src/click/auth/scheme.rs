@@ -7,15 +7,16 @@ use hyper::header::{AUTHORIZATION, HeaderName};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use ring::{hmac, signature};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{KeyHash, Signer, Sns, hash_key};
+use super::sns::Sns;
+use super::{KeyHash, Signer, hash_key};
 use crate::click::outcome::{Refusal, Rejection};
 
 /// How the senders of a webhook prove who they are.
 #[derive(Debug)]
-pub enum Way {
+pub enum AuthScheme {
     /// `Authorization: Bearer KEY` (RFC 6750, section 2.1).
     Bearer,
     /// `Authorization: Basic` (RFC 7617); the key is `user:password`.
@@ -38,14 +39,14 @@ pub enum Way {
 /// How requests are signed.
 #[derive(Debug)]
 pub struct Signing {
-    pub scheme: Scheme,
+    pub algorithm: SignatureAlgorithm,
     /// Where the signature is.
     pub header: HeaderName,
     /// What stands before it there.
     pub prefix: String,
     pub encoding: Encoding,
     /// What is signed, in this order.
-    pub signed: Vec<Part>,
+    pub signed: Vec<SignedPart>,
     /// Where the time of signing is, if it is signed: Unix time in seconds or milliseconds, or a date of
     /// RFC 3339 or of HTTP.
     pub timestamp_header: Option<HeaderName>,
@@ -55,16 +56,19 @@ pub struct Signing {
 
 /// What a signature is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub enum SignatureAlgorithm {
     /// HMAC with SHA-256, by a secret that both sides have (RFC 2104).
     HmacSha256,
     /// ECDSA on the curve P-256 with SHA-256, in ASN.1; here is the public key alone (FIPS 186-5).
     EcdsaP256,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a signature is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// In lower or upper case.
+    #[default]
     Hex,
     /// With its padding (RFC 4648, section 4).
     Base64,
@@ -72,7 +76,7 @@ pub enum Encoding {
 
 /// A part of what is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum SignedPart {
     Text(String),
     /// The timestamp's header, as it was sent.
     Timestamp,
@@ -80,19 +84,19 @@ pub enum Part {
     Body,
 }
 
-impl Part {
+impl SignedPart {
     /// Reads `v0:{timestamp}:{body}` and the like. None for a brace that is neither of the two.
-    pub fn parse(template: &str) -> Option<Vec<Part>> {
+    pub fn parse(template: &str) -> Option<Vec<SignedPart>> {
         let mut parts = Vec::new();
         let mut rest = template;
         while !rest.is_empty() {
             let (part, length) = if rest.starts_with("{timestamp}") {
-                (Part::Timestamp, "{timestamp}".len())
+                (SignedPart::Timestamp, "{timestamp}".len())
             } else if rest.starts_with("{body}") {
-                (Part::Body, "{body}".len())
+                (SignedPart::Body, "{body}".len())
             } else {
                 let length = rest.find('{').unwrap_or(rest.len());
-                (Part::Text(rest[..length].to_owned()), length)
+                (SignedPart::Text(rest[..length].to_owned()), length)
             };
             if length == 0 {
                 return None;
@@ -120,7 +124,7 @@ pub enum Claim<'w> {
 /// A signature as it was sent, and what else is signed.
 #[derive(Debug)]
 pub struct Signature {
-    scheme: Scheme,
+    algorithm: SignatureAlgorithm,
     before: Vec<u8>,
     covers_body: bool,
     after: Vec<u8>,
@@ -135,13 +139,13 @@ impl Signature {
     pub(super) fn is_by(&self, signer: &Signer, body: &[u8]) -> Choice {
         let body = if self.covers_body { body } else { &[] };
         let signed = [&self.before, body, &self.after];
-        match (self.scheme, signer) {
-            (Scheme::HmacSha256, Signer::Secret(key)) => {
+        match (self.algorithm, signer) {
+            (SignatureAlgorithm::HmacSha256, Signer::Secret(key)) => {
                 let mut context = hmac::Context::with_key(key);
                 signed.iter().for_each(|part| context.update(part));
                 context.sign().as_ref().ct_eq(&self.tag)
             }
-            (Scheme::EcdsaP256, Signer::PublicKey(point)) => {
+            (SignatureAlgorithm::EcdsaP256, Signer::PublicKey(point)) => {
                 let key =
                     signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point);
                 Choice::from(u8::from(key.verify(&signed.concat(), &self.tag).is_ok()))
@@ -183,7 +187,7 @@ pub fn read_mailgun(
     is_in_time(timestamp.as_bytes(), tolerance, received)?;
     let tag = Encoding::Hex.decode(signature.as_bytes());
     Ok(Signature {
-        scheme: Scheme::HmacSha256,
+        algorithm: SignatureAlgorithm::HmacSha256,
         before: format!("{timestamp}{token}").into_bytes(),
         covers_body: false,
         after: Vec::new(),
@@ -192,19 +196,20 @@ pub fn read_mailgun(
     })
 }
 
-impl Way {
+impl AuthScheme {
     /// What to say in `WWW-Authenticate`, which a 401 must have. Only the first two are registered.
     pub fn challenge(&self) -> &'static str {
         match self {
-            Way::Bearer => "Bearer",
-            Way::Basic => "Basic realm=\"hookbridge\", charset=\"UTF-8\"",
-            Way::Header(_) => "Header",
-            Way::Signed(Signing { scheme: Scheme::HmacSha256, .. }) | Way::Mailgun { .. } => {
-                "HMAC-SHA256"
+            AuthScheme::Bearer => "Bearer",
+            AuthScheme::Basic => "Basic realm=\"hookbridge\", charset=\"UTF-8\"",
+            AuthScheme::Header(_) => "Header",
+            AuthScheme::Signed(Signing { algorithm: SignatureAlgorithm::HmacSha256, .. })
+            | AuthScheme::Mailgun { .. } => "HMAC-SHA256",
+            AuthScheme::Signed(Signing { algorithm: SignatureAlgorithm::EcdsaP256, .. }) => {
+                "ECDSA-P256"
             }
-            Way::Signed(Signing { scheme: Scheme::EcdsaP256, .. }) => "ECDSA-P256",
-            Way::Sns(_) => "SNS",
-            Way::PathSecret => "Path-Secret",
+            AuthScheme::Sns(_) => "SNS",
+            AuthScheme::PathSecret => "Path-Secret",
         }
     }
 
@@ -221,18 +226,22 @@ impl Way {
         received: Timestamp,
     ) -> Result<Claim<'_>, Rejection> {
         let key = match self {
-            Way::Bearer => authorization(headers, "bearer ")?,
-            Way::Basic => {
+            AuthScheme::Bearer => authorization(headers, "bearer ")?,
+            AuthScheme::Basic => {
                 let sent = BASE64.decode(authorization(headers, "basic ")?);
                 let pair = sent.ok().filter(|pair| pair.contains(&b':'));
                 let pair = pair.ok_or_else(|| refuse("This is not user:password in base64"))?;
                 return Ok(Claim::Key(hash_key(&pair)));
             }
-            Way::Header(name) => only(headers, name)?,
-            Way::Signed(signing) => return signing.read(headers, received).map(Claim::Signature),
-            Way::Mailgun { tolerance } => return Ok(Claim::InBody { tolerance: *tolerance }),
-            Way::Sns(sns) => return Ok(Claim::Sns(sns)),
-            Way::PathSecret => path.rsplit('/').next().unwrap_or_default().as_bytes(),
+            AuthScheme::Header(name) => only(headers, name)?,
+            AuthScheme::Signed(signing) => {
+                return signing.read(headers, received).map(Claim::Signature);
+            }
+            AuthScheme::Mailgun { tolerance } => {
+                return Ok(Claim::InBody { tolerance: *tolerance });
+            }
+            AuthScheme::Sns(sns) => return Ok(Claim::Sns(sns)),
+            AuthScheme::PathSecret => path.rsplit('/').next().unwrap_or_default().as_bytes(),
         };
         if key.is_empty() {
             return Err(refuse("The key is empty"));
@@ -246,7 +255,8 @@ impl Signing {
     fn read(&self, headers: &HeaderMap, received: Timestamp) -> Result<Signature, Rejection> {
         let sent = only(headers, &self.header)?.strip_prefix(self.prefix.as_bytes());
         let tag = sent.and_then(|text| self.encoding.decode(text));
-        let is_right = |tag: &Vec<u8>| self.scheme != Scheme::HmacSha256 || tag.len() == 32;
+        let is_right =
+            |tag: &Vec<u8>| self.algorithm != SignatureAlgorithm::HmacSha256 || tag.len() == 32;
         let tag = tag.filter(is_right);
         let tag = tag.ok_or_else(|| refuse("The signature does not have the configured form"))?;
         let timestamp = match &self.timestamp_header {
@@ -261,12 +271,19 @@ impl Signing {
         for part in &self.signed {
             let side = if is_behind { &mut after } else { &mut before };
             match part {
-                Part::Text(text) => side.extend_from_slice(text.as_bytes()),
-                Part::Timestamp => side.extend_from_slice(timestamp),
-                Part::Body => is_behind = true,
+                SignedPart::Text(text) => side.extend_from_slice(text.as_bytes()),
+                SignedPart::Timestamp => side.extend_from_slice(timestamp),
+                SignedPart::Body => is_behind = true,
             }
         }
-        Ok(Signature { scheme: self.scheme, before, covers_body: true, after, tag, token: None })
+        Ok(Signature {
+            algorithm: self.algorithm,
+            before,
+            covers_body: true,
+            after,
+            tag,
+            token: None,
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Position;
-use crate::click::route::Record;
+use crate::click::record::Record;
 
 /// Begins every frame. Not text, so that no sender's body is full of it.
 pub(super) const MARK: [u8; 8] = *b"\x00hbevt2\xff";
@@ -100,7 +100,7 @@ impl Frame<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::route::tests::{headers, record_of};
+    use crate::click::record::tests::{headers, record_of};
 
     #[test]
     fn a_record_comes_back_as_it_was() {

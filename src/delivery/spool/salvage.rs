@@ -59,7 +59,7 @@ mod tests {
 
     use super::super::Position;
     use super::*;
-    use crate::click::route::tests::record_of;
+    use crate::click::record::tests::record_of;
 
     #[test]
     fn whole_frames_are_found_between_anything_else() {

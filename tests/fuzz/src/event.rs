@@ -3,7 +3,9 @@
 #![no_main]
 
 use bytes::Bytes;
-use hookbridge_fuzz::click::event::{Carries, Event, Pointer, Shape, TimeFormat, as_text, parse_offset};
+use hookbridge_fuzz::click::event::{
+    Envelope, Event, Pointer, Shape, TimeFormat, as_text, parse_offset,
+};
 use hookbridge_fuzz::click::outcome::{Refusal, Rejection};
 use hookbridge_fuzz::click::pseudonym::Pseudonyms;
 use libfuzzer_sys::fuzz_target;
@@ -87,7 +89,7 @@ fn without_fields(mut value: Value) -> (Value, usize) {
 fn split(body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let found = Carries::Array(None).split(&Bytes::copy_from_slice(body), 100);
+    let found = Envelope::Array(None).split(&Bytes::copy_from_slice(body), 100);
     if text.contains(NUMBER) || text.trim_ascii_start().starts_with('{') {
         return;
     }
@@ -110,7 +112,7 @@ fn split(body: &[u8]) {
 /// The text in a message of Amazon SNS, taken out and by the full parse.
 fn take_out(body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
-    let found = Carries::Sns.split(&Bytes::copy_from_slice(body), 100);
+    let found = Envelope::Sns.split(&Bytes::copy_from_slice(body), 100);
     if text.contains(NUMBER) {
         return;
     }

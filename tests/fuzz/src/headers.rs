@@ -1,19 +1,20 @@
-//! What a request's head says of its sender, in each way to prove it: whoever is let in has the key or
+//! What a request's head says of its sender, under each auth scheme: whoever is let in has the key or
 //! the signature in the place where it belongs; `traceparent`; and messages of Amazon SNS, which have it
 //! asked for nothing but what is Amazon's.
 //!
-//! The input: a letter for the way, a line with the path, then a line for each header, then a body
+//! The input: a letter for the scheme, a line with the path, then a line for each header, then a body
 //! behind an empty line.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use data_encoding::{BASE64, HEXLOWER};
+use hookbridge_fuzz::click::auth::sns::{Sns, Topic};
 use hookbridge_fuzz::click::auth::{
-    Claim, Encoding, Key, Keys, Part, Scheme, Signature, Signing, Sns, Terms, Topic, Way,
-    read_mailgun,
+    AuthScheme, Claim, Encoding, Key, Keys, Restrictions, Signature, SignatureAlgorithm,
+    SignedPart, Signing, read_mailgun,
 };
-use hookbridge_fuzz::click::route::trace_parent;
+use hookbridge_fuzz::click::record::trace_parent;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
@@ -30,36 +31,42 @@ static PAIR: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_slice(&[7;
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let point = PAIR.verifying_key().to_encoded_point(false).as_bytes().to_vec();
     Keys::new([
-        Key::of_secret("name", KEY.as_bytes(), Terms::default()),
-        Key::of_public_key("pair", point, Terms::default()),
+        Key::of_secret("name", KEY.as_bytes(), Restrictions::default()),
+        Key::of_public_key("pair", point, Restrictions::default()),
     ])
 });
 
-static WAYS: LazyLock<[Way; 8]> = LazyLock::new(|| {
-    let signing = |scheme, encoding, prefix: &str, signed: &str, timestamp_header| Signing {
-        scheme,
+static SCHEMES: LazyLock<[AuthScheme; 8]> = LazyLock::new(|| {
+    let signing = |algorithm, encoding, prefix: &str, signed: &str, timestamp_header| Signing {
+        algorithm,
         header: HeaderName::from_static("x-signature"),
         prefix: prefix.into(),
         encoding,
-        signed: Part::parse(signed).unwrap(),
+        signed: SignedPart::parse(signed).unwrap(),
         timestamp_header,
         tolerance: SignedDuration::from_secs(300),
     };
     let time = || Some(HeaderName::from_static("x-time"));
-    let hmac = Scheme::HmacSha256;
+    let hmac = SignatureAlgorithm::HmacSha256;
     [
-        Way::Bearer,
-        Way::Basic,
-        Way::Header(HeaderName::from_static("x-key")),
-        Way::PathSecret,
-        Way::Signed(signing(hmac, Encoding::Hex, "v0=", "{timestamp}.{body}", time())),
-        Way::Signed(signing(hmac, Encoding::Base64, "", "{body}", None)),
-        Way::Mailgun { tolerance: SignedDuration::from_secs(300) },
-        Way::Signed(signing(Scheme::EcdsaP256, Encoding::Base64, "", "{timestamp}{body}", time())),
+        AuthScheme::Bearer,
+        AuthScheme::Basic,
+        AuthScheme::Header(HeaderName::from_static("x-key")),
+        AuthScheme::PathSecret,
+        AuthScheme::Signed(signing(hmac, Encoding::Hex, "v0=", "{timestamp}.{body}", time())),
+        AuthScheme::Signed(signing(hmac, Encoding::Base64, "", "{body}", None)),
+        AuthScheme::Mailgun { tolerance: SignedDuration::from_secs(300) },
+        AuthScheme::Signed(signing(
+            SignatureAlgorithm::EcdsaP256,
+            Encoding::Base64,
+            "",
+            "{timestamp}{body}",
+            time(),
+        )),
     ]
 });
 
-/// Whose messages are read, whatever the way.
+/// Whose messages are read, whatever the scheme.
 static SNS: LazyLock<Sns> = LazyLock::new(|| Sns {
     topics: vec![Topic::parse("arn:aws:sns:a:1:a").unwrap()],
     confirm: true,
@@ -71,8 +78,8 @@ fn sign(signed: &[u8]) -> Vec<u8> {
 }
 
 /// The head of an input, and what is behind it. Headers that are none are left out.
-fn read(input: &[u8]) -> Option<(&Way, String, HeaderMap, &[u8])> {
-    let (way, input) = input.split_first()?;
+fn read(input: &[u8]) -> Option<(&AuthScheme, String, HeaderMap, &[u8])> {
+    let (scheme, input) = input.split_first()?;
     let end = input.windows(2).position(|pair| pair == b"\n\n");
     let (head, body) = end.map_or((input, &b""[..]), |end| (&input[..end], &input[end + 2..]));
     let mut lines = head.split(|byte| *byte == b'\n');
@@ -86,7 +93,7 @@ fn read(input: &[u8]) -> Option<(&Way, String, HeaderMap, &[u8])> {
             headers.append(name, value);
         }
     }
-    Some((&WAYS[usize::from(*way) % WAYS.len()], path, headers, body))
+    Some((&SCHEMES[usize::from(*scheme) % SCHEMES.len()], path, headers, body))
 }
 
 /// The value of the one header of this name.
@@ -104,30 +111,32 @@ fn behind<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h [u8]> {
 }
 
 /// Whether the key, or the signature of the body, is where it should be.
-fn is_proven(way: &Way, path: &str, headers: &HeaderMap, body: &[u8]) -> bool {
+fn is_proven(scheme: &AuthScheme, path: &str, headers: &HeaderMap, body: &[u8]) -> bool {
     let key = Some(KEY.as_bytes());
-    match way {
-        Way::Bearer => behind(headers, "bearer") == key,
-        Way::Basic => behind(headers, "basic") == Some(BASE64.encode(KEY.as_bytes()).as_bytes()),
-        Way::Header(name) => one(headers, name.as_str()) == key,
-        Way::PathSecret => path.split('/').next_back() == Some(KEY),
-        Way::Mailgun { .. } => is_signed_inside(body),
+    match scheme {
+        AuthScheme::Bearer => behind(headers, "bearer") == key,
+        AuthScheme::Basic => {
+            behind(headers, "basic") == Some(BASE64.encode(KEY.as_bytes()).as_bytes())
+        }
+        AuthScheme::Header(name) => one(headers, name.as_str()) == key,
+        AuthScheme::PathSecret => path.split('/').next_back() == Some(KEY),
+        AuthScheme::Mailgun { .. } => is_signed_inside(body),
         // It takes a certificate, which nobody has here.
-        Way::Sns(_) => false,
-        Way::Signed(signing) => {
+        AuthScheme::Sns(_) => false,
+        AuthScheme::Signed(signing) => {
             let Some(sent) = one(headers, "x-signature") else { return false };
             if signing.timestamp_header.is_none() {
                 return sent == BASE64.encode(&sign(body)).as_bytes();
             }
             let Some(time) = one(headers, "x-time") else { return false };
             let number = std::str::from_utf8(time).ok().and_then(|text| text.parse::<i64>().ok());
-            let is_signed = match signing.scheme {
-                Scheme::HmacSha256 => {
+            let is_signed = match signing.algorithm {
+                SignatureAlgorithm::HmacSha256 => {
                     let expected = HEXLOWER.encode(&sign(&[time, b".", body].concat()));
                     let hex = sent.strip_prefix(b"v0=");
                     hex.is_some_and(|hex| hex.to_ascii_lowercase() == expected.as_bytes())
                 }
-                Scheme::EcdsaP256 => is_signed_by_pair(sent, &[time, body].concat()),
+                SignatureAlgorithm::EcdsaP256 => is_signed_by_pair(sent, &[time, body].concat()),
             };
             // The request is received at 0.
             is_signed && number.is_some_and(|number| number.abs() <= 300)
@@ -172,8 +181,8 @@ fn is_signed(signature: &Signature, body: &[u8]) -> bool {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let Some((way, path, headers, body)) = read(input) else { return };
-    let found = match way.claim(&headers, &path, Timestamp::UNIX_EPOCH) {
+    let Some((scheme, path, headers, body)) = read(input) else { return };
+    let found = match scheme.claim(&headers, &path, Timestamp::UNIX_EPOCH) {
         Ok(Claim::Key(hash)) => KEYS.find(&hash).is_ok(),
         Ok(Claim::Signature(signature)) => is_signed(&signature, body),
         Ok(Claim::InBody { tolerance }) => {
@@ -186,7 +195,7 @@ fuzz_target!(|input: &[u8]| {
             false
         }
     };
-    assert_eq!(found, is_proven(way, &path, &headers, body), "{way:?} {path} {headers:?}");
+    assert_eq!(found, is_proven(scheme, &path, &headers, body), "{scheme:?} {path} {headers:?}");
     if let Ok(message) = SNS.read(body, Timestamp::UNIX_EPOCH) {
         assert_eq!(message.host(), "sns.a.amazonaws.com");
         let is_plain = |path: &str, more: &str| {

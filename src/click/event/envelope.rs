@@ -14,7 +14,7 @@ use crate::click::outcome::{Refusal, Rejection};
 
 /// How many events a body carries.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Carries {
+pub enum Envelope {
     /// One, which is the body.
     One,
     /// Those of a JSON array: the body, or the member at this pointer. A body that is an object, where
@@ -26,7 +26,7 @@ pub enum Carries {
     Sns,
 }
 
-impl Carries {
+impl Envelope {
     /// The events of a body, each still to be read; at least one.
     ///
     /// # Errors
@@ -35,10 +35,10 @@ impl Carries {
     /// it has no event, or more than `max`.
     pub fn split(&self, body: &Bytes, max: usize) -> Result<Vec<Bytes>, Rejection> {
         let events = match self {
-            Carries::One => vec![body.clone()],
-            Carries::Array(pointer) => array(pointer.as_ref(), body, max)?,
-            Carries::Lines => lines(body, max),
-            Carries::Sns => vec![message(body)?],
+            Envelope::One => vec![body.clone()],
+            Envelope::Array(pointer) => array(pointer.as_ref(), body, max)?,
+            Envelope::Lines => lines(body, max),
+            Envelope::Sns => vec![message(body)?],
         };
         match events.len() {
             0 => Err(Refusal::Invalid.detailed("The body has no event")),
@@ -134,24 +134,24 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(carries: &Carries, body: &'static str, expected: Result<&[&str], Refusal>) {
-        let events = carries.split(&Bytes::from_static(body.as_bytes()), 3);
+    fn check(envelope: &Envelope, body: &'static str, expected: Result<&[&str], Refusal>) {
+        let events = envelope.split(&Bytes::from_static(body.as_bytes()), 3);
         let events = events.as_ref().map_err(|why| why.refusal).map(|events| {
             let text = |event| std::str::from_utf8(event).expect("text");
             events.iter().map(|event| text(event)).collect::<Vec<_>>()
         });
-        assert_eq!(events, expected.map(<[&str]>::to_vec), "{carries:?} {body}");
+        assert_eq!(events, expected.map(<[&str]>::to_vec), "{envelope:?} {body}");
     }
 
     #[test]
     fn one_is_the_body() {
-        check(&Carries::One, "", Ok(&[""]));
-        check(&Carries::One, "[1,2]", Ok(&["[1,2]"]));
+        check(&Envelope::One, "", Ok(&[""]));
+        check(&Envelope::One, "[1,2]", Ok(&["[1,2]"]));
     }
 
     #[test]
     fn an_array_is_its_elements() {
-        let array = Carries::Array(None);
+        let array = Envelope::Array(None);
         check(&array, r#" [ {"a":[1, 2]} ,7,"x" ] "#, Ok(&[r#"{"a":[1, 2]}"#, "7", r#""x""#]));
         check(&array, "\u{feff}[1]", Ok(&["1"]));
         check(&array, r#" {"a":1} "#, Ok(&[r#" {"a":1} "#]));
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_array_may_be_a_member() {
-        let data = Carries::Array(Pointer::parse("/meta/data"));
+        let data = Envelope::Array(Pointer::parse("/meta/data"));
         check(&data, r#"{"meta":{"data":[{"a":1},2]}}"#, Ok(&[r#"{"a":1}"#, "2"]));
         check(&data, r#"{"meta":{"data":[]}}"#, Err(Refusal::Invalid));
         check(&data, r#"{"meta":{"data":{}}}"#, Err(Refusal::Invalid));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn lines_stand_by_themselves() {
-        let lines = Carries::Lines;
+        let lines = Envelope::Lines;
         check(&lines, "{\"a\":1}\r\n\n \t\n 2\nnot JSON", Ok(&["{\"a\":1}", "2", "not JSON"]));
         check(&lines, " \r\n", Err(Refusal::Invalid));
         check(&lines, "1\n2\n3\n4", Err(Refusal::Invalid));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_message_is_its_text() {
-        let sns = Carries::Sns;
+        let sns = Envelope::Sns;
         check(&sns, r#"{"Type":"Notification","Message":"plain"}"#, Ok(&["plain"]));
         let escaped = r#" {"Message" : "{\"a\":\"\u00e9\/\n\"}", "Type" : "Notification"} "#;
         check(&sns, escaped, Ok(&["{\"a\":\"\u{e9}/\n\"}"]));
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn depth_does_not_matter() {
         let deep = format!("[{}{},1]", "[".repeat(200_000), "]".repeat(200_000));
-        let events = Carries::Array(None).split(&Bytes::from(deep), 3).expect("events");
+        let events = Envelope::Array(None).split(&Bytes::from(deep), 3).expect("events");
         assert_eq!((events.len(), &*events[1]), (2, &b"1"[..]));
     }
 }

@@ -1,5 +1,4 @@
-//! Which webhook a path is, and what its bodies become: an [`Event`] goes in, a [`Record`] comes out;
-//! a body that is no event becomes a record for the dead letters.
+//! What goes to Kafka: the [`Record`] of an [`Event`], or of a body that is no event, as a dead letter.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,51 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::http::HeaderMap;
-use hyper::{Method, StatusCode};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::click::auth::{Caller, Way};
-use crate::click::event::{Carries, Event, Shape, is_plausible};
-use crate::click::outcome::{Refusal, Rejection};
-use crate::click::pseudonym::Pseudonyms;
-
-/// A webhook as the pipeline uses it: the config's entry, read and checked.
-#[derive(Debug)]
-pub struct Webhook {
-    /// Its names, and where its records go.
-    pub route: Arc<Route>,
-    /// The path that it is posted to.
-    pub path: String,
-    /// How its senders prove who they are.
-    pub way: Way,
-    /// Whether a body that is no event is refused, instead of kept as a dead letter.
-    pub rejects_invalid: bool,
-    /// How many events a body carries.
-    pub carries: Carries,
-    /// Where its events carry what the bridge needs.
-    pub shape: Shape,
-    /// What of its events must not reach Kafka as it is.
-    pub pseudonyms: Option<Pseudonyms>,
-    /// An older event time is not believed.
-    pub time_age_max: SignedDuration,
-    /// Nor is one further ahead.
-    pub time_ahead_max: SignedDuration,
-    /// The text of the 200.
-    pub answer: Bytes,
-    /// What is answered in place of 503.
-    pub unavailable: StatusCode,
-    /// Its place among the configured webhooks.
-    pub index: usize,
-}
-
-impl Webhook {
-    /// The status of a refusal, as this webhook's senders understand it.
-    pub fn status(&self, status: StatusCode) -> StatusCode {
-        if status == StatusCode::SERVICE_UNAVAILABLE { self.unavailable } else { status }
-    }
-}
+use super::auth::Caller;
+use super::event::{Envelope, Event, is_plausible};
+use super::outcome::Rejection;
+use super::webhook::Webhook;
 
 /// What all records of a webhook have in common.
 #[derive(Debug, Serialize, Deserialize)]
@@ -215,24 +177,6 @@ mod nanoseconds {
     }
 }
 
-/// Finds the webhook of a request. Where senders prove who they are by a secret in the path, that is
-/// one segment more.
-///
-/// # Errors
-///
-/// [`Refusal::UnknownPath`], or [`Refusal::WrongMethod`] where the path is right.
-pub fn find<'w>(
-    webhooks: &'w [Webhook],
-    method: &Method,
-    path: &str,
-) -> Result<&'w Webhook, Rejection> {
-    let at = |path| webhooks.iter().find(move |webhook| webhook.path == path);
-    let above = || path.rsplit_once('/').and_then(|(parent, _secret)| at(parent));
-    let webhook = at(path).or_else(|| above().filter(|w| matches!(w.way, Way::PathSecret)));
-    let webhook = webhook.ok_or_else(|| Refusal::UnknownPath.plain())?;
-    if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
-}
-
 /// Makes the records of one request, which have this in common.
 pub struct Origin<'r> {
     webhook: &'r Webhook,
@@ -250,7 +194,7 @@ impl<'r> Origin<'r> {
         trace: Option<&'r str>,
         received: Timestamp,
     ) -> Origin<'r> {
-        let ids = (webhook.carries != Carries::One).then(HashMap::new);
+        let ids = (webhook.envelope != Envelope::One).then(HashMap::new);
         Origin { webhook, caller, trace, received, ids }
     }
 
@@ -369,10 +313,14 @@ pub fn trace_parent(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::*;
-    use crate::click::event::{Pointer, TimeFormat, parse_offset};
+    use hyper::StatusCode;
+    use jiff::SignedDuration;
 
-    fn click() -> Webhook {
+    use super::*;
+    use crate::click::auth::AuthScheme;
+    use crate::click::event::{Pointer, Shape, TimeFormat, parse_offset};
+
+    pub(crate) fn click() -> Webhook {
         Webhook {
             route: Arc::new(Route {
                 webhook: "click".into(),
@@ -382,9 +330,9 @@ pub(crate) mod tests {
                 ce_type: "clicks".into(),
             }),
             path: "/click".into(),
-            way: Way::Bearer,
+            auth_scheme: AuthScheme::Bearer,
             rejects_invalid: false,
-            carries: Carries::One,
+            envelope: Envelope::One,
             shape: Shape {
                 key: Pointer::parse("/campid").expect("a pointer"),
                 id: None,
@@ -428,27 +376,6 @@ pub(crate) mod tests {
         let headers: Vec<_> =
             headers[from..].iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(headers[..expected.len()], *expected);
-    }
-
-    #[test]
-    fn paths_and_methods() {
-        let secret =
-            Webhook { path: "/click/more".into(), way: Way::PathSecret, index: 1, ..click() };
-        let webhooks = [click(), secret];
-        let find =
-            |method, path| find(&webhooks, &method, path).map(|w| w.index).map_err(|r| r.refusal);
-        assert_eq!(find(Method::POST, "/click"), Ok(0));
-        assert_eq!(find(Method::GET, "/click"), Err(Refusal::WrongMethod));
-        assert_eq!(find(Method::POST, "/click/"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/CLICK"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::GET, "/"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/click/other"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/click/more/secret"), Ok(1));
-        assert_eq!(find(Method::POST, "/click/more"), Ok(1));
-        assert_eq!(find(Method::POST, "/click/more/"), Ok(1));
-        assert_eq!(find(Method::GET, "/click/more/secret"), Err(Refusal::WrongMethod));
-        assert_eq!(find(Method::POST, "/click/more/secret/x"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/secret"), Err(Refusal::UnknownPath));
     }
 
     #[test]
@@ -564,7 +491,7 @@ pub(crate) mod tests {
     #[test]
     fn equal_events_of_one_body_have_ids_by_their_place_among_them() {
         let (one, other) = (r#"{"campid":7}"#, r#"{"campid":8}"#);
-        let many = Webhook { carries: Carries::Array(None), ..click() };
+        let many = Webhook { envelope: Envelope::Array(None), ..click() };
         let first = ids(&many, &[one, other, one, "{}", one, "{}"]);
         assert_eq!(first[..2], [ids(&click(), &[one])[0], ids(&click(), &[other])[0]]);
         let distinct: std::collections::HashSet<_> = first.iter().collect();
@@ -575,7 +502,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_id_of_the_senders_is_all_that_counts() {
-        let mut many = Webhook { carries: Carries::Array(None), ..click() };
+        let mut many = Webhook { envelope: Envelope::Array(None), ..click() };
         many.shape.id = Pointer::parse("/id");
         let (one, again) = (r#"{"campid":7,"id":"x"}"#, r#"{"campid":8,"id":"x"}"#);
         let none = r#"{"campid":7}"#;

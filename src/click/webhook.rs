@@ -1,0 +1,99 @@
+//! A webhook with its settings read and checked, and which webhook a request is for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use jiff::SignedDuration;
+
+use super::auth::AuthScheme;
+use super::event::{Envelope, Shape};
+use super::outcome::{Refusal, Rejection};
+use super::pseudonym::Pseudonyms;
+use super::record::Route;
+
+/// A webhook as the pipeline uses it: the config's entry, read and checked.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Its names, and where its records go.
+    pub route: Arc<Route>,
+    /// The path that it is posted to.
+    pub path: String,
+    /// How its senders prove who they are.
+    pub auth_scheme: AuthScheme,
+    /// Whether a body that is no event is refused, instead of kept as a dead letter.
+    pub rejects_invalid: bool,
+    /// How many events a body carries.
+    pub envelope: Envelope,
+    /// Where its events carry what the bridge needs.
+    pub shape: Shape,
+    /// What of its events must not reach Kafka as it is.
+    pub pseudonyms: Option<Pseudonyms>,
+    /// An older event time is not believed.
+    pub time_age_max: SignedDuration,
+    /// Nor is one further ahead.
+    pub time_ahead_max: SignedDuration,
+    /// The text of the 200.
+    pub answer: Bytes,
+    /// What is answered in place of 503.
+    pub unavailable: StatusCode,
+    /// Its place among the configured webhooks.
+    pub index: usize,
+}
+
+impl Webhook {
+    /// The status of a refusal, as this webhook's senders understand it.
+    pub fn status(&self, status: StatusCode) -> StatusCode {
+        if status == StatusCode::SERVICE_UNAVAILABLE { self.unavailable } else { status }
+    }
+}
+
+/// Finds the webhook of a request. Where senders prove who they are by a secret in the path, that is
+/// one segment more.
+///
+/// # Errors
+///
+/// [`Refusal::UnknownPath`], or [`Refusal::WrongMethod`] where the path is right.
+pub fn find<'w>(
+    webhooks: &'w [Webhook],
+    method: &Method,
+    path: &str,
+) -> Result<&'w Webhook, Rejection> {
+    let at = |path| webhooks.iter().find(move |webhook| webhook.path == path);
+    let above = || path.rsplit_once('/').and_then(|(parent, _secret)| at(parent));
+    let webhook =
+        at(path).or_else(|| above().filter(|w| matches!(w.auth_scheme, AuthScheme::PathSecret)));
+    let webhook = webhook.ok_or_else(|| Refusal::UnknownPath.plain())?;
+    if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::click;
+    use super::*;
+
+    #[test]
+    fn paths_and_methods() {
+        let secret = Webhook {
+            path: "/click/more".into(),
+            auth_scheme: AuthScheme::PathSecret,
+            index: 1,
+            ..click()
+        };
+        let webhooks = [click(), secret];
+        let find =
+            |method, path| find(&webhooks, &method, path).map(|w| w.index).map_err(|r| r.refusal);
+        assert_eq!(find(Method::POST, "/click"), Ok(0));
+        assert_eq!(find(Method::GET, "/click"), Err(Refusal::WrongMethod));
+        assert_eq!(find(Method::POST, "/click/"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/CLICK"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::GET, "/"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/other"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/more/secret"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/more"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/more/"), Ok(1));
+        assert_eq!(find(Method::GET, "/click/more/secret"), Err(Refusal::WrongMethod));
+        assert_eq!(find(Method::POST, "/click/more/secret/x"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/secret"), Err(Refusal::UnknownPath));
+    }
+}
