@@ -18,8 +18,7 @@ use crate::config::{Config, Problem};
 use crate::delivery::{Backlog, BacklogError, Delivery, DeliveryState};
 use crate::http::{self, Acceptor, Admission, Drain, Socket};
 use crate::ingest::{Ingest, IngestState};
-use crate::kafka::Kafka;
-use crate::kafka::circuit_breaker::Breaker;
+use crate::kafka::{CircuitBreaker, Kafka};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::operator::Admin;
@@ -143,7 +142,7 @@ pub async fn run(
     let files = Files::new(&config, settings);
     let metrics = Arc::new(metrics(&config)?);
     let health = Arc::new(Health::default());
-    let breaker = Breaker::new(metrics.breaker.clone(), config.spool.is_on());
+    let breaker = CircuitBreaker::new(metrics.breaker.clone(), config.spool.is_on());
     let state = Arc::new(IngestState::new(&config, health.clone(), metrics.clone())?);
     let reload = Reload::start(files, &config, &state)?;
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
@@ -259,13 +258,13 @@ impl Workers {
         let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
         let workers = (0..worker_count(config.http.workers)).map(|number| {
             let publisher = kafka.publisher();
-            let postman = publisher.postman();
+            let sender_task = publisher.sender_task();
             // One hands out the reports for all.
-            let clerk = (number == 0).then(|| kafka.clerk());
+            let report_poller = (number == 0).then(|| kafka.delivery_report_poller());
             let spool = backlog.map(|backlog| backlog.spool.clone());
             let delivery = Delivery::new(publisher, spool, shared.clone());
             let ingest = Arc::new(Ingest::new(state.clone(), admission.clone(), delivery));
-            Worker::start(number, ingest, state.clone(), postman, clerk)
+            Worker::start(number, ingest, state.clone(), sender_task, report_poller)
         });
         Ok(Workers { all: workers.collect::<io::Result<_>>()?, turn: AtomicUsize::new(0) })
     }
@@ -297,8 +296,8 @@ impl Worker {
         number: usize,
         ingest: Arc<Ingest>,
         state: Arc<IngestState>,
-        postman: impl Future + Send + 'static,
-        clerk: Option<impl Future<Output: Send> + Send + 'static>,
+        sender_task: impl Future + Send + 'static,
+        report_poller: Option<impl Future<Output: Send> + Send + 'static>,
     ) -> io::Result<Worker> {
         let (inbox, mut sockets) = mpsc::channel::<Socket>(HANDOVER_MAX);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -320,9 +319,9 @@ impl Worker {
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 runtime.block_on(async {
-                    clerk.map(tokio::spawn);
+                    report_poller.map(tokio::spawn);
                     tokio::select! {
-                        _ = postman => {}
+                        _ = sender_task => {}
                         () = serve => {}
                         _ = stopped => {}
                     }

@@ -36,8 +36,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::click::outcome::{Held, Refusal, Rejection};
 use crate::click::record::Record;
 use crate::delivery::spool::{NotSpooled, Position, Spool};
-use crate::kafka::circuit_breaker::Breaker;
-use crate::kafka::{Acknowledged, Failure, Fault, Publisher, Remedy, Terms};
+use crate::kafka::{
+    Acknowledged, CircuitBreaker, Failure, Fault, Preconditions, Publisher, Remedy,
+};
 use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics};
 
@@ -89,7 +90,7 @@ pub struct Delivery {
 /// What the workers and the forwarder share.
 #[derive(Clone)]
 pub struct DeliveryState {
-    breaker: Arc<Breaker>,
+    breaker: Arc<CircuitBreaker>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
@@ -100,7 +101,7 @@ pub struct DeliveryState {
 impl DeliveryState {
     /// An event that Kafka has not acknowledged after `ack_timeout` is late.
     pub fn new(
-        breaker: Arc<Breaker>,
+        breaker: Arc<CircuitBreaker>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
         ack_timeout: Duration,
@@ -150,11 +151,11 @@ impl Delivery {
         // Before the pass: what the present producer fails must be in the spool before anything goes
         // to the next one.
         let generation = Some(self.publisher.generation());
-        let pass = self.shared.breaker.pass();
+        let pass = self.shared.breaker.try_acquire();
         let is_behind = pass.is_some() && spool.holds(position);
         let mut late = None;
         if pass.is_some() && !is_behind {
-            let sent = self.publisher.send(record, Terms { generation, failures: None });
+            let sent = self.publisher.send(record, Preconditions { generation, failures: None });
             let verdict = timeout(self.shared.ack_timeout, sent.verdict()).await;
             if let Ok(Ok(_acknowledged)) = verdict {
                 return Ok((Receipt::new(sent.record(), Held::InKafka), None));
@@ -264,7 +265,7 @@ impl Delivery {
                 None if why.refusal == Refusal::SpoolFailed
                     && self.shared.health.brokers_respond() =>
                 {
-                    let sent = self.publisher.send(record.clone(), Terms::default());
+                    let sent = self.publisher.send(record.clone(), Preconditions::default());
                     Some(sent.verdict().await.is_ok())
                 }
                 None => None,

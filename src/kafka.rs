@@ -1,32 +1,31 @@
-//! Kafka: the only folder that names rdkafka.
+//! Kafka: the only room that names rdkafka.
 //!
-//! librdkafka, the C library below, keeps a queue of records and threads of its own. Handing it a
-//! record is only an enqueue; the delivery report comes later, and it alone says whether Kafka holds the
-//! record.
+//! The way of a record: [`Publisher::send`] puts it into the send queue of its worker thread, the sender task
+//! hands it to the Kafka client, and the client sends it in a batch. Handing over is only an enqueue:
+//! librdkafka, the C library below, has queues and threads of its own. The delivery report comes back the
+//! same way, and it alone says whether Kafka holds the record: [`InFlightRecord::verdict`] returns
+//! [`Acknowledged`] or a [`Failure`].
 //!
-//! - `settings.rs`: every property of librdkafka that is relied on, with its reason.
-//! - `supervisor.rs`: starts the producer, replaces a broken one, explains to the operator what is wrong
-//!   with a topic.
-//! - `publisher.rs`: a record goes in, its acknowledgement or a [`Failure`] comes out.
-//! - `producer.rs`: the producer in use, which takes the records.
-//! - `client.rs`: the client itself, and how it says that it has something to report.
-//! - `context.rs`: what the Kafka client calls back.
-//! - `send_queue.rs`: records and reports on their way between a worker and the Kafka client.
+//! - `publisher.rs`: what a worker thread uses, and its sender task.
+//! - `send_queue.rs`: records in flight and their delivery reports.
+//! - `client.rs`: takes records, polls reports; the only `unsafe`.
+//! - `context.rs`: the callbacks of librdkafka.
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
-//! - `statistics.rs`: what librdkafka tells of itself once a second.
-//! - `inspect.rs`: asks the brokers about topics, for the keeper and for `hookbridge check --kafka`.
-//! - `reader.rs`: reads records back.
-//! - `range.rs`: the same for a part of a topic, up to its end, and how far that came.
 //! - `circuit_breaker.rs`: whether events may try Kafka directly.
+//! - `supervisor.rs`: starts the client, replaces a broken one, explains what is wrong with a topic.
+//! - `settings.rs`: every property of librdkafka that is relied on, with its reason.
+//! - `statistics.rs`: what librdkafka reports of itself once a second.
+//! - `inspect.rs`: asks the brokers about topics, for the supervisor and for `hookbridge check --kafka`.
+//! - `reader.rs`: reads records back.
+//! - `range.rs`: reads a part of a topic up to its end, and keeps how far it came.
 //! - `broker.rs`: the development broker inside this process.
 
 mod broker;
-pub mod circuit_breaker;
+mod circuit_breaker;
 mod client;
 mod context;
 mod fault;
 mod inspect;
-mod producer;
 mod publisher;
 mod range;
 mod reader;
@@ -36,11 +35,12 @@ mod statistics;
 mod supervisor;
 
 pub use broker::DevelopmentBroker;
+pub use circuit_breaker::{CircuitBreaker, Permit};
 pub use fault::{Failure, Fault, Remedy};
-pub use inspect::{Finding, Inspector, NoAnswer, Severity};
-pub use publisher::{Acknowledged, Publisher, Sent};
-pub use range::{Bound, Range, Span};
-pub use reader::{From, Reader, Seen};
-pub use send_queue::Terms;
+pub use inspect::{Inspector, QueryError, Severity};
+pub use publisher::Publisher;
+pub use range::{Bound, RangeReader, TopicRange};
+pub use reader::{ConsumedRecord, Reader, StartPosition};
+pub use send_queue::{Acknowledged, InFlightRecord, Preconditions};
 pub use settings::{check, client_version, producer as producer_settings};
 pub use supervisor::Kafka;

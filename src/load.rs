@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use clicks::{Bodies, Clicks};
-pub use connection::{Answer, Connection, Failure};
-pub use schedule::{due, pace};
+pub use connection::{Connection, ExchangeError, ServerResponse};
+pub use schedule::Schedule;
 pub use tally::{FirstFailure, Tally, histogram};
-pub use target::{Proof, Target};
+pub use target::{AuthMethod, Target};
 
 /// How long a connection waits before it tries again to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -64,11 +64,11 @@ impl Plan {
 
 /// A running load.
 pub struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<RunningLoad>,
     connections: JoinSet<()>,
 }
 
-struct Shared {
+struct RunningLoad {
     target: Arc<Target>,
     plan: Plan,
     total: u64,
@@ -84,7 +84,7 @@ struct Shared {
 impl Load {
     /// Starts it on this runtime. Each connection gets bodies of its own.
     pub fn start(target: Arc<Target>, bodies: &Bodies, plan: Plan) -> Load {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RunningLoad {
             target,
             plan,
             total: plan.total().unwrap_or(u64::MAX),
@@ -96,7 +96,8 @@ impl Load {
         });
         if let Some(rate) = plan.rate {
             let shared = shared.clone();
-            std::thread::spawn(move || pace(rate, shared.start, |due| shared.call(due.count())));
+            let schedule = Schedule { start: shared.start, rate };
+            std::thread::spawn(move || schedule.run(|due| shared.release(due.count())));
         }
         let mut connections = JoinSet::new();
         for _ in 0..plan.connections {
@@ -144,17 +145,17 @@ impl Load {
 }
 
 /// One connection's clicks, one after the other.
-async fn work(shared: Arc<Shared>, mut bodies: Bodies) {
+async fn work(shared: Arc<RunningLoad>, mut bodies: Bodies) {
     let (mut connection, mut request) = (None, Vec::new());
     while let Some((number, due)) = shared.turn().await {
         shared.target.write(&mut bodies, number, &mut request);
         let exchange = exchange(&shared.target, &mut connection, &request);
         let result = timeout(shared.plan.timeout, exchange).await;
-        let result = result.unwrap_or(Err(Failure::Late));
+        let result = result.unwrap_or(Err(ExchangeError::Late));
         if !result.as_ref().is_ok_and(|answer| answer.keeps) {
             connection = None;
         }
-        let pauses = matches!(result, Err(Failure::Connect(_)));
+        let pauses = matches!(result, Err(ExchangeError::Connect(_)));
         shared.tally().note(result, due.elapsed());
         if pauses {
             sleep(CONNECT_PAUSE).await;
@@ -167,18 +168,18 @@ async fn exchange(
     target: &Target,
     connection: &mut Option<Connection>,
     request: &[u8],
-) -> Result<Answer, Failure> {
+) -> Result<ServerResponse, ExchangeError> {
     let connection = match connection.take_if(|open| open.is_idle_for(IDLE_MAX)) {
         None if connection.is_some() => connection.as_mut(),
         _ => Some(connection.insert(target.connect().await?)),
     };
     match connection {
         Some(connection) => connection.exchange(request).await,
-        None => Err(Failure::Lost("the connection is gone".into())),
+        None => Err(ExchangeError::Lost("the connection is gone".into())),
     }
 }
 
-impl Shared {
+impl RunningLoad {
     /// The next click's number, and the moment from which it is timed; none when there are no more.
     async fn turn(&self) -> Option<(u64, Instant)> {
         if self.plan.rate.is_some() {
@@ -190,13 +191,14 @@ impl Shared {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let due = self.plan.rate.map_or(now, |rate| due(self.start, rate, number));
+        let schedule = self.plan.rate.map(|rate| Schedule { start: self.start, rate });
+        let due = schedule.map_or(now, |schedule| schedule.due(number));
         (number < self.total).then_some((number, due))
     }
 
     /// Says that so many clicks more are due. False when those were the last; then each connection gets
     /// one turn more, to find out.
-    fn call(&self, count: usize) -> bool {
+    fn release(&self, count: usize) -> bool {
         self.due.add_permits(count);
         let is_last = self.due_by_now() >= self.total;
         if is_last {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use hookbridge::load::{self, Bodies, Connection, Plan, Proof, Target};
+use hookbridge::load::{self, AuthMethod, Bodies, Connection, Plan, Target};
 use tokio::time::{Instant, sleep};
 
 use crate::KEY;
@@ -88,7 +88,7 @@ impl Load {
 
 fn target(server: SocketAddr) -> Arc<Target> {
     let url = format!("http://{server}/webhooks/email-marketing/click").parse().expect("a URL");
-    Arc::new(Target::new(&url, Some(KEY), Proof::Bearer, None).expect("a target"))
+    Arc::new(Target::new(&url, Some(KEY), AuthMethod::Bearer, None).expect("a target"))
 }
 
 pub fn micros(since: Instant) -> u64 {

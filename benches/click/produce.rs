@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hookbridge::config::Config;
-use hookbridge::load::{due, histogram, pace};
+use hookbridge::load::{Schedule, histogram};
 use rdkafka::ClientContext;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -47,10 +47,10 @@ pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> His
     (0..u64::from(rate)).for_each(|number| send(number, Instant::now()));
     producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");
     producer.context().0.lock().expect("the times").clear();
-    let start = Instant::now();
-    pace(rate, start, |numbers| {
-        numbers.for_each(|number| send(number, due(start, rate, number)));
-        start.elapsed() < duration
+    let schedule = Schedule { start: Instant::now(), rate };
+    schedule.run(|numbers| {
+        numbers.for_each(|number| send(number, schedule.due(number)));
+        schedule.start.elapsed() < duration
     });
     producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");
     let times = producer.context().0.lock().expect("the times");

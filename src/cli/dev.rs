@@ -12,7 +12,7 @@ use super::serve::run_until_signal;
 use super::{Exit, fail, key, show};
 use crate::bridge::Listeners;
 use crate::config::{Config, Secret};
-use crate::kafka::{DevelopmentBroker, Reader, Seen};
+use crate::kafka::{ConsumedRecord, DevelopmentBroker, Reader, StartPosition};
 use crate::observe::log::Log;
 
 /// As many as docker-compose.yml gives the topic.
@@ -49,7 +49,7 @@ impl Dev {
         config.spool.dir.clear();
         config.auth.api_key = Some(Secret::new(&api_key));
         // That one broker in memory keeps one copy is no news here.
-        config.log.level = "info,hookbridge::kafka::keeper=error".into();
+        config.log.level = "info,hookbridge::kafka::supervisor=error".into();
         let _log = Log::start(&config.log);
         for (topic, _) in config.topics() {
             let created = broker.create_topic(&topic, PARTITIONS);
@@ -108,7 +108,7 @@ fn welcome(config: &Config, listeners: &Listeners, key: &str) -> Result<(), Stri
 
 /// Prints every record of a topic, read back by a consumer like any other.
 fn show(config: &Config, topic: &str, stop: &AtomicBool) {
-    let reader = match Reader::open(config, topic, TIMEOUT) {
+    let reader = match Reader::open(config, topic, StartPosition::Beginning, TIMEOUT) {
         Ok(reader) => reader,
         Err(error) => return eprintln!("hookbridge: {topic} cannot be read back: {error}"),
     };
@@ -122,7 +122,7 @@ fn show(config: &Config, topic: &str, stop: &AtomicBool) {
 }
 
 /// One line for a record.
-fn line(seen: &Seen) -> String {
+fn line(seen: &ConsumedRecord) -> String {
     const LENGTH_MAX: usize = 160;
     let key = String::from_utf8_lossy(seen.key.as_deref().unwrap_or_default());
     format!(

@@ -19,7 +19,7 @@ use super::paint::{BAD, GOOD, WARN};
 use super::serve::signals;
 use super::{Exit, fail, progress, tail};
 use crate::config::Config;
-use crate::kafka::{Bound, Range, Span};
+use crate::kafka::{Bound, RangeReader, TopicRange};
 use crate::observe::log::Log;
 use revalidation::{Fault, Judge};
 use sink::{NotWritten, Outlet};
@@ -135,7 +135,7 @@ impl Replay {
         }
     }
 
-    fn span(&self, config: &Config) -> Result<Span, String> {
+    fn span(&self, config: &Config) -> Result<TopicRange, String> {
         let bound = |place: &Option<Place>| place.as_ref().map(|place| place.bound);
         let (from, to) = (bound(&self.from), bound(&self.to));
         let is_offset = |bound| matches!(bound, Some(Bound::Offset(_)));
@@ -148,7 +148,7 @@ impl Replay {
             None => webhooks.next(),
         };
         let topic = self.topic.clone().or_else(|| letters.map(|webhook| webhook.dead_letters()));
-        Ok(Span {
+        Ok(TopicRange {
             topic: topic.ok_or("there is no such webhook; see `hookbridge config`")?,
             partition: self.partition,
             from,
@@ -174,7 +174,8 @@ impl Replay {
         let span = self.span(config)?;
         let (webhook, key) = (self.webhook.as_deref(), self.key.as_deref());
         let judge = Judge::new(config, &span.topic, webhook, key)?;
-        let mut range = Range::open(config, &span, TIMEOUT).map_err(|error| error.to_string())?;
+        let mut range =
+            RangeReader::open(config, &span, TIMEOUT).map_err(|error| error.to_string())?;
         if range.done_before > 0 {
             println!(
                 "{WARN}{} records were done before{WARN:#} by the group {}; --restart begins again",
@@ -195,7 +196,7 @@ impl Replay {
     /// Chunk by chunk, until there is no more or a signal comes.
     async fn work(
         &self,
-        range: &mut Range,
+        range: &mut RangeReader,
         judge: &Judge,
         outlet: Option<&Outlet>,
         summary: &mut Summary,
@@ -224,7 +225,7 @@ impl Replay {
 
 /// Reads a chunk, and waits until what is good of it is acknowledged.
 async fn chunk(
-    range: &mut Range,
+    range: &mut RangeReader,
     judge: &Judge,
     outlet: Option<&Outlet>,
     summary: &mut Summary,

@@ -16,7 +16,7 @@ use tokio::time::{interval, timeout};
 use super::serve::{Signals, signals};
 use super::{Exit, fail, progress};
 use crate::config;
-use crate::load::{Bodies, Clicks, Failure, FirstFailure, Load, Plan, Proof, Target};
+use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, FirstFailure, Load, Plan, Target};
 use report::Report;
 
 /// The variable that holds the key.
@@ -43,7 +43,7 @@ pub struct Send {
     key_file: Option<PathBuf>,
     /// How the key is sent, as the webhook's `auth` has it
     #[arg(long, value_enum, default_value_t)]
-    auth: Proof,
+    auth: AuthMethod,
     /// The authorities of the server's certificate, in PEM, instead of the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -117,8 +117,8 @@ impl Send {
         let explain = |failure| hints::explain(&failure, &self.url, key.is_some());
         // One that does not answer at all is not worth a load.
         let connected = timeout(plan.timeout, target.connect()).await;
-        if let Err(failure) = connected.unwrap_or(Err(Failure::Late)) {
-            return Err(explain(FirstFailure::NoAnswer(failure)));
+        if let Err(failure) = connected.unwrap_or(Err(ExchangeError::Late)) {
+            return Err(explain(FirstFailure::NoResponse(failure)));
         }
         let mut load = Load::start(target, &bodies, plan);
         self.watch(&mut load, plan.total(), &mut signals).await;

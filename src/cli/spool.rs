@@ -15,8 +15,7 @@ use crate::bridge::{self, StartError};
 use crate::config::Config;
 use crate::delivery::spool::{self, Contents};
 use crate::delivery::{Backlog, DeliveryState};
-use crate::kafka::Kafka;
-use crate::kafka::circuit_breaker::Breaker;
+use crate::kafka::{CircuitBreaker, Kafka};
 use crate::observe::health::Health;
 use crate::observe::log::Log;
 
@@ -116,7 +115,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let mut signals = signals()?;
     let metrics = Arc::new(bridge::metrics(config)?);
     let health = Arc::new(Health::default());
-    let breaker = Breaker::new(metrics.breaker.clone(), true);
+    let breaker = CircuitBreaker::new(metrics.breaker.clone(), true);
     let kafka = Kafka::start(config, metrics.clone(), health.clone(), breaker.clone())?;
     let ack_timeout = config.kafka.ack_timeout();
     let shared = DeliveryState::new(breaker, health, metrics.clone(), ack_timeout);
@@ -125,7 +124,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let bar = progress::bar(total, "events");
     let set_aside = || metrics.spool.set_aside.get();
     let set_aside_before = set_aside();
-    let clerk = tokio::spawn(kafka.clerk());
+    let report_poller = tokio::spawn(kafka.delivery_report_poller());
     while backlog.spool.events() > 0 {
         bar.set_position(total.saturating_sub(backlog.spool.events()));
         bar.set_message(if backlog.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
@@ -140,7 +139,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let set_aside = set_aside() - set_aside_before;
     let delivered = total.saturating_sub(left).saturating_sub(set_aside.unsigned_abs());
     println!("{delivered} events delivered, {left} left, {set_aside} set aside");
-    clerk.abort();
+    report_poller.abort();
     let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
     drop(closed);
     backlog.writer.close();

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::paint::{BAD, FAINT, NAME};
 use super::{Exit, fail, show};
 use crate::config::Config;
-use crate::kafka::{From, Reader, Seen};
+use crate::kafka::{ConsumedRecord, Reader, StartPosition};
 use crate::observe::redact;
 
 /// How long the brokers may take for one question.
@@ -49,7 +49,7 @@ pub struct Tail {
     key: Option<String>,
     /// Where to begin: beginning, end, a time as RFC 3339 has it, or how long ago, such as 10m
     #[arg(long, value_name = "PLACE", default_value = "end", value_parser = from)]
-    from: From,
+    from: StartPosition,
     /// End after so many records
     #[arg(long)]
     count: Option<u64>,
@@ -61,12 +61,12 @@ pub struct Tail {
     show_addresses: bool,
 }
 
-fn from(text: &str) -> Result<From, &'static str> {
+fn from(text: &str) -> Result<StartPosition, &'static str> {
     match text {
-        "beginning" => Ok(From::Beginning),
-        "end" => Ok(From::End),
+        "beginning" => Ok(StartPosition::Beginning),
+        "end" => Ok(StartPosition::End),
         text => time(text)
-            .map(From::Time)
+            .map(StartPosition::Time)
             .ok_or("write beginning, end, 2026-11-24T12:00:00Z, or how long ago, such as 10m"),
     }
 }
@@ -91,7 +91,7 @@ impl Tail {
 
     fn follow(&self, config: &Config) -> Result<(), String> {
         let topic = topic(config, self.source.as_deref());
-        let reader = Reader::open_at(config, &topic, self.from, TIMEOUT);
+        let reader = Reader::open(config, &topic, self.from, TIMEOUT);
         let reader = reader.map_err(|error| error.to_string())?;
         let mut out = BufWriter::new(anstream::stdout().lock());
         let mut left = self.count.unwrap_or(u64::MAX);
@@ -121,7 +121,7 @@ impl Tail {
     }
 
     /// A record for people.
-    fn line(&self, seen: &Seen) -> String {
+    fn line(&self, seen: &ConsumedRecord) -> String {
         let time = time_of(seen).map_or(String::new(), |time| time.to_string());
         let place = format!("{}:{}", seen.partition, seen.offset);
         let key = seen.key.as_deref().map(String::from_utf8_lossy);
@@ -155,7 +155,7 @@ impl Tail {
     }
 
     /// A record for machines.
-    fn json(&self, topic: &str, seen: &Seen) -> String {
+    fn json(&self, topic: &str, seen: &ConsumedRecord) -> String {
         let headers = seen.headers.iter();
         let headers = headers.map(|(name, value)| (name.clone(), self.mask(value.into()).into()));
         let key = seen.key.as_deref().map(String::from_utf8_lossy);
@@ -213,7 +213,7 @@ pub fn topic(config: &Config, source: Option<&str>) -> String {
     webhook.map_or_else(|| source.unwrap_or_default().to_owned(), |webhook| webhook.topic.clone())
 }
 
-fn time_of(seen: &Seen) -> Option<Timestamp> {
+fn time_of(seen: &ConsumedRecord) -> Option<Timestamp> {
     Timestamp::from_millisecond(seen.timestamp_ms?).ok()
 }
 

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::{DeliveryState, LateEvent, dead_letter_reason};
 use crate::click::record::Record;
 use crate::delivery::spool::{Position, Spool, SpooledEvent, SpooledState};
-use crate::kafka::{Failure, Publisher, Remedy, Sent, Terms};
+use crate::kafka::{Failure, InFlightRecord, Preconditions, Publisher, Remedy};
 
 /// Events that are read at once, at most, and about how many bytes of them.
 const CHUNK: usize = 1_024;
@@ -67,7 +67,7 @@ struct ForwarderTask {
 /// An event on its way.
 struct SentEvent {
     position: Position,
-    sent: Sent,
+    sent: Arc<InFlightRecord>,
 }
 
 /// What became of an event that was sent by itself.
@@ -113,12 +113,12 @@ impl Forwarder {
     ) -> io::Result<Forwarder> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let postman = publisher.postman();
+        let sender_task = publisher.sender_task();
         let worker = ForwarderTask { publisher, spool: spool.clone(), shared };
         let thread = std::thread::Builder::new().name("forwarder".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    never = postman => match never {},
+                    never = sender_task => match never {},
                     never = worker.run() => match never {},
                     _ = stopped => {}
                 }
@@ -143,7 +143,7 @@ impl ForwarderTask {
     async fn run(self) -> std::convert::Infallible {
         let mut rest = REST_MIN;
         loop {
-            self.shared.breaker.close_if_well();
+            self.shared.breaker.close_if_recovered();
             let (began, waiting) = (Instant::now(), self.spool.events());
             if waiting > 0 && self.pass().await {
                 rest = REST_MIN;
@@ -156,7 +156,7 @@ impl ForwarderTask {
             tokio::select! {
                 () = sleep(rest) => rest = (rest * 2).min(REST_MAX),
                 () = self.spool.work() => rest = REST_MIN,
-                () = self.shared.breaker.rung() => rest = REST_MIN,
+                () = self.shared.breaker.changed() => rest = REST_MIN,
             }
         }
     }
@@ -164,8 +164,8 @@ impl ForwarderTask {
     /// From the oldest event to the newest. Whether the next pass should follow at once: some left the spool, or
     /// what held up shards is gone.
     async fn pass(&self) -> bool {
-        let mut terms = self.terms();
-        let generation = terms.generation;
+        let mut preconditions = self.preconditions();
+        let generation = preconditions.generation;
         let mut blocked = Blocked::default();
         let mut window = VecDeque::with_capacity(WINDOW);
         // With no end a shard that is left out might be so for ever: events may come as fast as they are read.
@@ -173,19 +173,19 @@ impl ForwarderTask {
         let (mut from, mut moved) = (Some(0), 0);
         loop {
             if self.shared.breaker.is_open() && moved + window.len() > 0
-                || self.terms().generation != generation
+                || self.preconditions().generation != generation
             {
                 from = None;
             }
             if window.is_empty() {
                 // Whatever failed has blocked its shard by now, and what is left may go on.
-                terms = self.terms();
+                preconditions = self.preconditions();
             }
             while let Some(number) = from
                 && window.len() < WINDOW
-                && terms == self.terms()
+                && preconditions == self.preconditions()
             {
-                let launched = self.launch(number, terms, &mut blocked).await;
+                let launched = self.launch(number, preconditions, &mut blocked).await;
                 let Some((next, chunk)) = launched else {
                     from = None;
                     break;
@@ -201,19 +201,24 @@ impl ForwarderTask {
             }
             let Some(chunk) = window.pop_front() else { return moved > 0 };
             moved += self.land(chunk, &mut blocked).await;
-            self.shared.breaker.close_if_well();
+            self.shared.breaker.close_if_recovered();
         }
     }
 
     /// Nothing may be sent by a later producer, or after a failure: it might overtake what failed.
-    fn terms(&self) -> Terms {
+    fn preconditions(&self) -> Preconditions {
         let (generation, failures) = (self.publisher.generation(), self.publisher.failures());
-        Terms { generation: Some(generation), failures: Some(failures) }
+        Preconditions { generation: Some(generation), failures: Some(failures) }
     }
 
     /// Reads the next events and sends them. Returns where to go on, unless that was all, or Kafka
     /// should be left alone.
-    async fn launch(&self, from: u64, terms: Terms, blocked: &mut Blocked) -> Option<(u64, Chunk)> {
+    async fn launch(
+        &self,
+        from: u64,
+        preconditions: Preconditions,
+        blocked: &mut Blocked,
+    ) -> Option<(u64, Chunk)> {
         let is_probe = self.shared.breaker.is_open();
         if is_probe && !self.may_probe() || self.spool.claimed() >= CLAIMS_MAX {
             return None;
@@ -247,7 +252,7 @@ impl ForwarderTask {
                 }
                 SpooledState::Ready(record) => {
                     blocked.sent.insert(position.shard());
-                    events.push(self.send(position, record, terms));
+                    events.push(self.send(position, record, preconditions));
                 }
             }
         }
@@ -259,7 +264,7 @@ impl ForwarderTask {
     /// on the direct way that should go before.
     fn may_probe(&self) -> bool {
         let tells = self.spool.claimed() > 0 && !self.shared.health.brokers_respond();
-        self.shared.breaker.is_quiet() && !tells
+        self.shared.breaker.is_direct_path_empty() && !tells
     }
 
     /// Waits for what becomes of the events. Returns how many left the spool.
@@ -300,9 +305,9 @@ impl ForwarderTask {
         moved
     }
 
-    fn send(&self, position: Position, record: Record, terms: Terms) -> SentEvent {
+    fn send(&self, position: Position, record: Record, preconditions: Preconditions) -> SentEvent {
         self.spool.claim(position);
-        SentEvent { position, sent: self.publisher.send(record, terms) }
+        SentEvent { position, sent: self.publisher.send(record, preconditions) }
     }
 
     /// Kafka does not take it as things are: it stays, and so does all of its topic in this pass.
@@ -358,7 +363,7 @@ impl ForwarderTask {
         blocked: &mut Blocked,
     ) -> SoloOutcome {
         let deadline = Instant::now() + self.shared.ack_timeout;
-        let event = self.send(position, record, self.terms());
+        let event = self.send(position, record, self.preconditions());
         match timeout_at(deadline, event.sent.verdict()).await {
             Ok(Ok(_acknowledged)) => {
                 self.spool.remove(position);

@@ -1,10 +1,12 @@
 //! An event that the Kafka client still has after its time was up. It is claimed in the spool until the
 //! client says what became of it, whoever else may have lost interest by then.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::delivery::spool::{Position, Spool};
-use crate::kafka::Sent;
+use crate::kafka::InFlightRecord;
 
 /// An event with the Kafka client, claimed in the spool.
 pub(super) struct LateEvent(oneshot::Receiver<bool>);
@@ -12,7 +14,7 @@ pub(super) struct LateEvent(oneshot::Receiver<bool>);
 impl LateEvent {
     /// Claims the event and waits for its verdict in the background, however long it takes:
     /// acknowledged, it leaves the spool; else the drain will send it again.
-    pub fn follow(sent: Sent, position: Position, spool: &Spool) -> LateEvent {
+    pub fn follow(sent: Arc<InFlightRecord>, position: Position, spool: &Spool) -> LateEvent {
         spool.claim(position);
         let spool = spool.clone();
         let (tell, told) = oneshot::channel();

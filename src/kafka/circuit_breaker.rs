@@ -20,9 +20,9 @@ use crate::observe::metrics::BreakerMetrics;
 const FAILURES_MAX: u32 = 5;
 
 /// Whether events may try Kafka directly.
-pub struct Breaker {
+pub struct CircuitBreaker {
     /// Whether there is a spool for events to go to; without one it never opens.
-    is_armed: bool,
+    has_spool: bool,
     is_open: AtomicBool,
     /// In a row.
     failures: AtomicU32,
@@ -36,13 +36,13 @@ pub struct Breaker {
 }
 
 /// Leave to try Kafka directly. To be kept until the event is acknowledged or given to the spool.
-pub struct Pass(Arc<Breaker>);
+pub struct Permit(Arc<CircuitBreaker>);
 
-impl Breaker {
-    /// `is_armed` says whether there is a spool; without one the breaker never opens.
-    pub fn new(metrics: BreakerMetrics, is_armed: bool) -> Arc<Breaker> {
-        Arc::new(Breaker {
-            is_armed,
+impl CircuitBreaker {
+    /// `has_spool` says whether there is a spool; without one the breaker never opens.
+    pub fn new(metrics: BreakerMetrics, has_spool: bool) -> Arc<CircuitBreaker> {
+        Arc::new(CircuitBreaker {
+            has_spool,
             is_open: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             direct: AtomicUsize::new(0),
@@ -57,11 +57,11 @@ impl Breaker {
     }
 
     /// Leave to try Kafka directly; none while the breaker is open.
-    pub fn pass(self: &Arc<Breaker>) -> Option<Pass> {
+    pub fn try_acquire(self: &Arc<CircuitBreaker>) -> Option<Permit> {
         // Counted before the look, so that whoever sees the breaker open and nobody on the way can
         // rely on it. The pass itself takes the count back.
         self.direct.fetch_add(1, Ordering::SeqCst);
-        let pass = Pass(self.clone());
+        let pass = Permit(self.clone());
         (!self.is_open()).then_some(pass)
     }
 
@@ -72,7 +72,7 @@ impl Breaker {
         }
         if self.is_open() {
             self.heard.store(true, Ordering::SeqCst);
-            self.close_if_well();
+            self.close_if_recovered();
         }
     }
 
@@ -85,7 +85,7 @@ impl Breaker {
 
     /// Opens at once.
     pub fn open(&self, reason: &str) {
-        if !self.is_armed || self.is_open() {
+        if !self.has_spool || self.is_open() {
             return;
         }
         // First, so that an acknowledgement of before does not close it.
@@ -93,37 +93,37 @@ impl Breaker {
         if !self.is_open.swap(true, Ordering::SeqCst) {
             self.metrics.is_open.set(1);
             self.metrics.opened.inc();
-            warn!(reason, "Breaker open: events go to the spool.");
+            warn!(reason, "CircuitBreaker open: events go to the spool.");
             self.bell.notify_one();
         }
     }
 
     /// Closes, if Kafka has acknowledged something since it opened and the direct way is empty.
-    pub fn close_if_well(&self) {
-        if !self.heard.load(Ordering::SeqCst) || !self.is_quiet() {
+    pub fn close_if_recovered(&self) {
+        if !self.heard.load(Ordering::SeqCst) || !self.is_direct_path_empty() {
             return;
         }
         self.failures.store(0, Ordering::Relaxed);
         if self.is_open.swap(false, Ordering::SeqCst) {
             self.metrics.is_open.set(0);
             self.metrics.closed.inc();
-            info!("Breaker closed: Kafka acknowledges, events go there directly.");
+            info!("CircuitBreaker closed: Kafka acknowledges, events go there directly.");
             self.bell.notify_one();
         }
     }
 
     /// Whether no event is on the direct way.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_direct_path_empty(&self) -> bool {
         self.direct.load(Ordering::SeqCst) == 0
     }
 
     /// Waits for something to look at.
-    pub async fn rung(&self) {
+    pub async fn changed(&self) {
         self.bell.notified().await;
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.direct.fetch_sub(1, Ordering::SeqCst);
     }
@@ -134,8 +134,8 @@ mod tests {
     use super::*;
     use crate::observe::metrics::Metrics;
 
-    fn breaker() -> Arc<Breaker> {
-        Breaker::new(Metrics::new(&["click"], &["clicks"]).expect("metrics").breaker, true)
+    fn breaker() -> Arc<CircuitBreaker> {
+        CircuitBreaker::new(Metrics::new(&["click"], &["clicks"]).expect("metrics").breaker, true)
     }
 
     #[test]
@@ -143,27 +143,27 @@ mod tests {
         let breaker = breaker();
         for _ in 0..2 {
             (1..FAILURES_MAX).for_each(|_| breaker.failed());
-            assert!(breaker.pass().is_some());
+            assert!(breaker.try_acquire().is_some());
             breaker.succeeded();
         }
         (0..FAILURES_MAX).for_each(|_| breaker.failed());
-        assert!(breaker.pass().is_none());
+        assert!(breaker.try_acquire().is_none());
     }
 
     #[test]
     fn closes_after_an_acknowledgement_once_the_direct_way_is_empty() {
         let breaker = breaker();
-        let pass = breaker.pass();
+        let pass = breaker.try_acquire();
         breaker.succeeded();
         breaker.open("no broker is up");
-        breaker.close_if_well();
+        breaker.close_if_recovered();
         assert!(breaker.is_open(), "nothing was acknowledged since it opened");
         breaker.succeeded();
         assert!(breaker.is_open(), "an event is still on the direct way");
         drop(pass);
-        breaker.close_if_well();
-        assert!(breaker.pass().is_some());
-        assert!(breaker.is_quiet());
+        breaker.close_if_recovered();
+        assert!(breaker.try_acquire().is_some());
+        assert!(breaker.is_direct_path_empty());
         breaker.open("no broker is up");
         breaker.succeeded();
         assert!(!breaker.is_open(), "the direct way was empty");

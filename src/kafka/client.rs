@@ -1,33 +1,42 @@
-//! The Kafka client, and the bell by which it says that it has something to report.
+//! The Kafka client: records are handed to it here, and its delivery reports are polled here.
 //!
 //! rdkafka's own way to hear of delivery reports is a thread that waits for nothing else. That thread
-//! must then wake the worker whose request waits. Here the client rings a bell, an event descriptor that
-//! a worker's runtime listens to, and the reports are handed out on that worker's thread.
+//! must then wake the worker whose request waits. Here the client writes to an event descriptor that a
+//! worker's runtime listens to, and the reports are served on that worker's thread.
 //!
-//! The only unsafe code of the bridge is in this file, because rdkafka has no safe call that ties a
-//! bell to a producer.
+//! The only unsafe code of the bridge is in this file, because rdkafka has no safe call that ties an event
+//! descriptor to a producer.
 
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rdkafka::ClientConfig;
 use rdkafka::bindings as native;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::error;
 
-use super::context::Context;
+use super::context::{Context, code};
+use super::fault::Failure;
+use super::send_queue::InFlightRecord;
 
-/// How often to look for reports where the bell cannot be heard.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How often to poll where the event descriptor cannot be listened to.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The headers of most records.
+const HEADERS: usize = 8;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -38,91 +47,128 @@ pub(super) enum ClientError {
     System(#[from] rustix::io::Errno),
 }
 
-/// A client and its bell.
-pub(super) struct Client {
-    // Dropped in this order: the queue is the producer's, and the producer writes to the bell.
-    queue: Queue,
-    producer: BaseProducer<Context>,
-    /// Rung when there is something to report.
-    bell: OwnedFd,
+/// The client in use, which the supervisor may replace.
+pub(super) struct CurrentClient {
+    pub client: ArcSwap<Client>,
+    /// The generation of `client`, for tasks that wait for the next.
+    pub generation: watch::Sender<u64>,
 }
 
-/// The queue of what the client has to report.
-struct Queue(*mut native::rd_kafka_queue_t);
+/// A producer with its event queue. Each replacement has the next generation.
+pub(super) struct Client {
+    // Dropped in this order: the queue is the producer's, and the producer writes to the descriptor.
+    queue: EventQueue,
+    producer: BaseProducer<Context>,
+    /// Readable when there is something to report.
+    readiness: OwnedFd,
+}
 
-// SAFETY: librdkafka's queues may be used from any thread, by several at once; the pointer is given up
-// only in `drop`, which has the queue to itself.
+/// librdkafka's queue of delivery reports, statistics, errors and log lines.
+struct EventQueue(*mut native::rd_kafka_queue_t);
+
+// SAFETY: librdkafka's queues may be used by several threads at once. The pointer is given back only in
+// `drop`, which has the queue to itself.
 #[expect(unsafe_code, reason = "rdkafka does not show the producer's queue")]
-unsafe impl Send for Queue {}
+unsafe impl Send for EventQueue {}
 #[expect(unsafe_code, reason = "the same")]
 // SAFETY: as above.
-unsafe impl Sync for Queue {}
+unsafe impl Sync for EventQueue {}
 
 impl Client {
     pub fn start(config: &ClientConfig, context: Context) -> Result<Client, ClientError> {
-        // A bell that nobody listens to must not hold up who rings it.
-        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        // Non-blocking, so that a descriptor that nobody reads does not hold up the client's threads.
+        let readiness = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let producer = BaseProducer::from_config_and_context(config, context)?;
-        let queue = Queue::of(&producer);
-        queue.ring(&bell);
-        Ok(Client { queue, producer, bell })
+        let queue = EventQueue::of(&producer);
+        queue.notify(&readiness);
+        Ok(Client { queue, producer, readiness })
     }
 
     pub fn producer(&self) -> &BaseProducer<Context> {
         &self.producer
     }
 
-    /// Hands out reports as they come.
-    pub async fn serve(&self) -> Infallible {
-        let bell = self.bell.try_clone().and_then(listen);
-        if let Err(error) = &bell {
-            error!(%error, "The Kafka client's bell cannot be heard; reports are looked for.");
+    pub fn generation(&self) -> u64 {
+        self.producer.context().generation
+    }
+
+    /// Hands a record to librdkafka, which only enqueues it.
+    pub fn send(&self, sent: Arc<InFlightRecord>) {
+        let record = sent.record();
+        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS));
+        record.each_header(|key, value| {
+            headers = headers.take().map(|some| some.insert(Header { key, value: Some(value) }));
+        });
+        let message = BaseRecord {
+            partition: None,
+            payload: Some(record.value()),
+            key: record.key(),
+            timestamp: Some(record.timestamp_ms()),
+            headers,
+            ..BaseRecord::with_opaque_to(record.topic(), sent.clone())
+        };
+        if let Err((error, message)) = self.producer.send(message) {
+            let failure = Failure::new(code(&error));
+            self.producer.context().settle(message.delivery_opaque, Err(failure));
+        }
+    }
+
+    /// Records that have no report yet.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
+    }
+
+    /// Serves events as they come.
+    pub async fn poll(&self) -> Infallible {
+        let readiness = self.readiness.try_clone().and_then(listen);
+        if let Err(error) = &readiness {
+            error!(%error, "The Kafka client's event descriptor cannot be listened to; polling instead.");
         }
         loop {
-            // Before the first ring, too: the bell is rung for what comes into an empty queue, and before it
-            // was tied to the queue something may have come already.
+            // Before the first wait, too: only an event that comes into an empty queue makes the descriptor
+            // readable, and an event may have come before the descriptor was tied to the queue.
             while !self.queue.is_empty() {
-                // One report, which may be of many records; then the others on this thread.
+                // Serves one event (a batch of delivery reports), then yields to other tasks.
                 self.producer.poll(Duration::ZERO);
                 yield_now().await;
             }
-            let heard = match &bell {
-                // Each ring is an event of its own, so that the count of them need not be read.
-                Ok(bell) => bell.readable().await.map(|mut ring| ring.clear_ready()).is_ok(),
+            let is_notified = match &readiness {
+                // Each write is an event of its own, so that the counter need not be read.
+                Ok(fd) => fd.readable().await.map(|mut guard| guard.clear_ready()).is_ok(),
                 Err(_) => false,
             };
-            if !heard {
-                sleep(LOOK_INTERVAL).await;
+            if !is_notified {
+                sleep(POLL_INTERVAL).await;
             }
         }
     }
 }
 
-/// Ties a bell to the runtime of this thread.
+/// Registers a descriptor with the runtime of this thread.
 #[expect(unsafe_code, reason = "tokio cannot know by itself that a descriptor stays what it is")]
-fn listen(bell: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn listen(readiness: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by what is returned, which neither replaces nor closes it.
-    Ok(unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(readiness, Interest::READABLE) }?)
 }
 
-impl Queue {
+impl EventQueue {
     #[expect(unsafe_code, reason = "rdkafka does not show the producer's queue")]
-    fn of(producer: &BaseProducer<Context>) -> Queue {
+    fn of(producer: &BaseProducer<Context>) -> EventQueue {
         // SAFETY: the client is alive. The reference that this returns is counted; `drop` gives it
         // back, before the client is destroyed.
-        Queue(unsafe { native::rd_kafka_queue_get_main(producer.client().native_ptr()) })
+        EventQueue(unsafe { native::rd_kafka_queue_get_main(producer.client().native_ptr()) })
     }
 
-    /// Has the bell rung when something comes into an empty queue.
+    /// Has librdkafka write to a descriptor when an event comes into an empty queue.
     #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
-    fn ring(&self, bell: &OwnedFd) {
+    fn notify(&self, readiness: &OwnedFd) {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: the queue is alive, the bytes are copied by the call, and the descriptor stays open
         // until the client is destroyed: it is the field dropped last.
         unsafe {
             native::rd_kafka_queue_io_event_enable(
                 self.0,
-                bell.as_raw_fd(),
+                readiness.as_raw_fd(),
                 one.as_ptr().cast(),
                 one.len(),
             );
@@ -136,11 +182,11 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
-    #[expect(unsafe_code, reason = "what was counted must be given back")]
+impl Drop for EventQueue {
+    #[expect(unsafe_code, reason = "the counted reference must be given back")]
     fn drop(&mut self) {
-        // SAFETY: the reference is ours and used for the last time. Whatever the client still writes
-        // goes to a bell that outlives it.
+        // SAFETY: the reference is ours and used for the last time. What the client still writes goes to
+        // a descriptor that outlives it.
         unsafe { native::rd_kafka_queue_destroy(self.0) }
     }
 }
@@ -154,15 +200,14 @@ mod tests {
 
     use crate::click::record::tests::record_of;
     use crate::config::Config;
-    use crate::kafka::circuit_breaker::Breaker;
-    use crate::kafka::{DevelopmentBroker, Kafka, Terms};
+    use crate::kafka::{CircuitBreaker, DevelopmentBroker, Kafka, Preconditions};
     use crate::observe::health::Health;
     use crate::observe::metrics::Metrics;
 
     /// How long a replacement may take on a slow machine, which under valgrind any is.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// A producer that is replaced three times under its clerk, with reports on their way. `.ci/run` runs this
+    /// A producer that is replaced three times while its reports are polled. `.ci/run` runs this
     /// under valgrind, too, which sees memory that is used after it was given back.
     #[tokio::test]
     async fn each_report_is_heard_also_while_the_producer_is_replaced() {
@@ -172,21 +217,22 @@ mod tests {
         config.kafka.brokers = broker.addresses();
         config.webhook[0].topic = "clicks".into();
         let metrics = Arc::new(Metrics::new(&["click"], &["clicks"]).expect("metrics"));
-        let breaker = Breaker::new(metrics.breaker.clone(), false);
+        let breaker = CircuitBreaker::new(metrics.breaker.clone(), false);
         let kafka = Kafka::start(&config, metrics, Arc::new(Health::default()), breaker);
         let kafka = kafka.expect("a producer");
         let publisher = kafka.publisher();
-        let (clerk, postman) = (tokio::spawn(kafka.clerk()), tokio::spawn(publisher.postman()));
+        let (report_poller, sender_task) =
+            (tokio::spawn(kafka.delivery_report_poller()), tokio::spawn(publisher.sender_task()));
         let record = || record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00Z", None);
         for generation in 0..3 {
             let all: Vec<_> =
-                (0..100).map(|_| publisher.send(record(), Terms::default())).collect();
+                (0..100).map(|_| publisher.send(record(), Preconditions::default())).collect();
             all[99].verdict().await.expect("an acknowledgement");
             for _ in 0..100 {
                 // On their way when their producer goes; each is told what became of it.
-                let _ = publisher.send(record(), Terms::default());
+                let _ = publisher.send(record(), Preconditions::default());
             }
-            let last = publisher.send(record(), Terms::default());
+            let last = publisher.send(record(), Preconditions::default());
             tokio::task::yield_now().await;
             kafka.replace_producer();
             let _either_way = last.verdict().await;
@@ -197,8 +243,8 @@ mod tests {
             };
             timeout(PATIENCE, replaced).await.expect("a new producer");
         }
-        clerk.abort();
-        postman.abort();
+        report_poller.abort();
+        sender_task.abort();
         let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now()));
         assert_eq!(closed.await.expect("closed"), 0);
     }

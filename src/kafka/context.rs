@@ -1,9 +1,9 @@
-//! What the Kafka client calls back, on the thread that polls it (`client.rs`): delivery reports,
-//! statistics, errors, log lines.
+//! Callbacks of the Kafka client, on the thread that polls it (`client.rs`): delivery reports, statistics,
+//! errors, log lines.
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -15,19 +15,19 @@ use rdkafka::producer::ProducerContext;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::circuit_breaker::CircuitBreaker;
 use super::fault::{self, Failure, Fault};
-use super::send_queue::{Parcel, Report};
+use super::send_queue::{DeliveryReport, InFlightRecord};
 use super::statistics::{self, Statistics};
-use crate::kafka::circuit_breaker::Breaker;
 use crate::observe::health::Health;
 use crate::observe::metrics::{Metrics, RecordResult};
 
-/// What the keeper is asked to do.
+/// What the supervisor is asked to do.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum SupervisorRequest {
     /// Replace the producer, if it is still of this generation.
     Replace(u64),
-    /// Say what is wrong with the topics.
+    /// Log what is wrong with the topics.
     Explain,
     Stop,
 }
@@ -35,19 +35,25 @@ pub(super) enum Work {
 /// How often the same trouble with a broker is worth a log line.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the Kafka client calls back: reports, statistics, errors, log lines.
-pub(super) struct Context {
-    pub generation: u64,
+/// The receivers of what the client reports.
+#[derive(Clone)]
+pub(super) struct Subscribers {
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
-    pub breaker: Arc<Breaker>,
-    pub work: SyncSender<Work>,
-    pub seen: Mutex<SoFar>,
+    pub breaker: Arc<CircuitBreaker>,
+    pub supervisor: SyncSender<SupervisorRequest>,
 }
 
-/// What was seen so far, to notice what is new.
+/// What librdkafka calls back.
+pub(super) struct Context {
+    pub generation: u64,
+    subscribers: Subscribers,
+    observed: Mutex<Observed>,
+}
+
+/// What was reported so far, to notice what is new.
 #[derive(Default)]
-pub(super) struct SoFar {
+struct Observed {
     responses: u64,
     is_silent: bool,
     /// By error code.
@@ -55,56 +61,60 @@ pub(super) struct SoFar {
 }
 
 impl Context {
-    /// Counts a record's end, asks the keeper for what it can do about it, and reports.
-    pub fn settle(&self, parcel: Arc<Parcel>, result: Result<(), Failure>) {
-        let topic = self.metrics.topic(parcel.record.topic());
+    pub fn new(generation: u64, subscribers: Subscribers) -> Context {
+        Context { generation, subscribers, observed: Mutex::default() }
+    }
+
+    /// Counts what became of a record, asks the supervisor for help where it can help, and reports.
+    pub fn settle(&self, sent: Arc<InFlightRecord>, result: Result<(), Failure>) {
+        let topic = self.subscribers.metrics.topic(sent.record().topic());
         match result {
             Ok(()) => {
-                self.breaker.succeeded();
-                topic.ack_seconds.observe(parcel.sent.elapsed().as_secs_f64());
+                self.subscribers.breaker.succeeded();
+                topic.ack_seconds.observe(sent.sent_at.elapsed().as_secs_f64());
             }
             Err(failure) => match failure.fault {
                 Fault::ProducerFailed => self.replace(),
-                Fault::TimedOut | Fault::Refused => self.ask(Work::Explain),
+                Fault::TimedOut | Fault::Refused => self.request(SupervisorRequest::Explain),
                 Fault::NotTried | Fault::Unproven | Fault::TooLarge | Fault::Corrupt => {}
             },
         }
         topic.count(result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged));
-        parcel.report(Report { generation: self.generation, result });
+        sent.put_report(DeliveryReport { generation: self.generation, result });
     }
 
-    /// Has the producer replaced. The breaker opens first: what this producer still has must be in the
-    /// spool before anything goes directly to the next one.
+    /// Has the producer replaced. The circuit breaker opens first: what this producer still has must be in
+    /// the spool before anything goes directly to the next one.
     fn replace(&self) {
-        self.breaker.open("the Kafka producer broke down");
-        self.ask(Work::Replace(self.generation));
+        self.subscribers.breaker.open("the Kafka producer broke down");
+        self.request(SupervisorRequest::Replace(self.generation));
     }
 
-    fn ask(&self, work: Work) {
-        // The keeper has more than enough to do if its queue is full, and the next failure asks again.
-        let _ = self.work.try_send(work);
+    fn request(&self, request: SupervisorRequest) {
+        // The supervisor has more than enough to do if its queue is full, and the next failure asks again.
+        let _ = self.subscribers.supervisor.try_send(request);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, SoFar> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn may_complain(&self, code: RDKafkaErrorCode) -> bool {
         let now = Instant::now();
-        let mut seen = self.lock();
-        let last = seen.complaints.get(&(code as i32));
-        let due = last.is_none_or(|last| now.duration_since(*last) >= COMPLAINT_INTERVAL);
-        if due {
-            seen.complaints.insert(code as i32, now);
+        let mut observed = self.observed();
+        let last = observed.complaints.get(&(code as i32));
+        let is_due = last.is_none_or(|last| now.duration_since(*last) >= COMPLAINT_INTERVAL);
+        if is_due {
+            observed.complaints.insert(code as i32, now);
         }
-        due
+        is_due
     }
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Arc<Parcel>;
+    type DeliveryOpaque = Arc<InFlightRecord>;
 
-    fn delivery(&self, report: &DeliveryResult<'_>, parcel: Arc<Parcel>) {
+    fn delivery(&self, report: &DeliveryResult<'_>, sent: Arc<InFlightRecord>) {
         let result = match report {
             // The broker's answer gives each record its offset. Without one, the client only concludes
             // from a later answer that this record must be there, too (`Fault::Unproven`).
@@ -114,7 +124,7 @@ impl ProducerContext for Context {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(Failure::new(code(error))),
         };
-        self.settle(parcel, result);
+        self.settle(sent, result);
     }
 }
 
@@ -124,18 +134,18 @@ impl ClientContext for Context {
             Ok(statistics) => statistics,
             Err(error) => return warn!(%error, "The Kafka client's statistics cannot be read."),
         };
-        if self.metrics.sampler.is_on()
+        if self.subscribers.metrics.sampler.is_on()
             && let Ok(partitions) = statistics::partitions(json)
         {
-            self.metrics.sampler.set_partitions(partitions);
+            self.subscribers.metrics.sampler.set_partitions(partitions);
         }
-        self.metrics.kafka_queue.set(statistics.queued);
-        self.metrics.kafka_brokers_up.set(statistics.brokers_up);
-        let mut seen = self.lock();
+        self.subscribers.metrics.kafka_queue.set(statistics.queued);
+        self.subscribers.metrics.kafka_brokers_up.set(statistics.brokers_up);
+        let mut observed = self.observed();
         // Fewer than before means that a broker went away.
-        if statistics.responses > std::mem::replace(&mut seen.responses, statistics.responses) {
-            self.health.broker_responded();
-            if std::mem::take(&mut seen.is_silent) {
+        if statistics.responses > std::mem::replace(&mut observed.responses, statistics.responses) {
+            self.subscribers.health.broker_responded();
+            if std::mem::take(&mut observed.is_silent) {
                 info!("Kafka brokers are heard from again.");
             }
         }
@@ -148,8 +158,8 @@ impl ClientContext for Context {
             error!(reason, "The Kafka producer failed for good and is being replaced.");
             self.replace();
         } else if code == RDKafkaErrorCode::AllBrokersDown {
-            self.breaker.open("no Kafka broker is up");
-            if !std::mem::replace(&mut self.lock().is_silent, true) {
+            self.subscribers.breaker.open("no Kafka broker is up");
+            if !std::mem::replace(&mut self.observed().is_silent, true) {
                 error!(reason, what_to_do, "No Kafka broker is up.");
             }
         } else if self.may_complain(code) {

@@ -37,22 +37,22 @@ pub enum Severity {
 /// Why nothing could be asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}: {advice}")]
-pub struct NoAnswer {
+pub struct QueryError {
     reason: String,
     advice: &'static str,
 }
 
-impl NoAnswer {
+impl QueryError {
     /// About a topic, or a part of it.
-    pub(super) fn about(what: &str, code: RDKafkaErrorCode) -> NoAnswer {
-        NoAnswer { reason: format!("{what}: {code}"), advice: fault::advice(code) }
+    pub(super) fn about(what: &str, code: RDKafkaErrorCode) -> QueryError {
+        QueryError { reason: format!("{what}: {code}"), advice: fault::advice(code) }
     }
 }
 
-impl From<KafkaError> for NoAnswer {
-    fn from(error: KafkaError) -> NoAnswer {
+impl From<KafkaError> for QueryError {
+    fn from(error: KafkaError) -> QueryError {
         let advice = error.rdkafka_error_code().map_or("", fault::advice);
-        NoAnswer { reason: error.to_string(), advice }
+        QueryError { reason: error.to_string(), advice }
     }
 }
 
@@ -104,7 +104,7 @@ impl Inspector {
     /// # Errors
     ///
     /// No broker answers.
-    pub fn inspect(&self, timeout: Duration) -> Result<Vec<Finding>, NoAnswer> {
+    pub fn inspect(&self, timeout: Duration) -> Result<Vec<Finding>, QueryError> {
         let mut findings = Vec::new();
         for (name, is_for_events) in &self.topics {
             let mut find = |severity, text: String| {
@@ -134,7 +134,7 @@ impl Inspector {
         Ok(findings)
     }
 
-    fn metadata(&self, topic: &str, timeout: Duration) -> Result<Metadata, NoAnswer> {
+    fn metadata(&self, topic: &str, timeout: Duration) -> Result<Metadata, QueryError> {
         Ok(self.client.inner().fetch_metadata(Some(topic), timeout)?)
     }
 
@@ -216,7 +216,7 @@ impl Inspector {
     /// # Errors
     ///
     /// No broker answers.
-    pub fn summary(&self, topic: &str, timeout: Duration) -> Result<String, NoAnswer> {
+    pub fn summary(&self, topic: &str, timeout: Duration) -> Result<String, QueryError> {
         let metadata = self.metadata(topic, timeout)?;
         let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
         let replicas = partitions.iter().map(|partition| partition.replicas().len()).min();
@@ -242,7 +242,7 @@ impl Inspector {
         config.set("compression.type", "none");
         let context = Probe::default();
         let verdict = context.0.clone();
-        let failed = |error: KafkaError| Some(Err(NoAnswer::from(error).to_string()));
+        let failed = |error: KafkaError| Some(Err(QueryError::from(error).to_string()));
         let producer: BaseProducer<Probe> = match config.create_with_context(context) {
             Ok(producer) => producer,
             Err(error) => return failed(error),

@@ -9,13 +9,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::inspect::NoAnswer;
-use super::reader::{From, Seen, consumer, offsets, partitions};
+use super::inspect::QueryError;
+use super::reader::{ConsumedRecord, StartPosition, consumer, offsets, partitions};
 use crate::config::Config;
 
 /// Which part of a topic.
 #[derive(Debug, Clone)]
-pub struct Span {
+pub struct TopicRange {
     pub topic: String,
     /// None: all of them.
     pub partition: Option<i32>,
@@ -39,7 +39,7 @@ pub enum Bound {
 }
 
 /// A part of a topic, being read.
-pub struct Range {
+pub struct RangeReader {
     consumer: BaseConsumer,
     topic: String,
     timeout: Duration,
@@ -49,11 +49,15 @@ pub struct Range {
     pub done_before: u64,
 }
 
-impl Range {
+impl RangeReader {
     /// # Errors
     ///
     /// No broker answers within the time-out, or the topic or the partition is not there.
-    pub fn open(config: &Config, span: &Span, timeout: Duration) -> Result<Range, NoAnswer> {
+    pub fn open(
+        config: &Config,
+        span: &TopicRange,
+        timeout: Duration,
+    ) -> Result<RangeReader, QueryError> {
         let topic = span.topic.as_str();
         let options = [("enable.partition.eof", "true"), ("auto.offset.reset", "earliest")];
         let consumer = consumer(config, &span.group, &options)?;
@@ -62,15 +66,15 @@ impl Range {
             all.retain(|one| *one == partition);
             if all.is_empty() {
                 let code = RDKafkaErrorCode::UnknownPartition;
-                return Err(NoAnswer::about(&format!("{topic}, partition {partition}"), code));
+                return Err(QueryError::about(&format!("{topic}, partition {partition}"), code));
             }
         }
         let at = |from| offsets(&consumer, topic, &all, from, timeout);
-        let (lows, highs) = (at(From::Beginning)?, at(From::End)?);
+        let (lows, highs) = (at(StartPosition::Beginning)?, at(StartPosition::End)?);
         let bound = |bound| match bound {
             None => Ok(BTreeMap::new()),
             Some(Bound::Offset(offset)) => Ok(all.iter().map(|one| (*one, offset)).collect()),
-            Some(Bound::Time(time)) => at(From::Time(time)),
+            Some(Bound::Time(time)) => at(StartPosition::Time(time)),
         };
         let (froms, tos) = (bound(span.from)?, bound(span.to)?);
         let committed = if span.resumes {
@@ -94,7 +98,7 @@ impl Range {
             }
         }
         consumer.assign(&list)?;
-        Ok(Range { consumer, topic: topic.to_owned(), timeout, places, done_before })
+        Ok(RangeReader { consumer, topic: topic.to_owned(), timeout, places, done_before })
     }
 
     /// How many records are left, at most.
@@ -110,10 +114,10 @@ impl Range {
     /// # Errors
     ///
     /// What the consumer reports, or no record within the time-out.
-    pub fn read(&mut self) -> Result<Option<Seen>, NoAnswer> {
+    pub fn read(&mut self) -> Result<Option<ConsumedRecord>, QueryError> {
         while self.left() > 0 {
             let Some(message) = self.consumer.poll(self.timeout) else {
-                return Err(NoAnswer::about(&self.topic, RDKafkaErrorCode::OperationTimedOut));
+                return Err(QueryError::about(&self.topic, RDKafkaErrorCode::OperationTimedOut));
             };
             let message = match message {
                 Ok(message) => message,
@@ -130,7 +134,7 @@ impl Range {
             let is_wanted = message.offset() < *end;
             *next = (message.offset() + 1).max(*next).min(*end);
             if is_wanted {
-                return Ok(Some(Seen::of(&message)));
+                return Ok(Some(ConsumedRecord::of(&message)));
             }
         }
         Ok(None)
@@ -141,7 +145,7 @@ impl Range {
     /// # Errors
     ///
     /// The group does not take it.
-    pub fn commit(&self) -> Result<(), NoAnswer> {
+    pub fn commit(&self) -> Result<(), QueryError> {
         let mut list = TopicPartitionList::new();
         for (partition, (next, _)) in &self.places {
             list.add_partition_offset(&self.topic, *partition, Offset::Offset(*next))?;
@@ -156,7 +160,7 @@ fn committed(
     topic: &str,
     partitions: &[i32],
     timeout: Duration,
-) -> Result<BTreeMap<i32, i64>, NoAnswer> {
+) -> Result<BTreeMap<i32, i64>, QueryError> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition(topic, *partition);

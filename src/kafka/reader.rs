@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::inspect::NoAnswer;
+use super::inspect::QueryError;
 use super::settings;
 use crate::config::Config;
 
@@ -20,7 +20,7 @@ pub struct Reader {
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum StartPosition {
     Beginning,
     /// With what comes from now on.
     End,
@@ -30,7 +30,7 @@ pub enum From {
 
 /// A record as it lies in the topic.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
+pub struct ConsumedRecord {
     pub partition: i32,
     pub offset: i64,
     pub timestamp_ms: Option<i64>,
@@ -39,15 +39,15 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
 }
 
-impl Seen {
-    pub(super) fn of(message: &BorrowedMessage) -> Seen {
+impl ConsumedRecord {
+    pub(super) fn of(message: &BorrowedMessage) -> ConsumedRecord {
         let headers = message.headers().map(|headers| {
             let text = |value: Option<&[u8]>| {
                 String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
             };
             headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
         });
-        Seen {
+        ConsumedRecord {
             partition: message.partition(),
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis(),
@@ -65,31 +65,20 @@ impl Seen {
 }
 
 impl Reader {
-    /// From the topic's beginning.
-    ///
     /// # Errors
     ///
     /// No broker answers within the time-out, or the topic is not there.
-    pub fn open(config: &Config, topic: &str, timeout: Duration) -> Result<Reader, NoAnswer> {
-        Reader::open_at(config, topic, From::Beginning, timeout)
-    }
-
-    /// From somewhere else.
-    ///
-    /// # Errors
-    ///
-    /// The same.
-    pub fn open_at(
+    pub fn open(
         config: &Config,
         topic: &str,
-        from: From,
+        from: StartPosition,
         timeout: Duration,
-    ) -> Result<Reader, NoAnswer> {
+    ) -> Result<Reader, QueryError> {
         let consumer = consumer(config, "hookbridge-reader", &[])?;
         let partitions = partitions(&consumer, topic, timeout)?;
         let mut list = TopicPartitionList::new();
         match from {
-            From::Beginning => {
+            StartPosition::Beginning => {
                 for partition in partitions {
                     list.add_partition_offset(topic, partition, Offset::Beginning)?;
                 }
@@ -110,9 +99,9 @@ impl Reader {
     /// # Errors
     ///
     /// What the consumer reports.
-    pub fn next(&self, timeout: Duration) -> Result<Option<Seen>, NoAnswer> {
+    pub fn next(&self, timeout: Duration) -> Result<Option<ConsumedRecord>, QueryError> {
         let Some(message) = self.consumer.poll(timeout) else { return Ok(None) };
-        Ok(Some(Seen::of(&message?)))
+        Ok(Some(ConsumedRecord::of(&message?)))
     }
 }
 
@@ -140,13 +129,13 @@ pub(super) fn partitions(
     consumer: &BaseConsumer,
     topic: &str,
     timeout: Duration,
-) -> Result<Vec<i32>, NoAnswer> {
+) -> Result<Vec<i32>, QueryError> {
     let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Err(NoAnswer::about(topic, RDKafkaErrorCode::UnknownTopicOrPartition));
+        return Err(QueryError::about(topic, RDKafkaErrorCode::UnknownTopicOrPartition));
     };
     match found.error().map(RDKafkaErrorCode::from) {
-        Some(code) => Err(NoAnswer::about(topic, code)),
+        Some(code) => Err(QueryError::about(topic, code)),
         None => Ok(found.partitions().iter().map(|partition| partition.id()).collect()),
     }
 }
@@ -156,14 +145,14 @@ pub(super) fn offsets(
     consumer: &BaseConsumer,
     topic: &str,
     partitions: &[i32],
-    at: From,
+    at: StartPosition,
     timeout: Duration,
-) -> Result<BTreeMap<i32, i64>, NoAnswer> {
+) -> Result<BTreeMap<i32, i64>, QueryError> {
     // Beginning and end have numbers that no time has.
     let at_raw = match at {
-        From::Beginning => Offset::Beginning,
-        From::End => Offset::End,
-        From::Time(time) => Offset::Offset(time.as_millisecond().max(0)),
+        StartPosition::Beginning => Offset::Beginning,
+        StartPosition::End => Offset::End,
+        StartPosition::Time(time) => Offset::Offset(time.as_millisecond().max(0)),
     };
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
@@ -176,9 +165,11 @@ pub(super) fn offsets(
             offsets.insert(element.partition(), offset);
         }
     }
-    if offsets.len() < partitions.len() && at != From::End {
+    if offsets.len() < partitions.len() && at != StartPosition::End {
         // Where nothing is as late as that, the end is what comes next.
-        for (partition, end) in self::offsets(consumer, topic, partitions, From::End, timeout)? {
+        for (partition, end) in
+            self::offsets(consumer, topic, partitions, StartPosition::End, timeout)?
+        {
             offsets.entry(partition).or_insert(end);
         }
     }

@@ -1,7 +1,8 @@
-//! The post office of one worker thread: records on their way out, reports on their way back.
+//! The send queue of one worker thread: records on their way to the Kafka client, and delivery reports
+//! on their way back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
@@ -9,105 +10,138 @@ use tokio::time::Instant;
 use super::fault::{Failure, Fault};
 use crate::click::record::Record;
 
+/// Proof that every in-sync replica has a record. Only a delivery report makes one.
+#[derive(Debug)]
+pub struct Acknowledged(());
+
 /// What became of a record, and which producer says so.
 #[derive(Debug, Clone, Copy)]
-pub struct Report {
+pub(super) struct DeliveryReport {
     pub generation: u64,
     pub result: Result<(), Failure>,
 }
 
-impl Report {
+impl DeliveryReport {
     pub fn fault(&self) -> Option<Fault> {
         self.result.err().map(|failure| failure.fault)
     }
+
+    pub fn verdict(self) -> Result<Acknowledged, Failure> {
+        self.result.map(Acknowledged)
+    }
 }
 
-/// A record on its way: from the worker through the Kafka client and back, in one piece of memory that
-/// all of them share.
-pub struct Parcel {
-    pub record: Record,
-    pub terms: Terms,
-    /// When it was sent.
-    pub sent: Instant,
-    /// What became of it, once that is known.
-    pub report: SetOnce<Report>,
-    post: Arc<PostOffice>,
+/// A record that the Kafka client has, or is about to get. The sender task, the client and the request that
+/// waits share it.
+pub struct InFlightRecord {
+    record: Record,
+    pub(super) preconditions: Preconditions,
+    pub(super) sent_at: Instant,
+    pub(super) report: SetOnce<DeliveryReport>,
+    queue: Arc<SendQueue>,
 }
 
-/// On what terms a record may still be handed to the Kafka client when its turn comes.
+/// What must still be true for a record to be handed to the Kafka client when its turn comes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// By this producer alone.
+pub struct Preconditions {
+    /// The producer in use is of this generation.
     pub generation: Option<u64>,
-    /// Only as long as no more records than these have failed that this post office sent.
+    /// No more records of this publisher than these have failed.
     pub failures: Option<u64>,
 }
 
-impl Terms {
-    pub fn hold(self, generation: u64, failures: u64) -> bool {
+impl Preconditions {
+    pub(super) fn are_met(self, generation: u64, failures: u64) -> bool {
         self.generation.is_none_or(|wanted| wanted == generation)
             && self.failures.is_none_or(|known| known == failures)
     }
 }
 
-impl Parcel {
-    /// Hands in its report; the postman brings it to whoever waits.
-    pub fn report(self: Arc<Parcel>, report: Report) {
-        let post = self.post.clone();
+impl InFlightRecord {
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Waits for Kafka's verdict. May be given up and called again.
+    ///
+    /// # Errors
+    ///
+    /// Why the record is not acknowledged.
+    pub async fn verdict(&self) -> Result<Acknowledged, Failure> {
+        self.wait().await.verdict()
+    }
+
+    /// Every record gets a report, also when its producer is closed.
+    pub(super) async fn wait(&self) -> DeliveryReport {
+        *self.report.wait().await
+    }
+
+    /// Queues the report for the sender task, which wakes the request that waits.
+    pub(super) fn put_report(self: Arc<InFlightRecord>, report: DeliveryReport) {
+        let queue = self.queue.clone();
         if report.result.is_err() {
-            post.failures.fetch_add(1, Ordering::SeqCst);
+            queue.failures.fetch_add(1, Ordering::SeqCst);
         }
-        if post.inbox.put((self, report)) {
-            post.bell.notify_one();
+        if queue.reports.put((self, report)) {
+            queue.wakeup.notify_one();
         }
     }
 }
 
 /// Records on their way out and reports on their way back, for one worker thread.
 #[derive(Default)]
-pub struct PostOffice {
-    pub outbox: Letters<Arc<Parcel>>,
-    pub inbox: Letters<(Arc<Parcel>, Report)>,
-    pub bell: Notify,
+pub(super) struct SendQueue {
+    pub records: Queue<Arc<InFlightRecord>>,
+    pub reports: Queue<(Arc<InFlightRecord>, DeliveryReport)>,
+    /// Wakes the sender task.
+    pub wakeup: Notify,
     /// Records that failed so far.
     pub failures: AtomicU64,
 }
 
-impl PostOffice {
-    pub fn send(self: &Arc<PostOffice>, record: Record, terms: Terms) -> Arc<Parcel> {
-        let (sent, report) = (Instant::now(), SetOnce::new());
-        let parcel = Arc::new(Parcel { record, terms, sent, report, post: self.clone() });
-        if self.outbox.put(parcel.clone()) {
-            self.bell.notify_one();
+impl SendQueue {
+    pub fn put(
+        self: &Arc<Self>,
+        record: Record,
+        preconditions: Preconditions,
+    ) -> Arc<InFlightRecord> {
+        let (sent_at, report, queue) = (Instant::now(), SetOnce::new(), self.clone());
+        let sent = Arc::new(InFlightRecord { record, preconditions, sent_at, report, queue });
+        if self.records.put(sent.clone()) {
+            self.wakeup.notify_one();
         }
-        parcel
+        sent
     }
 }
 
-/// Letters in one direction. At most as many as there are requests in flight, or as the drain sends at
-/// once.
-pub struct Letters<T>(Mutex<Vec<T>>);
+/// One direction of a send queue. It holds at most as many items as there are requests in flight, or as
+/// the forwarder sends at once.
+pub(super) struct Queue<T>(Mutex<Vec<T>>);
 
-impl<T> Default for Letters<T> {
-    fn default() -> Letters<T> {
-        Letters(Mutex::default())
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        Queue(Mutex::default())
     }
 }
 
-impl<T> Letters<T> {
-    /// True for the first one since the box was emptied.
-    fn put(&self, letter: T) -> bool {
-        let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        letters.push(letter);
-        letters.len() == 1
+impl<T> Queue<T> {
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True for the first item since the queue was emptied.
+    fn put(&self, item: T) -> bool {
+        let mut items = self.lock();
+        items.push(item);
+        items.len() == 1
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock().is_empty()
     }
 
-    /// Empties the box into a bag that is empty, and whose memory it takes for the next ones.
-    pub fn empty_into(&self, bag: &mut Vec<T>) {
-        std::mem::swap(bag, &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Moves all items into an empty vector, and takes its memory for the next ones.
+    pub fn take_into(&self, empty: &mut Vec<T>) {
+        std::mem::swap(empty, &mut *self.lock());
     }
 }

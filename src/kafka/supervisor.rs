@@ -1,5 +1,5 @@
-//! Keeps the producer: starts it, replaces it when it breaks for good, explains to the operator what
-//! is wrong with a topic, closes it. All that may block is done here, on a thread of its own.
+//! Supervises the producer: starts it, replaces it when it breaks for good, closes it, and explains to the
+//! operator what is wrong with a topic. Calls that may block are made here, on a thread of their own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,65 +9,56 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rdkafka::ClientConfig;
-use rdkafka::producer::{Producer as _, PurgeConfig};
+use rdkafka::producer::{Producer, PurgeConfig};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::client::Client;
-use super::context::{Context, Work};
+use super::circuit_breaker::CircuitBreaker;
+use super::client::{Client, CurrentClient};
+use super::context::{Context, Subscribers, SupervisorRequest};
 use super::inspect::{Finding, Inspector, Severity};
-use super::producer::{Producer, Shared};
 use super::publisher::Publisher;
 use super::settings;
 use crate::config::{Config, Problem};
-use crate::kafka::circuit_breaker::Breaker;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 
 /// How long to wait between two attempts to replace a producer.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the reports of a producer that is let go may take.
+/// How long the last reports of a replaced producer may take.
 const REPORTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the state of the topics is worth log lines.
 const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long one look at the brokers may take.
+/// How long the brokers may take for one question.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Requests to the keeper that may wait; more of the same add nothing.
-const WORK_MAX: usize = 64;
+/// Requests to the supervisor that may wait; more of the same add nothing.
+const REQUESTS_MAX: usize = 64;
 
 /// The connection to Kafka.
 pub struct Kafka {
-    shared: Arc<Shared>,
-    work: SyncSender<Work>,
+    current: Arc<CurrentClient>,
+    requests: SyncSender<SupervisorRequest>,
     thread: JoinHandle<()>,
 }
 
 /// What the thread works with.
-struct Keeper {
-    shared: Arc<Shared>,
-    maker: Maker,
+struct Supervisor {
+    current: Arc<CurrentClient>,
+    client_config: ClientConfig,
+    subscribers: Subscribers,
     config: Config,
-    /// Whether the topics have been looked at since the start.
-    looked: bool,
+    /// Whether the topics have been inspected since the start.
+    has_inspected: bool,
     explained: Option<Instant>,
     /// Set while the producer must be replaced: not before then.
     replace_at: Option<Instant>,
     /// When it was last replaced.
     replaced: Option<Instant>,
-}
-
-/// Makes producers.
-struct Maker {
-    config: ClientConfig,
-    metrics: Arc<Metrics>,
-    health: Arc<Health>,
-    breaker: Arc<Breaker>,
-    work: SyncSender<Work>,
 }
 
 impl Kafka {
@@ -80,56 +71,50 @@ impl Kafka {
         config: &Config,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
-        breaker: Arc<Breaker>,
+        breaker: Arc<CircuitBreaker>,
     ) -> Result<Kafka, Problem> {
-        let (work, orders) = sync_channel(WORK_MAX);
-        let orders_from_clients = work.clone();
-        let config_of_clients = settings::producer(config);
-        let maker = Maker {
-            config: config_of_clients,
-            metrics,
-            health,
-            breaker,
-            work: orders_from_clients,
-        };
-        let shared = Arc::new(Shared {
-            current: ArcSwap::from_pointee(maker.make(0)?),
+        let (requests, received) = sync_channel(REQUESTS_MAX);
+        let subscribers = Subscribers { metrics, health, breaker, supervisor: requests.clone() };
+        let client_config = settings::producer(config);
+        let current = Arc::new(CurrentClient {
+            client: ArcSwap::from_pointee(start_client(&client_config, 0, &subscribers)?),
             generation: watch::Sender::new(0),
         });
-        let keeper = Keeper {
-            shared: shared.clone(),
-            maker,
+        let supervisor = Supervisor {
+            current: current.clone(),
+            client_config,
+            subscribers,
             config: config.clone(),
-            looked: false,
+            has_inspected: false,
             explained: None,
             replace_at: None,
             replaced: None,
         };
-        let system = |error: std::io::Error| Problem::new("kafka", error.to_string());
         let thread = std::thread::Builder::new()
-            .name("kafka-keeper".into())
-            .spawn(move || keeper.work(&orders))
-            .map_err(system)?;
-        Ok(Kafka { shared, work, thread })
+            .name("supervisor".into())
+            .spawn(move || supervisor.run(&received))
+            .map_err(|error| Problem::new("kafka", error.to_string()))?;
+        Ok(Kafka { current, requests, thread })
     }
 
     /// A publisher for one worker thread.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.shared.clone())
+        Publisher::new(self.current.clone())
     }
 
-    /// Hands out what the Kafka client reports; to be run on one thread, best that of a worker.
-    pub fn clerk(&self) -> impl Future<Output = Infallible> + Send + use<> {
-        let shared = self.shared.clone();
+    /// Polls delivery reports and whatever else the Kafka client reports; to be run on one thread, best that
+    /// of a worker.
+    pub fn delivery_report_poller(&self) -> impl Future<Output = Infallible> + Send + use<> {
+        let current = self.current.clone();
         async move {
-            let mut generations = shared.generation.subscribe();
+            let mut generations = current.generation.subscribe();
             loop {
                 generations.mark_unchanged();
-                let producer = shared.current.load_full();
+                let client = current.client.load_full();
                 tokio::select! {
-                    // Let go at once: the keeper waits to close it.
+                    // Dropped at once: the supervisor waits to close it.
                     _ = generations.changed() => {}
-                    never = producer.client.serve() => match never {},
+                    never = client.poll() => match never {},
                 }
             }
         }
@@ -137,33 +122,33 @@ impl Kafka {
 
     #[cfg(test)]
     pub(super) fn replace_producer(&self) {
-        let generation = self.shared.current.load().generation;
-        self.work.send(Work::Replace(generation)).expect("a keeper");
+        let generation = self.current.client.load().generation();
+        self.requests.send(SupervisorRequest::Replace(generation)).expect("a supervisor");
     }
 
-    /// Flushes and closes the producer. Blocks, at most until the deadline and until the keeper has
+    /// Flushes and closes the producer. Blocks until the deadline at most, and until the supervisor has
     /// ended, which may be asking the brokers something. Returns how many records got no
     /// acknowledgement.
     pub fn close(self, deadline: Instant) -> usize {
-        // First, so that the keeper ends while the producer is flushed.
-        let _ = self.work.send(Work::Stop);
-        let producer = self.shared.current.load_full();
+        // First, so that the supervisor ends while the producer is flushed.
+        let _ = self.requests.send(SupervisorRequest::Stop);
+        let client = self.current.client.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
-        let flushed = producer.client.producer().flush(rest);
+        let flushed = client.producer().flush(rest);
         // Where it succeeds, the number could only be statistics that nobody fetches any more.
-        let left = flushed.map_or_else(|_timed_out| producer.in_flight(), |()| 0);
+        let left = flushed.map_or_else(|_timed_out| client.in_flight(), |()| 0);
         let _ = self.thread.join();
         left
     }
 }
 
-impl Keeper {
-    fn work(mut self, orders: &Receiver<Work>) {
-        self.look();
+impl Supervisor {
+    fn run(mut self, requests: &Receiver<SupervisorRequest>) {
+        self.inspect_first();
         loop {
-            match orders.recv_timeout(REPLACE_INTERVAL) {
-                Ok(Work::Replace(generation)) => {
-                    let is_current = self.shared.current.load().generation == generation;
+            match requests.recv_timeout(REPLACE_INTERVAL) {
+                Ok(SupervisorRequest::Replace(generation)) => {
+                    let is_current = self.current.client.load().generation() == generation;
                     if is_current && self.replace_at.is_none() {
                         // What broke the last one may well break the next.
                         let now = Instant::now();
@@ -171,32 +156,32 @@ impl Keeper {
                         self.replace_at = Some(next.max(now));
                     }
                 }
-                Ok(Work::Explain) => self.explain(),
-                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(SupervisorRequest::Explain) => self.explain(),
+                Ok(SupervisorRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.replace_at.is_some_and(|at| at <= Instant::now()) {
                 self.replace();
             }
-            if !self.looked {
-                self.look();
-            } else if self.maker.health.probe_is_due() {
-                self.listen();
+            if !self.has_inspected {
+                self.inspect_first();
+            } else if self.subscribers.health.probe_is_due() {
+                self.ask_brokers();
             }
         }
     }
 
-    /// Makes a new producer and lets the old one go, which fails its records: their requests try
+    /// Starts a new producer and closes the old one, which fails its records: their requests try
     /// once more with the new one.
     fn replace(&mut self) {
-        let generation = self.shared.current.load().generation + 1;
-        match self.maker.make(generation) {
-            Ok(producer) => {
-                let old = self.shared.current.swap(Arc::new(producer));
-                self.shared.generation.send_replace(generation);
-                self.maker.metrics.producer_rebuilds.inc();
+        let generation = self.current.client.load().generation() + 1;
+        match start_client(&self.client_config, generation, &self.subscribers) {
+            Ok(client) => {
+                let old = self.current.client.swap(Arc::new(client));
+                self.current.generation.send_replace(generation);
+                self.subscribers.metrics.producer_rebuilds.inc();
                 warn!(generation, "The Kafka producer was replaced.");
-                let_go(old);
+                close_replaced(old);
                 self.replace_at = None;
                 self.replaced = Some(Instant::now());
             }
@@ -207,17 +192,17 @@ impl Keeper {
         }
     }
 
-    /// The first look at the topics, as soon as a broker answers.
-    fn look(&mut self) {
-        // Any answer makes the replica ready; what the topics are like may take longer to find out.
-        self.listen();
+    /// The first inspection of the topics, as soon as a broker answers.
+    fn inspect_first(&mut self) {
+        // Any answer makes the replica ready; the state of the topics may take longer to find out.
+        self.ask_brokers();
         match self.inspect() {
             Ok(findings) => {
-                self.looked = true;
+                self.has_inspected = true;
                 if findings.is_empty() {
                     info!("Kafka answers and the topics are in order.");
                 }
-                report(findings);
+                log(findings);
             }
             Err(error) => {
                 if self.explained.is_none() {
@@ -230,17 +215,16 @@ impl Keeper {
 
     /// Without clicks the brokers have no reason to say anything, so they are asked, over the
     /// producer's own connections.
-    fn listen(&self) {
-        let producer = self.shared.current.load_full();
-        let client = producer.client.producer().client();
+    fn ask_brokers(&self) {
+        let client = self.current.client.load_full();
         let topic = self.config.webhook.first().map(|webhook| webhook.topic.as_str());
-        if client.fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
-            self.maker.health.broker_responded();
+        if client.producer().client().fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
+            self.subscribers.health.broker_responded();
         }
     }
 
-    /// Looks at the topics, over connections that end with the look: open and idle they would take a third
-    /// of the CPU of a bridge that has nothing to do.
+    /// Inspects the topics over connections that are closed afterwards: open and idle they would take a
+    /// third of the CPU of a bridge that has nothing to do.
     fn inspect(&self) -> Result<Vec<Finding>, String> {
         let inspector = Inspector::new(&self.config).map_err(|problem| problem.to_string())?;
         inspector.inspect(INSPECT_TIMEOUT).map_err(|error| error.to_string())
@@ -251,48 +235,40 @@ impl Keeper {
             return;
         }
         match self.inspect() {
-            Ok(findings) => report(findings),
+            Ok(findings) => log(findings),
             Err(error) => error!(%error, "Kafka does not answer."),
         }
         self.explained = Some(Instant::now());
     }
 }
 
-/// Closes a producer that is no longer in use. Whoever lets go last closes it, which blocks: that must
-/// not be a worker that is just handing it a record.
-fn let_go(producer: Arc<Producer>) {
-    // Each record must get its report, or whoever follows it waits for ever; the producer itself takes
-    // half a second for that at most.
-    producer.client.producer().purge(PurgeConfig::default().queue().inflight());
-    let _ = producer.client.producer().flush(REPORTS_TIMEOUT);
+fn start_client(
+    config: &ClientConfig,
+    generation: u64,
+    subscribers: &Subscribers,
+) -> Result<Client, Problem> {
+    let client = Client::start(config, Context::new(generation, subscribers.clone()));
+    client.map_err(|error| Problem::new("kafka.options", error.to_string()))
+}
+
+/// Closes a producer that is no longer in use. Dropping the last reference closes it, which blocks: a worker
+/// that is just handing it a record must not be the last.
+fn close_replaced(client: Arc<Client>) {
+    // Each record must get its report, or the task that follows it waits for ever; the producer itself
+    // takes half a second for that at most.
+    client.producer().purge(PurgeConfig::default().queue().inflight());
+    let _ = client.producer().flush(REPORTS_TIMEOUT);
     let deadline = Instant::now() + REPLACE_INTERVAL;
-    while Arc::strong_count(&producer) > 1 && Instant::now() < deadline {
+    while Arc::strong_count(&client) > 1 && Instant::now() < deadline {
         std::thread::yield_now();
     }
 }
 
-fn report(findings: Vec<Finding>) {
-    for finding in findings {
-        let topic = finding.topic.as_str();
-        match finding.severity {
-            Severity::Error => error!(topic, "{}", finding.text),
-            Severity::Warning | Severity::Missing => warn!(topic, "{}", finding.text),
+fn log(findings: Vec<Finding>) {
+    for Finding { severity, topic, text } in findings {
+        match severity {
+            Severity::Error => error!(topic, "{text}"),
+            Severity::Warning | Severity::Missing => warn!(topic, "{text}"),
         }
-    }
-}
-
-impl Maker {
-    fn make(&self, generation: u64) -> Result<Producer, Problem> {
-        let context = Context {
-            generation,
-            metrics: self.metrics.clone(),
-            health: self.health.clone(),
-            breaker: self.breaker.clone(),
-            work: self.work.clone(),
-            seen: Default::default(),
-        };
-        let client = Client::start(&self.config, context);
-        let client = client.map_err(|error| Problem::new("kafka.options", error.to_string()))?;
-        Ok(Producer { generation, client })
     }
 }

@@ -22,7 +22,7 @@ pub struct Connection {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ServerResponse {
     pub status: u16,
     /// The text of one that is not 200, as far as it was read.
     pub text: String,
@@ -32,7 +32,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ExchangeError {
     #[error("{0}")]
     Connect(#[source] io::Error),
     #[error("the connection ended before the answer: {0}")]
@@ -43,20 +43,20 @@ pub enum Failure {
     NotHttp(String),
 }
 
-impl Failure {
+impl ExchangeError {
     /// A short name for its kind, under which it is counted.
     pub fn kind(&self) -> &'static str {
         match self {
-            Failure::Connect(_) => "not connected",
-            Failure::Lost(_) => "connection lost",
-            Failure::Late => "no answer in time",
-            Failure::NotHttp(_) => "not HTTP",
+            ExchangeError::Connect(_) => "not connected",
+            ExchangeError::Lost(_) => "connection lost",
+            ExchangeError::Late => "no answer in time",
+            ExchangeError::NotHttp(_) => "not HTTP",
         }
     }
 }
 
 /// What the head of an answer says.
-struct Head {
+struct ResponseHead {
     status: u16,
     length: usize,
     /// Of the body; none where only the connection's end tells.
@@ -79,7 +79,7 @@ impl Connection {
     /// # Errors
     ///
     /// Why there is no answer.
-    pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<ServerResponse, ExchangeError> {
         let written = async {
             self.stream.write_all(request).await?;
             self.stream.flush().await
@@ -89,9 +89,9 @@ impl Connection {
         let mut length = 0;
         loop {
             let read = self.stream.read(&mut self.bytes[length..]).await;
-            let read = read.map_err(|error| Failure::Lost(error.to_string()))?;
+            let read = read.map_err(|error| ExchangeError::Lost(error.to_string()))?;
             if read == 0 {
-                return Err(Failure::Lost(broken.unwrap_or_else(|| "it was closed".into())));
+                return Err(ExchangeError::Lost(broken.unwrap_or_else(|| "it was closed".into())));
             }
             length += read;
             if let Some(answer) = self.answer(&mut length)? {
@@ -102,7 +102,7 @@ impl Connection {
     }
 
     /// The answer in these first bytes, once it is whole or they are full.
-    fn answer(&mut self, length: &mut usize) -> Result<Option<Answer>, Failure> {
+    fn answer(&mut self, length: &mut usize) -> Result<Option<ServerResponse>, ExchangeError> {
         while let Some(head) = head(&self.bytes[..*length])? {
             if head.status < 200 {
                 // An interim answer; the final one follows.
@@ -121,20 +121,20 @@ impl Connection {
             };
             // What came behind the answer was not asked for.
             let keeps = head.keeps && whole == Some(*length);
-            return Ok(Some(Answer { status: head.status, text, keeps }));
+            return Ok(Some(ServerResponse { status: head.status, text, keeps }));
         }
         match *length {
-            ANSWER_MAX => Err(Failure::NotHttp("its head is too long".into())),
+            ANSWER_MAX => Err(ExchangeError::NotHttp("its head is too long".into())),
             _ => Ok(None),
         }
     }
 }
 
 /// The head of an answer, once it is whole.
-fn head(bytes: &[u8]) -> Result<Option<Head>, Failure> {
+fn head(bytes: &[u8]) -> Result<Option<ResponseHead>, ExchangeError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut answer = httparse::Response::new(&mut headers);
-    let parsed = answer.parse(bytes).map_err(|error| Failure::NotHttp(error.to_string()))?;
+    let parsed = answer.parse(bytes).map_err(|error| ExchangeError::NotHttp(error.to_string()))?;
     let (httparse::Status::Complete(length), Some(status)) = (parsed, answer.code) else {
         return Ok(None);
     };
@@ -149,7 +149,7 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Failure> {
     if matches!(status, 204 | 304) {
         body = Some(0);
     }
-    Ok(Some(Head { status, length, body, keeps }))
+    Ok(Some(ResponseHead { status, length, body, keeps }))
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     /// What is made of these bytes of a server that then closes.
-    async fn answer(bytes: &'static str) -> Result<Answer, Failure> {
+    async fn answer(bytes: &'static str) -> Result<ServerResponse, ExchangeError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let server = tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::connection::{Answer, Failure};
+use super::connection::{ExchangeError, ServerResponse};
 
 /// An answer that takes longer than this counts as this.
 const LATENCY_MAX: Duration = Duration::from_secs(3_600);
@@ -25,8 +25,8 @@ pub struct Tally {
 /// What went wrong first.
 #[derive(Debug)]
 pub enum FirstFailure {
-    Answer(Answer),
-    NoAnswer(Failure),
+    Response(ServerResponse),
+    NoResponse(ExchangeError),
 }
 
 impl Default for Tally {
@@ -38,19 +38,19 @@ impl Default for Tally {
 
 impl Tally {
     /// Notes what became of a click.
-    pub fn note(&mut self, result: Result<Answer, Failure>, took: Duration) {
+    pub fn note(&mut self, result: Result<ServerResponse, ExchangeError>, took: Duration) {
         match result {
             Ok(answer) => {
                 *self.statuses.entry(answer.status).or_default() += 1;
                 let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 self.latency.saturating_record(micros);
                 if answer.status != 200 {
-                    self.first.get_or_insert(FirstFailure::Answer(answer));
+                    self.first.get_or_insert(FirstFailure::Response(answer));
                 }
             }
             Err(failure) => {
                 *self.failures.entry(failure.kind()).or_default() += 1;
-                self.first.get_or_insert(FirstFailure::NoAnswer(failure));
+                self.first.get_or_insert(FirstFailure::NoResponse(failure));
             }
         }
     }

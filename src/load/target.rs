@@ -7,12 +7,12 @@ use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 
 use super::clicks::Bodies;
-use super::connection::{Connection, Failure};
+use super::connection::{Connection, ExchangeError};
 use crate::http::Connector;
 
 /// How the sender proves who it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Proof {
+pub enum AuthMethod {
     /// `Authorization: Bearer KEY`
     #[default]
     Bearer,
@@ -36,7 +36,7 @@ impl Target {
     pub fn new(
         url: &Uri,
         key: Option<&str>,
-        proof: Proof,
+        proof: AuthMethod,
         authorities: Option<&[u8]>,
     ) -> Result<Target, String> {
         let connector = Connector::new(url, authorities)?;
@@ -47,12 +47,12 @@ impl Target {
             // Whatever a header cannot hold would end it, and begin another.
             HeaderValue::from_str(key).map_err(|_| "the key has bytes that no header can hold")?;
             match proof {
-                Proof::Bearer => lines.push_str(&format!("authorization: Bearer {key}\r\n")),
-                Proof::Basic => {
+                AuthMethod::Bearer => lines.push_str(&format!("authorization: Bearer {key}\r\n")),
+                AuthMethod::Basic => {
                     let key = data_encoding::BASE64.encode(key.as_bytes());
                     lines.push_str(&format!("authorization: Basic {key}\r\n"));
                 }
-                Proof::PathSecret => {
+                AuthMethod::PathSecret => {
                     path = format!("{}/{key}", path.trim_end_matches('/'));
                     PathAndQuery::try_from(path.as_str())
                         .map_err(|_| "the key has bytes that no path can hold")?;
@@ -70,8 +70,8 @@ impl Target {
     /// # Errors
     ///
     /// Why there is no connection.
-    pub async fn connect(&self) -> Result<Connection, Failure> {
-        self.connector.connect().await.map(Connection::over).map_err(Failure::Connect)
+    pub async fn connect(&self) -> Result<Connection, ExchangeError> {
+        self.connector.connect().await.map(Connection::over).map_err(ExchangeError::Connect)
     }
 
     /// Writes the request of the click with this number, over whatever is there.

@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
 use hookbridge::config::InvalidBody;
-use hookbridge::kafka::Seen;
+use hookbridge::kafka::ConsumedRecord;
 use reqwest::StatusCode;
 
 use crate::dead_letters::header;
@@ -163,7 +163,7 @@ async fn a_body_that_cannot_be_unpacked_is_a_dead_letter() {
     let letters = records(&bridge.config, &topic, cases.len());
     for (coding, packed) in &cases {
         let detail = format!("The body is not valid {coding}");
-        let is_it = |letter: &&Seen| {
+        let is_it = |letter: &&ConsumedRecord| {
             letter.value == *packed && header(letter, "hookbridge-detail") == detail
         };
         let letter = letters.iter().find(is_it).expect("the letter");

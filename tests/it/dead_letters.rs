@@ -1,6 +1,6 @@
 //! Bodies that nobody can understand, and records that Kafka does not take.
 
-use hookbridge::kafka::Seen;
+use hookbridge::kafka::ConsumedRecord;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
 use reqwest::StatusCode;
@@ -9,7 +9,7 @@ use crate::harness::brokers::{Broker, create_topic};
 use crate::harness::support::{TestBridge, click, config, count, records, until};
 use crate::on_every_broker;
 
-pub fn header<'s>(seen: &'s Seen, name: &str) -> &'s str {
+pub fn header<'s>(seen: &'s ConsumedRecord, name: &str) -> &'s str {
     let found = seen.headers.iter().find(|(found, _)| found == name);
     &found.unwrap_or_else(|| panic!("no {name} in {:?}", seen.headers)).1
 }

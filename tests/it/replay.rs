@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hookbridge::config::Config;
-use hookbridge::kafka::Seen;
+use hookbridge::kafka::ConsumedRecord;
 
 use crate::dead_letters::header;
 use crate::harness::brokers::{Broker, count};
@@ -22,7 +22,7 @@ fn replay(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn ids(records: &[Seen]) -> BTreeMap<String, usize> {
+fn ids(records: &[ConsumedRecord]) -> BTreeMap<String, usize> {
     let mut ids = BTreeMap::new();
     for record in records {
         *ids.entry(header(record, "ce_id").to_owned()).or_default() += 1;

@@ -3,7 +3,7 @@
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac};
 use hookbridge::config::{Config, NamedKey, Secret};
-use hookbridge::kafka::Seen;
+use hookbridge::kafka::ConsumedRecord;
 use jiff::Timestamp;
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
@@ -56,7 +56,7 @@ fn post(bridge: &TestBridge, body: impl Into<String>) -> RequestBuilder {
 }
 
 #[track_caller]
-fn is(record: &Seen, key: &str, value: &str, seconds: i64) {
+fn is(record: &ConsumedRecord, key: &str, value: &str, seconds: i64) {
     assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
     assert_eq!(record.value, value.as_bytes());
     assert_eq!(record.timestamp_ms.map(|ms| ms / 1_000), Some(seconds));

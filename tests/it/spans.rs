@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hookbridge::config::{AuthSchemeSettings, Config, Encoding, InvalidBody};
-use hookbridge::kafka::Seen;
+use hookbridge::kafka::ConsumedRecord;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -155,7 +155,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn traceparent(record: &Seen) -> Option<&str> {
+fn traceparent(record: &ConsumedRecord) -> Option<&str> {
     let mut all = record.headers.iter().filter(|(name, _)| name == "traceparent");
     let first = all.next().map(|(_, value)| value.as_str());
     assert!(all.next().is_none());

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hookbridge::config::Config;
-use hookbridge::kafka::Seen;
+use hookbridge::kafka::ConsumedRecord;
 use rdkafka::consumer::Consumer;
 use reqwest::StatusCode;
 use tokio::time::Instant;
@@ -118,7 +118,7 @@ async fn partitions_without_a_leader_delay_their_own_campaigns_alone() {
     post(0, &campaigns).await;
     // Those of the broker that stays come first: Kafka chooses the leaders, and where the first few campaigns
     // are all of the other one, the breaker opens before any has gone directly.
-    let partition_of = |record: Seen| (record.key.expect("a key"), record.partition);
+    let partition_of = |record: ConsumedRecord| (record.key.expect("a key"), record.partition);
     let partitions: BTreeMap<_, _> = bridge.records(24).into_iter().map(partition_of).collect();
     campaigns.sort_by_key(|name| leaders[&partitions[name.as_bytes()]]);
     second.kill();

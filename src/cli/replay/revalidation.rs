@@ -11,7 +11,7 @@ use crate::click::event::Pointer;
 use crate::click::record::{Origin, Record};
 use crate::click::webhook::Webhook;
 use crate::config::{Config, Problem};
-use crate::kafka::Seen;
+use crate::kafka::ConsumedRecord;
 
 /// Who called, where the record does not say.
 const CALLER: &str = "replay";
@@ -64,7 +64,7 @@ impl Judge {
     /// # Errors
     ///
     /// Why it is no event of its webhook.
-    pub fn judge(&self, seen: Seen) -> Result<Record, Fault> {
+    pub fn judge(&self, seen: ConsumedRecord) -> Result<Record, Fault> {
         let webhook = self.webhook(&seen).ok_or(Fault {
             tag: "no_webhook",
             detail: "It names no webhook of these settings: choose one with --webhook".into(),
@@ -93,7 +93,7 @@ impl Judge {
     }
 
     /// The webhook that is asked for, that the record names, or whose topic it is.
-    fn webhook(&self, seen: &Seen) -> Option<&Webhook> {
+    fn webhook(&self, seen: &ConsumedRecord) -> Option<&Webhook> {
         if let Some(index) = self.webhook {
             return self.webhooks.get(index);
         }

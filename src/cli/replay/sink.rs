@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use crate::bridge::{self, StartError};
 use crate::click::record::Record;
 use crate::config::Config;
-use crate::kafka::circuit_breaker::Breaker;
-use crate::kafka::{Failure, Fault, Kafka, Publisher, Remedy, Sent, Terms};
+use crate::kafka::{
+    CircuitBreaker, Failure, Fault, InFlightRecord, Kafka, Preconditions, Publisher, Remedy,
+};
 use crate::observe::health::Health;
 
 /// Writes records, and says which are acknowledged.
@@ -36,19 +37,19 @@ impl Outlet {
         // Without a spool the Kafka client gives up by itself, and says so.
         config.spool.dir.clear();
         let metrics = Arc::new(bridge::metrics(&config)?);
-        let breaker = Breaker::new(metrics.breaker.clone(), false);
+        let breaker = CircuitBreaker::new(metrics.breaker.clone(), false);
         let kafka = Kafka::start(&config, metrics, Arc::new(Health::default()), breaker)?;
         let publisher = kafka.publisher();
         let tasks = [
-            tokio::spawn(kafka.clerk()).abort_handle(),
-            tokio::spawn(publisher.postman()).abort_handle(),
+            tokio::spawn(kafka.delivery_report_poller()).abort_handle(),
+            tokio::spawn(publisher.sender_task()).abort_handle(),
         ];
         Ok(Outlet { kafka, publisher, tasks })
     }
 
     /// Hands a record over; what becomes of it says [`Outlet::settle`].
-    pub fn send(&self, record: Record) -> Sent {
-        self.publisher.send(record, Terms::default())
+    pub fn send(&self, record: Record) -> Arc<InFlightRecord> {
+        self.publisher.send(record, Preconditions::default())
     }
 
     /// Waits until Kafka has the record.
@@ -56,7 +57,7 @@ impl Outlet {
     /// # Errors
     ///
     /// It has not. One that was refused was tried again alone: a batch is refused as one.
-    pub async fn settle(&self, sent: Sent) -> Result<(), NotWritten> {
+    pub async fn settle(&self, sent: Arc<InFlightRecord>) -> Result<(), NotWritten> {
         let mut failure = match sent.verdict().await {
             Ok(_acknowledged) => return Ok(()),
             Err(failure) => failure,

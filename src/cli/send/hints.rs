@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use hyper::Uri;
 use serde::Deserialize;
 
-use crate::load::{Answer, Failure, FirstFailure};
+use crate::load::{ExchangeError, FirstFailure, ServerResponse};
 
 /// Of an answer that is no problem of the bridge's, so much is shown.
 const TEXT_MAX: usize = 200;
@@ -20,10 +20,10 @@ struct Problem {
 pub fn explain(first: &FirstFailure, url: &Uri, has_key: bool) -> String {
     let server = url.authority().map_or("", |authority| authority.as_str());
     match first {
-        FirstFailure::NoAnswer(failure) => {
+        FirstFailure::NoResponse(failure) => {
             format!("{server}: {failure}; {}", for_failure(failure, url))
         }
-        FirstFailure::Answer(answer) => {
+        FirstFailure::Response(answer) => {
             format!(
                 "{server} answers {}: {}; {}",
                 answer.status,
@@ -34,9 +34,9 @@ pub fn explain(first: &FirstFailure, url: &Uri, has_key: bool) -> String {
     }
 }
 
-fn for_failure(failure: &Failure, url: &Uri) -> &'static str {
+fn for_failure(failure: &ExchangeError, url: &Uri) -> &'static str {
     match failure {
-        Failure::Connect(error) => match error.kind() {
+        ExchangeError::Connect(error) => match error.kind() {
             ErrorKind::ConnectionRefused => {
                 "nothing listens there: is the bridge running, and is this the port of http.listen?"
             }
@@ -49,20 +49,20 @@ fn for_failure(failure: &Failure, url: &Uri) -> &'static str {
             }
             _ => "look at the host and the port of --url, and at the network between",
         },
-        Failure::Late => {
+        ExchangeError::Late => {
             "the server takes connections or requests and says nothing: look at its log, and at \
              what stands between; --timeout waits longer"
         }
-        Failure::Lost(_) if url.scheme_str() == Some("http") => {
+        ExchangeError::Lost(_) if url.scheme_str() == Some("http") => {
             "look at the server's log; where it has TLS, use https://"
         }
-        Failure::Lost(_) => "look at the server's log",
-        Failure::NotHttp(_) => "another program listens there, or it has TLS: try https://",
+        ExchangeError::Lost(_) => "look at the server's log",
+        ExchangeError::NotHttp(_) => "another program listens there, or it has TLS: try https://",
     }
 }
 
 /// What the server itself says, on one line.
-fn said(answer: &Answer) -> String {
+fn said(answer: &ServerResponse) -> String {
     if let Ok(problem) = serde_json::from_str::<Problem>(&answer.text) {
         return problem.detail;
     }

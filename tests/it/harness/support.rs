@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hookbridge::bridge::{Drained, Listeners, run};
 use hookbridge::config::{Config, Secret};
-use hookbridge::kafka::{Reader, Seen};
+use hookbridge::kafka::{ConsumedRecord, Reader, StartPosition};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -196,7 +196,7 @@ impl TestBridge {
     }
 
     /// The one dead letter, with its headers.
-    pub fn dead_letter(&self) -> Seen {
+    pub fn dead_letter(&self) -> ConsumedRecord {
         let topic = self.config.webhook[0].dead_letters();
         let letter = records(&self.config, &topic, 1).remove(0);
         assert_eq!(count(&self.config.kafka.brokers, &topic), 1);
@@ -209,12 +209,12 @@ impl TestBridge {
     }
 
     /// The topic's records, once there are so many.
-    pub fn records(&self, expected: usize) -> Vec<Seen> {
+    pub fn records(&self, expected: usize) -> Vec<ConsumedRecord> {
         records(&self.config, self.topic(), expected)
     }
 
     /// The one record of the topic.
-    pub fn record(&self) -> Seen {
+    pub fn record(&self) -> ConsumedRecord {
         let record = self.records(1).remove(0);
         assert_eq!(self.count(), 1);
         record
@@ -258,8 +258,8 @@ pub fn metric(scrape: &str, series: &str) -> f64 {
 }
 
 /// A topic's records, once there are so many.
-pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<Seen> {
-    let reader = Reader::open(config, topic, PATIENCE).expect("a reader");
+pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<ConsumedRecord> {
+    let reader = Reader::open(config, topic, StartPosition::Beginning, PATIENCE).expect("a reader");
     let deadline = Instant::now() + PATIENCE;
     let mut records = Vec::new();
     while records.len() < expected {
