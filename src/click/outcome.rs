@@ -98,7 +98,7 @@ pub struct Facts {
     pub status: StatusCode,
     /// How loud the log line is; none where success is quiet.
     pub level: Option<Level>,
-    /// The text for the sender, and the meaning for the reader of the table in the README.
+    /// The text for the sender, and the meaning for the reader of the table in `config/README.md`.
     pub text: &'static str,
 }
 
