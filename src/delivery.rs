@@ -90,9 +90,9 @@ pub struct Delivery {
 /// What the workers and the forwarder share.
 #[derive(Clone)]
 pub struct DeliveryState {
-    breaker: Arc<CircuitBreaker>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    pub(crate) breaker: Arc<CircuitBreaker>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     backpressure: Arc<Backpressure>,
     ack_timeout: Duration,
