@@ -215,7 +215,7 @@ impl Ingest {
     ) -> Result<Proof<'w>, Rejection> {
         if let Some(caller) = &account.peer.caller {
             let caller = caller.clone();
-            account.caller = Some(caller.shared_name());
+            account.caller = Some(caller.name().clone());
             return self.let_in(caller, head, webhook, account).map(Proof::Caller);
         }
         match webhook.auth_scheme.claim(&head.headers, head.uri.path(), received)? {
@@ -270,7 +270,7 @@ impl Ingest {
         let asker = asker.ok_or_else(|| Refusal::SnsUnreachable.plain())?;
         let certificate = asker.certificate(&message, received, deadline).await?;
         let caller = message.verify(&certificate, received)?;
-        account.caller = Some(caller.shared_name());
+        account.caller = Some(caller.name().clone());
         let caller = self.let_in(caller, head, webhook, account)?;
         Ok((caller, asker.confirm(&message, sns, deadline).await?))
     }
@@ -283,7 +283,7 @@ impl Ingest {
         received: Timestamp,
         account: &mut Account<'_>,
     ) -> Result<Caller, Rejection> {
-        let name = account.caller.insert(key.shared_name());
+        let name = account.caller.insert(key.name().clone());
         if key.has_expired(received) {
             self.state.metrics.key_used_after_end(name);
         }

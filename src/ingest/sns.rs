@@ -100,7 +100,7 @@ impl Asker {
         received: Timestamp,
         deadline: Instant,
     ) -> Result<Arc<Certificate>, Rejection> {
-        let name = format!("{}{}", message.host(), message.certificate());
+        let name = format!("{}{}", message.topic.host(), message.certificate());
         if let Some(certificate) = self.known(&name, received) {
             return Ok(certificate);
         }
@@ -110,13 +110,13 @@ impl Asker {
             if let Some(certificate) = self.known(&name, received) {
                 return Ok(certificate);
             }
-            let answer = self.ask(&turn, message.host(), message.certificate()).await?;
+            let answer = self.ask(&turn, message.topic.host(), message.certificate()).await?;
             let certificate = Certificate::read(&answer).ok_or("what it gave is no certificate")?;
             let certificate = Arc::new(certificate);
             self.keep(name, certificate.clone());
             Ok(certificate)
         };
-        within(deadline, message.host(), asked).await
+        within(deadline, message.topic.host(), asked).await
     }
 
     /// Does what a message asks for: visits the address with which Amazon SNS is told to send here, if
@@ -131,15 +131,15 @@ impl Asker {
         sns: &Sns,
         deadline: Instant,
     ) -> Result<Option<Confirmed>, Rejection> {
-        let topic = message.topic().arn();
+        let topic = message.topic.arn();
         match (message.kind, message.confirmation()) {
             (Kind::Notification, _) => Ok(None),
             (Kind::SubscriptionConfirmation, Some(path)) if sns.confirm => {
                 let asked = async {
                     let turn = self.turn.lock().await;
-                    self.ask(&turn, message.host(), path).await
+                    self.ask(&turn, message.topic.host(), path).await
                 };
-                within(deadline, message.host(), asked).await?;
+                within(deadline, message.topic.host(), asked).await?;
                 info!(topic, "Subscription confirmed.");
                 Ok(Some(Confirmed(())))
             }
