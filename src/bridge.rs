@@ -168,7 +168,7 @@ pub async fn run(
     workers.drain();
     let requests_deadline = deadline.checked_sub(FLUSH_RESERVE).unwrap_or(deadline);
     let emptied = timeout_at(requests_deadline, acceptor.all_closed()).await;
-    let in_flight = usize::try_from(metrics.requests_in_flight.get()).unwrap_or(0);
+    let in_flight = usize::try_from(metrics.in_flight.requests.get()).unwrap_or(0);
     let cut_off = if emptied.is_ok() { 0 } else { in_flight };
     let drained = match backlog {
         Some(backlog) => {
@@ -265,7 +265,7 @@ impl Workers {
         shared: &DeliveryState,
     ) -> Result<Workers, StartError> {
         let metrics = &state.metrics;
-        let (requests, bytes) = (&metrics.requests_in_flight, &metrics.bytes_in_flight);
+        let (requests, bytes) = (&metrics.in_flight.requests, &metrics.in_flight.body_bytes);
         let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
         let workers = (0..worker_count(config.http.workers)).map(|number| {
             let publisher = kafka.publisher();

@@ -295,7 +295,7 @@ impl Delivery {
         // In memory of its own, which a click that Kafka takes need not have.
         match Box::pin(self.publish(&letter, deadline)).await? {
             Ok(_acknowledged) => {
-                self.shared.metrics.dead_letter(record.webhook(), reason);
+                self.shared.metrics.dead_letters(record.webhook(), reason, 1);
                 Ok(Receipt(Held::AsDeadLetter))
             }
             Err(_) => Err(refusal(failure).because(failure.explain())),

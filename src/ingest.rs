@@ -113,7 +113,7 @@ impl IngestState {
         let tls = config.http.tls.as_ref().map(TlsIdentity::read).transpose()?;
         let tls = tls.map(|pair| Tls::new(pair, metrics.tls.clone()));
         let (tracer, limits) = (Tracer::start(config), config.http.clone());
-        let rate_limits = RateLimits::new(&limits, metrics.log_lines_left_out.clone());
+        let rate_limits = RateLimits::new(&limits, metrics.log.lines_left_out.clone());
         let (tokens, sns) = (Tokens::default(), sns::askers(config, &webhooks)?);
         let state = IngestState {
             webhooks,

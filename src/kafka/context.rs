@@ -79,7 +79,8 @@ impl Context {
                 Fault::NotTried | Fault::Unproven | Fault::TooLarge | Fault::Corrupt => {}
             },
         }
-        topic.count(result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged));
+        let ended = result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged);
+        topic.records[ended].inc();
         sent.put_report(DeliveryReport { generation: self.generation, result });
     }
 
@@ -139,8 +140,8 @@ impl ClientContext for Context {
         {
             self.subscribers.metrics.sampler.set_partitions(partitions);
         }
-        self.subscribers.metrics.kafka_queue.set(statistics.queued);
-        self.subscribers.metrics.kafka_brokers_up.set(statistics.brokers_up);
+        self.subscribers.metrics.kafka.queue.set(statistics.queued);
+        self.subscribers.metrics.kafka.brokers_up.set(statistics.brokers_up);
         let mut observed = self.observed();
         // Fewer than before means that a broker went away.
         if statistics.responses > std::mem::replace(&mut observed.responses, statistics.responses) {

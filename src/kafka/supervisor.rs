@@ -179,7 +179,7 @@ impl Supervisor {
             Ok(client) => {
                 let old = self.current.client.swap(Arc::new(client));
                 self.current.generation.send_replace(generation);
-                self.subscribers.metrics.producer_rebuilds.inc();
+                self.subscribers.metrics.kafka.producer_rebuilds.inc();
                 warn!(generation, "The Kafka producer was replaced.");
                 close_replaced(old);
                 self.replace_at = None;
