@@ -1,51 +1,42 @@
-//! What the bridge needs to know of an event: body bytes become a checked [`Event`], or the request
-//! ends with 400 or 422.
+//! Decoding: the bytes of a body become a checked [`Event`], or the request ends with 400 or 422.
 //!
-//! Reading is lenient, because senders drift: the body must be a JSON object with a usable key,
-//! and all else passes. The body is walked once and never built into a tree, so neither deep
-//! nesting nor a number of any size costs more than the bytes it takes. Where a name occurs twice
-//! the last one counts, as it does for the readers of the topic (Jackson, JavaScript, serde_json).
+//! Reading is lenient, because senders drift: the body must be a JSON object with a usable key, and all
+//! else passes.
 //!
-//! Where a body carries several events, `event/envelope.rs` takes it apart first.
+//! - `event/envelope.rs`: takes apart a body that carries several events.
+//! - `event/json.rs`: finds values in JSON.
 
 mod envelope;
+pub(super) mod json;
 
 use std::borrow::Cow;
-use std::fmt;
 
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
-use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::click::outcome::{Refusal, Rejection};
+use super::outcome::{Refusal, Rejection};
+use json::{descend, member, other_than, pick, string};
 
 pub use envelope::Envelope;
+pub use json::{Pointer, as_text};
 
 /// A checked event. Only [`Shape::decode`] makes one.
 #[derive(Debug, PartialEq)]
 pub struct Event<'b> {
-    key: Cow<'b, str>,
-    id: Option<Cow<'b, str>>,
+    /// Borrowed from the body where it stands there as it is.
+    pub(super) key: Cow<'b, str>,
+    /// The sender's id; none where the webhook's events have no ids, or this one has none.
+    pub(super) id: Option<Cow<'b, str>>,
     time: Option<Timestamp>,
 }
 
-impl<'b> Event<'b> {
+impl Event<'_> {
     /// The key as text: `7` and `"7"` are the same.
     pub fn key(&self) -> &str {
         &self.key
-    }
-
-    /// The key, for its record: borrowed from the body where it stands there as it is.
-    pub fn into_key(self) -> Cow<'b, str> {
-        self.key
-    }
-
-    /// What its sender calls it; none where the webhook's events have no ids, or this one has not.
-    pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
     }
 
     /// When it happened, as the sender says; none where that is absent or cannot be read.
@@ -54,21 +45,21 @@ impl<'b> Event<'b> {
     }
 }
 
-/// Where a webhook's events carry what the bridge needs.
+/// Where a webhook's events have what the bridge needs.
 #[derive(Debug, Clone)]
 pub struct Shape {
     /// The record's key.
     pub key: Pointer,
-    /// What the sender calls the event.
+    /// The sender's id of the event.
     pub id: Option<Pointer>,
     /// The time of the event.
     pub time: Pointer,
     pub time_format: TimeFormat,
-    /// What `type` must say, where it is there and this is not empty.
+    /// The value of `type`, where the event has one and this is not empty.
     pub r#type: String,
-    /// The same for `event`.
+    /// The value of `event`, likewise.
     pub event: String,
-    /// The zone of a time that names none.
+    /// The offset of a time that has none.
     pub offset: Offset,
 }
 
@@ -98,53 +89,10 @@ impl TryFrom<String> for TimeFormat {
     }
 }
 
-/// A JSON pointer (RFC 6901) to a member of an object, at any depth.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pointer(Vec<String>);
-
-impl Pointer {
-    /// Reads `/campid` or `/data/campaign~1id`. The empty pointer, the whole body, is refused.
-    pub fn parse(text: &str) -> Option<Pointer> {
-        text.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>().map(Pointer)
-    }
-
-    /// The names or indices on the way, one at least.
-    pub fn tokens(&self) -> &[String] {
-        &self.0
-    }
-
-    /// The first of them and the rest.
-    fn split(&self) -> (&str, &[String]) {
-        self.0.split_first().map_or(("", &[]), |(first, rest)| (first, rest))
-    }
-
-    /// Whether one leads to the other, or both to the same.
-    pub fn meets(&self, other: &Pointer) -> bool {
-        self.0.starts_with(&other.0) || other.0.starts_with(&self.0)
-    }
-}
-
-/// Undoes RFC 6901's two escapes, `~1` for a slash and `~0` for a tilde; any other is an error.
-fn unescape(token: &str) -> Option<String> {
-    let mut text = String::with_capacity(token.len());
-    let mut chars = token.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '~' => text.push(match chars.next()? {
-                '0' => '~',
-                '1' => '/',
-                _ => return None,
-            }),
-            char => text.push(char),
-        }
-    }
-    Some(text)
-}
-
 /// Reads a fixed offset from UTC: `-05:00`, `+00:00`, `Z`.
 pub fn parse_offset(text: &str) -> Option<Offset> {
-    // The library reads an offset as the end of a time. What the clock at that offset shows at
-    // 1970-01-01T00:00 is the offset with its sign turned.
+    // The library reads an offset only at the end of a time. 1970-01-01T00:00 at an offset is as many
+    // seconds from the Unix epoch as the offset has, with the opposite sign.
     let midnight: Timestamp = format!("1970-01-01T00:00:00{text}").parse().ok()?;
     Offset::from_seconds(i32::try_from(-midnight.as_second()).ok()?).ok()
 }
@@ -162,16 +110,14 @@ impl Shape {
             return Err(other_than(text, "The body is not a JSON object"));
         }
         let ((key, key_rest), (time, time_rest)) = (self.key.split(), self.time.split());
-        let names = [key, time, "type", "event"];
-        let [key, time, r#type, event] =
-            parse(text, |json| json.deserialize_map(Pick(&names))).map(|Picked(values)| values)?;
+        let [key, time, r#type, event] = pick(text, [key, time, "type", "event"])?;
         expect_constant(r#type, &self.r#type, "The event's type is not this webhook's")?;
         expect_constant(event, &self.event, "The event's name is not this webhook's")?;
         let key = key.and_then(|value| descend(value, key_rest)).and_then(key_text);
         let time = time.and_then(|value| descend(value, time_rest));
         Ok(Event {
             key: key.ok_or_else(|| Refusal::Invalid.detailed("The event has no usable key"))?,
-            // Few senders give ids: one more pass for those that do.
+            // A second pass, only for the few senders that give ids.
             id: self.id.as_ref().and_then(|id| member(text, id)).and_then(key_text),
             time: time.and_then(|value| self.read_time(value)),
         })
@@ -186,125 +132,6 @@ impl Shape {
     }
 }
 
-/// The body as text, without a byte order mark.
-pub fn as_text(body: &[u8]) -> Result<&str, Rejection> {
-    let text = std::str::from_utf8(body)
-        .map_err(|_| Refusal::Malformed.detailed("The body is not JSON: it is not UTF-8"))?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
-}
-
-/// Why a text is refused that is something else than it should be, if it is JSON at all.
-fn other_than(text: &str, detail: &'static str) -> Rejection {
-    let is_json = parse(text, |json| json.deserialize_ignored_any(IgnoredAny));
-    is_json.err().unwrap_or_else(|| Refusal::Invalid.detailed(detail))
-}
-
-/// Runs one pass over the whole text, to its end.
-fn parse<'t, T>(
-    text: &'t str,
-    pass: impl FnOnce(
-        &mut serde_json::Deserializer<serde_json::de::StrRead<'t>>,
-    ) -> serde_json::Result<T>,
-) -> Result<T, Rejection> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    pass(&mut json).and_then(|value| json.end().map(|()| value)).map_err(|error| {
-        // The library's own text may quote the body, its position does not.
-        let (line, column) = (error.line(), error.column());
-        Refusal::Malformed
-            .detailed(format!("The body is not JSON: see line {line}, column {column}"))
-    })
-}
-
-/// Picks the last value of each of four names out of an object and skips all others.
-#[derive(Clone, Copy)]
-struct Pick<'n>(&'n [&'n str; 4]);
-
-/// What [`Pick`] found.
-struct Picked<'t>([Option<&'t RawValue>; 4]);
-
-impl<'t> Visitor<'t> for Pick<'_> {
-    type Value = Picked<'t>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Picked<'t>, A::Error> {
-        let mut picked = [None; 4];
-        while let Some(wanted) = map.next_key_seed(Wanted(self.0))? {
-            if wanted == [false; 4] {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let value = map.next_value::<&RawValue>()?;
-            for (slot, wanted) in picked.iter_mut().zip(wanted) {
-                if wanted {
-                    *slot = Some(value);
-                }
-            }
-        }
-        Ok(Picked(picked))
-    }
-}
-
-/// Says which of the names a member has, whether or not it is written with escapes.
-struct Wanted<'n>(&'n [&'n str; 4]);
-
-impl<'t> DeserializeSeed<'t> for Wanted<'_> {
-    type Value = [bool; 4];
-
-    fn deserialize<D: serde::Deserializer<'t>>(self, name: D) -> Result<[bool; 4], D::Error> {
-        name.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Wanted<'_> {
-    type Value = [bool; 4];
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<[bool; 4], E> {
-        Ok(self.0.map(|wanted| wanted == name))
-    }
-}
-
-/// The value that a pointer leads to in a text that is an object.
-fn member<'t>(text: &'t str, pointer: &Pointer) -> Option<&'t RawValue> {
-    let (first, rest) = pointer.split();
-    let Picked([value, ..]) = parse(text, |json| json.deserialize_map(Pick(&[first; 4]))).ok()?;
-    descend(value?, rest)
-}
-
-/// Follows the rest of a pointer into a value.
-fn descend<'t>(value: &'t RawValue, rest: &[String]) -> Option<&'t RawValue> {
-    let Some((token, rest)) = rest.split_first() else { return Some(value) };
-    let inner = match value.get().as_bytes().first()? {
-        b'{' => {
-            let names = [token.as_str(); 4];
-            let mut json = serde_json::Deserializer::from_str(value.get());
-            let Picked([inner, ..]) = json.deserialize_map(Pick(&names)).ok()?;
-            inner?
-        }
-        b'[' => {
-            let index: usize = token.parse().ok()?;
-            *serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?.get(index)?
-        }
-        _ => return None,
-    };
-    descend(inner, rest)
-}
-
-/// The text of a JSON string.
-pub fn string(value: &RawValue) -> Option<Cow<'_, str>> {
-    let raw = value.get();
-    match raw.strip_prefix('"')?.strip_suffix('"')? {
-        text if !text.contains('\\') => Some(Cow::Borrowed(text)),
-        _escaped => serde_json::from_str(raw).ok().map(Cow::Owned),
-    }
-}
-
 /// A key: a string that is not empty, or an integer as it was written.
 fn key_text(value: &RawValue) -> Option<Cow<'_, str>> {
     let raw = value.get();
@@ -315,7 +142,7 @@ fn key_text(value: &RawValue) -> Option<Cow<'_, str>> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(Cow::Borrowed(raw))
 }
 
-/// Compares a constant where the event has one and the webhook asks for one.
+/// Checks a constant that the webhook asks for, where the event has it.
 fn expect_constant(
     value: Option<&RawValue>,
     expected: &str,
@@ -325,8 +152,12 @@ fn expect_constant(
         return Ok(());
     };
     match string(value) {
-        Some(text) if text.eq_ignore_ascii_case(expected) => Ok(()),
-        Some(text) if text.to_lowercase() == expected.to_lowercase() => Ok(()),
+        Some(text)
+            if text.eq_ignore_ascii_case(expected)
+                || text.to_lowercase() == expected.to_lowercase() =>
+        {
+            Ok(())
+        }
         _ => Err(Refusal::Invalid.detailed(detail)),
     }
 }
@@ -336,22 +167,22 @@ fn read_time(text: &str, offset: Offset) -> Option<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time);
     }
-    // A bare date would be read as its midnight, which no click means.
+    // A date alone would be read as its midnight, which no click means.
     let time: DateTime = text.parse().ok().filter(|_| text.contains(':'))?;
     offset.to_timestamp(time).ok()
 }
 
-/// Reads Unix time, in units of so many milliseconds, to the millisecond.
+/// Reads Unix time, in a unit of so many milliseconds, to the millisecond.
 fn unix_time(value: &RawValue, unit_ms: f64) -> Option<Timestamp> {
     let raw = value.get();
     let digits = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw);
     let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite())?;
-    // What is out of range for the cast is out of range for a time.
+    // The cast saturates, and its limits are out of range for a time.
     Timestamp::from_millisecond((number * unit_ms).round() as i64).ok()
 }
 
 /// Whether a time lies within the window around the time of receipt.
-pub fn is_plausible(
+pub(super) fn is_plausible(
     time: Timestamp,
     now: Timestamp,
     age: SignedDuration,
@@ -571,7 +402,7 @@ mod tests {
         let shape = Shape { id: Pointer::parse("/data/id"), ..click() };
         let id = |body: &str| {
             let event = shape.decode(body.as_bytes()).expect("an event");
-            event.id().map(str::to_owned)
+            event.id.map(Cow::into_owned)
         };
         assert_eq!(id(r#"{"campid":7,"data":{"id":"a\u0062c"}}"#).as_deref(), Some("abc"));
         assert_eq!(id("\u{feff}{\"campid\":7,\"data\":{\"id\":12}}").as_deref(), Some("12"));

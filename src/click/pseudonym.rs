@@ -1,31 +1,31 @@
-//! Pure: fields that must not reach Kafka as they are. Each is replaced by a pseudonym, the HMAC-SHA256
-//! of its text under a key, and every other byte of the body stays as it came.
+//! Replaces fields that must not reach Kafka as they are by pseudonyms: the HMAC-SHA256 of their text
+//! under a key. Every other byte of the body stays.
 //!
-//! The same text has the same pseudonym in every field and webhook, so that readers can still join and
-//! count. Without the key nobody can try out addresses.
+//! Equal texts have equal pseudonyms in every field and webhook, so that readers can still join and
+//! count. Without the key nobody can find out a text by trying.
 
 use std::fmt;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ring::hmac;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::click::event::{Pointer, as_text, string};
-use crate::click::outcome::{Refusal, Rejection};
+use super::event::json::{Name, Pointer, as_text, parse, string};
+use super::outcome::{Refusal, Rejection};
 
 /// A pseudonym with its quotes.
 const PSEUDONYM_BYTES: usize = 66;
 
-/// What is left of a pointer on the way to its field.
+/// The rest of a pointer, from the present value to its field.
 type Path<'p> = &'p [String];
 
 /// Which fields of a webhook's events are replaced, and the key for it.
 #[derive(Debug)]
 pub struct Pseudonyms {
     fields: Vec<Pointer>,
-    /// It prints no more than its algorithm.
+    /// Its `Debug` prints only the algorithm.
     key: hmac::Key,
 }
 
@@ -34,25 +34,24 @@ impl Pseudonyms {
         Pseudonyms { fields, key: hmac::Key::new(hmac::HMAC_SHA256, key) }
     }
 
-    /// The body with every occurrence of the fields replaced, whatever stands there but `null`.
+    /// The body with every occurrence of the fields replaced; only `null` stays.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Malformed`] for what is not JSON: where nothing can be found nothing may pass.
+    /// [`Refusal::Malformed`] where it is not JSON, because no field can be found in it.
     pub fn replace(&self, body: &Bytes) -> Result<Bytes, Rejection> {
         let text = as_text(body)?;
         let paths = self.fields.iter().map(Pointer::tokens).collect();
         let mut found = Vec::new();
-        let mut json = serde_json::Deserializer::from_str(text);
-        let read = Inside { paths, found: &mut found }.walk(&mut json).and_then(|()| json.end());
-        read.map_err(|_| Refusal::Malformed.plain())?;
+        parse(text, |json| Inside { paths, found: &mut found }.walk(json))
+            .map_err(|_| Refusal::Malformed.plain())?;
         if found.is_empty() {
             return Ok(body.clone());
         }
         let mut replaced = Vec::with_capacity(body.len() + found.len() * PSEUDONYM_BYTES);
         let mut done = 0;
         for value in found {
-            // Each is borrowed from the body, and they come in the order in which they stand there.
+            // Each is borrowed from the body, and they are in the body's order.
             let begin = value.get().as_ptr().addr() - body.as_ptr().addr();
             replaced.extend_from_slice(&body[done..begin]);
             replaced.push(b'"');
@@ -64,7 +63,7 @@ impl Pseudonyms {
         Ok(replaced.into())
     }
 
-    /// Of a string, its text, however it is escaped; of anything else, what is written there.
+    /// The pseudonym of a string's text, without its escapes, or of any other value as it is written.
     fn pseudonym(&self, value: &RawValue) -> String {
         let text = string(value);
         let text = text.as_deref().unwrap_or(value.get());
@@ -79,7 +78,7 @@ struct Inside<'p, 'f, 't> {
 }
 
 impl<'p, 't> Inside<'p, '_, 't> {
-    /// Finds the fields in an object or an array; nothing else has any.
+    /// Finds the fields in an object or an array.
     fn walk<D: serde::Deserializer<'t>>(self, json: D) -> Result<(), D::Error> {
         json.deserialize_any(self)
     }
@@ -90,7 +89,7 @@ impl<'p, 't> Inside<'p, '_, 't> {
         self.paths.iter().filter_map(rest).map(|(_, rest)| rest).collect()
     }
 
-    /// Takes a member's value, if a path ends at it, else looks into it.
+    /// Takes a value if a path ends at it, else looks into it.
     fn take<E: serde::de::Error>(
         &mut self,
         value: &'t RawValue,
@@ -119,15 +118,16 @@ impl<'t> Visitor<'t> for Inside<'_, '_, 't> {
     }
 
     fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(paths) = map.next_key_seed(Name(&self))? {
+        loop {
+            let through = |name: &[u8]| self.through(|token| token.as_bytes() == name);
+            let name = Name { read: through, is_strict: false };
+            let Some(paths) = map.next_key_seed(name)? else { return Ok(()) };
             if paths.is_empty() {
                 map.next_value::<IgnoredAny>()?;
             } else {
-                let value = map.next_value()?;
-                self.take(value, paths)?;
+                self.take(map.next_value()?, paths)?;
             }
         }
-        Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'t>>(mut self, mut items: A) -> Result<(), A::Error> {
@@ -140,30 +140,6 @@ impl<'t> Visitor<'t> for Inside<'_, '_, 't> {
             index += 1;
         }
         Ok(())
-    }
-}
-
-/// Says which paths go through the member of a name, whether or not it is written with escapes. As
-/// bytes: half of a surrogate pair may stand in it, as in anything that nobody looks at.
-struct Name<'i, 'p, 'f, 't>(&'i Inside<'p, 'f, 't>);
-
-impl<'t, 'p> DeserializeSeed<'t> for Name<'_, 'p, '_, '_> {
-    type Value = Vec<Path<'p>>;
-
-    fn deserialize<D: serde::Deserializer<'t>>(self, name: D) -> Result<Self::Value, D::Error> {
-        name.deserialize_bytes(self)
-    }
-}
-
-impl<'p> Visitor<'_> for Name<'_, 'p, '_, '_> {
-    type Value = Vec<Path<'p>>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a name")
-    }
-
-    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
-        Ok(self.0.through(|token| token.as_bytes() == name))
     }
 }
 

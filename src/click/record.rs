@@ -6,24 +6,27 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hyper::http::HeaderMap;
 use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::nanosecond;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::auth::Caller;
+use super::event::json::into_bytes;
 use super::event::{Envelope, Event, is_plausible};
 use super::outcome::Rejection;
 use super::webhook::Webhook;
 
-/// What all records of a webhook have in common.
+/// The names that all records of a webhook have in common.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Route {
     /// The webhook's name: the metric label, and part of the event id.
     pub webhook: Box<str>,
     /// Where its records go.
     pub topic: Arc<str>,
-    /// Where those go that nobody can understand.
+    /// Where its dead letters go.
     pub dead_letter_topic: Arc<str>,
     /// The CloudEvents attribute `source`.
     pub ce_source: Box<str>,
@@ -31,8 +34,8 @@ pub struct Route {
     pub ce_type: Box<str>,
 }
 
-/// One Kafka record, ready to publish. Only an [`Origin`] makes one, or the spool gives one back. It has
-/// no `Debug`: it holds a body.
+/// One Kafka record, ready to publish. Only an [`Origin`] makes one, or the spool reads one back: the
+/// spool's files have these fields in this order. It has no `Debug`, because it holds a body.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Record {
     route: Arc<Route>,
@@ -42,9 +45,9 @@ pub struct Record {
     value: Bytes,
     /// Whether the value is an event of its webhook.
     is_event: bool,
-    #[serde(with = "nanoseconds")]
+    #[serde(with = "nanosecond::required")]
     time: Timestamp,
-    #[serde(with = "nanoseconds")]
+    #[serde(with = "nanosecond::required")]
     received: Timestamp,
     trace: Option<Bytes>,
     /// Why it is a dead letter, if it is one.
@@ -68,7 +71,7 @@ impl Record {
         self.key.as_deref()
     }
 
-    /// The body's bytes, exactly as received but for pseudonyms.
+    /// The event's bytes, as received except for pseudonyms.
     pub fn value(&self) -> &[u8] {
         &self.value
     }
@@ -91,41 +94,38 @@ impl Record {
         self.reason.is_some()
     }
 
-    /// The same for the dead letters, with the reason: Kafka does not take it as it is.
+    /// The record as a dead letter, with the reason why Kafka does not take it as it is.
     pub fn into_dead_letter(mut self, tag: &'static str, detail: String) -> Record {
         self.key = None;
         self.reason = Some(Box::new(Reason { tag: tag.into(), detail: detail.into() }));
         self
     }
 
-    /// The same with the id, a UUID as text, that it has had elsewhere. Whatever is no UUID changes
-    /// nothing.
+    /// The record with the id, a UUID as text, that it had before. A text that is no UUID changes nothing.
     pub fn with_id(mut self, text: &str) -> Record {
         let digits = text.replace('-', "");
-        let id = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+        let id = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
         if let Some(id) = id.ok().and_then(|id| id.try_into().ok()) {
             self.id = id;
         }
         self
     }
 
-    /// Gives each header, name and value: CloudEvents attributes in binary mode, and ours. Every click
-    /// has them, so they are written here and into no memory of their own.
+    /// Gives name and value of each header: CloudEvents attributes in binary mode, and our own. Nothing is
+    /// allocated, because every click has them.
     pub fn each_header(&self, mut give: impl FnMut(&str, &[u8])) {
         let content_type =
             if self.is_event { "application/json" } else { "application/octet-stream" };
-        let received = TimeText::of(self.received);
+        let (mut received, mut time) = ([0; TIME_TEXT_MAX], [0; TIME_TEXT_MAX]);
+        let received = time_text(self.received, &mut received);
         give("ce_specversion", b"1.0");
         give("ce_id", &id_text(self.id));
         give("ce_source", self.route.ce_source.as_bytes());
         give("ce_type", self.route.ce_type.as_bytes());
-        if self.time == self.received {
-            give("ce_time", received.as_bytes());
-        } else {
-            give("ce_time", TimeText::of(self.time).as_bytes());
-        }
+        let is_own = self.time != self.received;
+        give("ce_time", if is_own { time_text(self.time, &mut time) } else { received });
         give("content-type", content_type.as_bytes());
-        give("hookbridge-received-at", received.as_bytes());
+        give("hookbridge-received-at", received);
         if let Some(trace) = &self.trace {
             give("traceparent", trace);
         }
@@ -139,51 +139,25 @@ impl Record {
     }
 }
 
-/// A time as RFC 3339 writes it.
-struct TimeText {
-    bytes: [u8; TIME_TEXT_MAX],
-    length: usize,
-}
-
 /// As long as the longest time, with its nanoseconds and a year of six digits and a sign.
 const TIME_TEXT_MAX: usize = 40;
 
-impl TimeText {
-    fn of(time: Timestamp) -> TimeText {
-        let mut bytes = [0; TIME_TEXT_MAX];
-        let mut rest = &mut bytes[..];
-        // What does not fit would be left out; all of it fits.
-        let _ = write!(rest, "{time}");
-        let length = TIME_TEXT_MAX - rest.len();
-        TimeText { bytes, length }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
+/// Writes a time as RFC 3339 does.
+fn time_text(time: Timestamp, buffer: &mut [u8; TIME_TEXT_MAX]) -> &[u8] {
+    let mut rest = &mut buffer[..];
+    // A time that did not fit would be cut off; all of them fit.
+    let _ = write!(rest, "{time}");
+    let length = TIME_TEXT_MAX - rest.len();
+    &buffer[..length]
 }
 
-/// A time on disk: nanoseconds since the Unix epoch.
-mod nanoseconds {
-    use jiff::Timestamp;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_i128(time.as_nanosecond())
-    }
-
-    pub fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Timestamp, D::Error> {
-        Timestamp::from_nanosecond(i128::deserialize(from)?).map_err(de::Error::custom)
-    }
-}
-
-/// Makes the records of one request, which have this in common.
+/// Makes the records of one request, from what they have in common.
 pub struct Origin<'r> {
     webhook: &'r Webhook,
     caller: &'r Caller,
     trace: Option<&'r str>,
     received: Timestamp,
-    /// How often each id has come, where a body may carry several events.
+    /// How often each id has occurred, where a body may carry several events.
     ids: Option<HashMap<[u8; 16], u32>>,
 }
 
@@ -206,20 +180,16 @@ impl<'r> Origin<'r> {
     pub fn record(&mut self, event: Event<'_>, body: &Bytes) -> Record {
         let (age, ahead) = (self.webhook.time_age_max, self.webhook.time_ahead_max);
         let time = event.time().filter(|time| is_plausible(*time, self.received, age, ahead));
-        let id = event.id().map(|id| hash(&[self.name(), &[1], id.as_bytes()]));
-        let key = match event.into_key() {
-            Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
-            Cow::Owned(text) => Bytes::from(text),
-        };
+        let id = event.id.map(|id| hash(&[self.name(), &[1], id.as_bytes()]));
         Record {
-            key: Some(key),
+            key: Some(into_bytes(event.key, body)),
             is_event: true,
             time: time.unwrap_or(self.received),
             ..self.unkeyed(id, body)
         }
     }
 
-    /// Makes the record of a body that is no event of its webhook: the bytes as they came, and why.
+    /// Makes the record of a body that is no event of its webhook, with the reason.
     pub fn dead_letter(&mut self, why: &Rejection, body: &Bytes) -> Record {
         let (tag, detail) = (why.refusal.facts().tag.into(), why.detail.clone());
         let reason = Some(Box::new(Reason { tag, detail }));
@@ -242,9 +212,9 @@ impl<'r> Origin<'r> {
         }
     }
 
-    /// The id of an event that its sender gives none: the same on every replica and after every
-    /// restart. Of equal events in one body each has its own, by its place among them, so that they
-    /// keep it if the sender puts its events together in another way.
+    /// The id of an event without an id of its sender: the same on every replica and after every restart.
+    /// Equal events in one body have different ids, by their place among them. So they keep their ids if
+    /// the sender divides its events into bodies in another way.
     fn id_of(&mut self, body: &[u8]) -> [u8; 16] {
         let id = hash(&[self.name(), &[0], body]);
         let Some(ids) = &mut self.ids else { return id };
@@ -258,10 +228,10 @@ impl<'r> Origin<'r> {
     }
 }
 
-/// An event's id: the first 16 bytes of SHA-256 over these parts, with the marks of a UUID of version 8
-/// (RFC 9562, section 5.8). The parts are the webhook's name, and behind a byte 0 the event, or behind a
-/// byte 1 the id that its sender gave it. The event is the record's value: from the id of one without
-/// pseudonyms one could guess what they stand for.
+/// An event's id: the first 16 bytes of SHA-256 over these parts, marked as a UUID of version 8 (RFC 9562,
+/// section 5.8). The parts are the webhook's name, and then a byte 0 and the event, or a byte 1 and the
+/// sender's id. The event is the record's value, with its pseudonyms: the hash of the original would let
+/// readers test guesses of the replaced texts.
 fn hash(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
@@ -274,16 +244,9 @@ fn hash(parts: &[&[u8]]) -> [u8; 16] {
 
 /// A UUID as RFC 9562 writes it.
 fn id_text(id: [u8; 16]) -> [u8; 36] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'-'; 36];
-    let mut place = 0;
-    for (index, byte) in id.into_iter().enumerate() {
-        if [4, 6, 8, 10].contains(&index) {
-            place += 1;
-        }
-        text[place] = DIGITS[usize::from(byte >> 4)];
-        text[place + 1] = DIGITS[usize::from(byte & 0x0f)];
-        place += 2;
+    for (from, to, at) in [(0, 4, 0), (4, 6, 9), (6, 8, 14), (8, 10, 19), (10, 16, 24)] {
+        HEXLOWER.encode_mut(&id[from..to], &mut text[at..at + 2 * (to - from)]);
     }
     text
 }
@@ -294,21 +257,16 @@ pub fn trace_parent(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let mut parts = value.splitn(5, '-');
-    let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
-    let (flags, rest) = (parts.next()?, parts.next());
-    let hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    let mut hex = |digits| {
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        parts.next().filter(|part| part.len() == digits && part.bytes().all(is_digit))
     };
-    let not_zero = |text: &str| text.bytes().any(|byte| byte != b'0');
-    let valid = hex(version, 2)
-        && version != "ff"
-        && (version != "00" || rest.is_none())
-        && hex(trace, 32)
-        && not_zero(trace)
-        && hex(parent, 16)
-        && not_zero(parent)
-        && hex(flags, 2);
-    valid.then_some(value)
+    let (version, trace, parent, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    let is_zero = |digits: &str| digits.bytes().all(|digit| digit == b'0');
+    // Later versions may have more parts.
+    let has_right_end = version != "00" || parts.next().is_none();
+    let is_valid = version != "ff" && !is_zero(trace) && !is_zero(parent) && has_right_end;
+    is_valid.then_some(value)
 }
 
 #[cfg(test)]
@@ -442,6 +400,26 @@ pub(crate) mod tests {
                 ("hookbridge-topic", "clicks"),
             ],
         );
+    }
+
+    /// The spool's files hold records in this form.
+    #[test]
+    fn a_record_on_disk_has_its_bytes_of_old() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", Some(trace));
+        let head = b"\x05click\x06clicks\x12clicks.dead-letter\x06/click\x06clicks\x07opptima\
+            \x80\xb8D\xa0\xe5I\x8dx\x89HsE}\x91~e";
+        let rest = b"\x0c{\"campid\":7}\x01\x80\x94\xaf\x83\xae\xb5\xae\x891\
+            \x80\x94\xaf\x83\xae\xb5\xae\x891\
+            \x01700-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let bytes = [&head[..], b"\x01\x017", rest, b"\0"].concat();
+        assert_eq!(postcard::to_stdvec(&record).expect("bytes"), bytes);
+        let back: Record = postcard::from_bytes(&bytes).expect("a record");
+        assert_eq!(headers(&back), headers(&record));
+        let letter = record.into_dead_letter("too_large", "at most 1000 bytes".into());
+        let reason = b"\x01\ttoo_large\x12at most 1000 bytes";
+        let bytes = [&head[..], b"\0", rest, reason].concat();
+        assert_eq!(postcard::to_stdvec(&letter).expect("bytes"), bytes);
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! Bodies that carry several events: taken apart, each event as it stands there, in its order; and those
-//! that carry one inside of something else.
+//! Takes apart a body that carries several events, or one event inside a message. Each event keeps its
+//! bytes and its place.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -9,30 +8,30 @@ use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Pick, Picked, Pointer, as_text, member, other_than, parse, string};
+use super::json::{Pointer, as_text, into_bytes, member, other_than, parse, pick, string};
 use crate::click::outcome::{Refusal, Rejection};
 
-/// How many events a body carries.
+/// How a body carries its events.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Envelope {
-    /// One, which is the body.
+    /// The body is one event.
     One,
-    /// Those of a JSON array: the body, or the member at this pointer. A body that is an object, where
-    /// there is no pointer, is one event.
+    /// Events in a JSON array: the body, or the member at this pointer. Without a pointer, a body that is
+    /// an object is one event.
     Array(Option<Pointer>),
-    /// One on each line that is not blank.
+    /// An event on each line that is not blank.
     Lines,
-    /// One, as text in a message of Amazon SNS.
+    /// One event, as text in a message of Amazon SNS.
     Sns,
 }
 
 impl Envelope {
-    /// The events of a body, each still to be read; at least one.
+    /// The events of a body, not yet decoded; at least one.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Malformed`] where it is no JSON that could be taken apart, [`Refusal::Invalid`] where
-    /// it has no event, or more than `max`.
+    /// [`Refusal::Malformed`] where it is not JSON, [`Refusal::Invalid`] where it has no event, or more
+    /// than `max`.
     pub fn split(&self, body: &Bytes, max: usize) -> Result<Vec<Bytes>, Rejection> {
         let events = match self {
             Envelope::One => vec![body.clone()],
@@ -85,28 +84,21 @@ fn message(body: &Bytes) -> Result<Bytes, Rejection> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(other_than(text, none));
     }
-    let names = ["Message", "Type", "Type", "Type"];
-    let Picked([message, kind, ..]) = parse(text, |json| json.deserialize_map(Pick(&names)))?;
-    match kind.and_then(string).as_deref() {
-        Some("Notification") => match message.and_then(string) {
-            Some(Cow::Borrowed(text)) => Ok(body.slice_ref(text.as_bytes())),
-            Some(Cow::Owned(text)) => Ok(Bytes::from(text)),
-            None => Err(Refusal::Invalid.detailed(none)),
-        },
-        Some("SubscriptionConfirmation") => {
-            let detail =
-                "Amazon SNS asks whether it shall send here: to say yes, visit SubscribeURL";
-            Err(Refusal::Invalid.detailed(detail))
+    let [kind, message] = pick(text, ["Type", "Message"])?;
+    let detail = match (kind.and_then(string).as_deref(), message.and_then(string)) {
+        (Some("Notification"), Some(event)) => return Ok(into_bytes(event, body)),
+        (Some("SubscriptionConfirmation"), _) => {
+            "Amazon SNS asks whether it shall send here: to say yes, visit SubscribeURL"
         }
-        Some("UnsubscribeConfirmation") => {
-            let detail = "Amazon SNS no longer sends here: to be sent to again, visit SubscribeURL";
-            Err(Refusal::Invalid.detailed(detail))
+        (Some("UnsubscribeConfirmation"), _) => {
+            "Amazon SNS no longer sends here: to be sent to again, visit SubscribeURL"
         }
-        _ => Err(Refusal::Invalid.detailed(none)),
-    }
+        _ => none,
+    };
+    Err(Refusal::Invalid.detailed(detail))
 }
 
-/// Reads an array to its end; keeps no more than one element too many.
+/// Reads an array to its end, and keeps at most one element more than `max`.
 struct Elements {
     max: usize,
 }
