@@ -25,8 +25,8 @@ use crate::observe::metrics::Reloaded;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The settings file, and who is told of the log level in it.
-pub struct SettingsFile {
-    pub path: PathBuf,
+pub struct Settings {
+    pub file: PathBuf,
     pub set_log_level: Box<dyn Fn(&str) + Send>,
 }
 
@@ -34,17 +34,17 @@ pub struct SettingsFile {
 pub struct Files {
     keys: Option<Followed>,
     tls: Option<Followed>,
-    settings: Option<(Followed, SettingsFile)>,
+    settings: Option<(Followed, Settings)>,
 }
 
 impl Files {
     /// What changes from now on is noticed; so this comes before the files are put to use.
-    pub fn new(config: &Config, settings: Option<SettingsFile>) -> Files {
+    pub fn new(config: &Config, settings: Option<Settings>) -> Files {
         let follow = |path: &PathBuf| Followed::new(vec![path.clone()]);
         Files {
             keys: config.auth.keys_file.as_ref().map(follow),
             tls: config.http.tls.as_ref().map(|tls| Followed::new(tls.files())),
-            settings: settings.map(|settings| (follow(&settings.path), settings)),
+            settings: settings.map(|settings| (follow(&settings.file), settings)),
         }
     }
 }
@@ -151,7 +151,7 @@ impl Follower {
 
     fn reload_log_level(&mut self) -> Result<(), Vec<Problem>> {
         let Some((_, settings)) = &self.files.settings else { return Ok(()) };
-        let loaded = config::load(Some(&settings.path), config::environment());
+        let loaded = config::load(Some(&settings.file), config::environment());
         let config = loaded.into_result()?;
         (settings.set_log_level)(&config.log.level);
         info!(level = config.log.level, "Log level reloaded.");

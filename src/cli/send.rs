@@ -1,4 +1,4 @@
-//! `hookbridge send`: sends clicks to a deployment, one to try it or many to load it, and reports the result.
+//! `hookbridge send`: clicks to a deployment, one to try it or many to load it, and what came of them.
 
 mod hints;
 mod report;
@@ -14,27 +14,27 @@ use jiff::SignedDuration;
 use tokio::time::{interval, timeout};
 
 use super::serve::{Signals, signals};
-use super::terminal::{BAR_INTERVAL, bar};
-use super::{CommandResult, Exit, block_on};
+use super::{Exit, fail, progress};
 use crate::config;
-use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, FirstFailure, Load, Plan, Target};
-use report::LoadReport;
+use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, Load, Plan, Target};
+use report::Report;
 
+/// The variable that holds the key.
 const KEY_VARIABLE: &str = "HOOKBRIDGE_API_KEY";
 
-/// Far above any key; a larger file is a mistake.
+/// Far above any of these files; a larger one is a mistake.
 const KEY_BYTES_MAX: u64 = 1 << 20;
-/// The bodies are kept in memory.
+/// Bodies are kept in memory.
 const BODIES_BYTES_MAX: u64 = 256 << 20;
 
-/// How long a load runs by default.
+/// How long a load runs if nobody says.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// Connections of an open loop by default: enough for answers that take a tenth of a second.
+/// Connections of an open loop if nobody says: enough for answers that take a tenth of a second.
 const OPEN_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=512;
 
 #[derive(Debug, Args)]
-pub struct SendArgs {
+pub struct Send {
     /// Where to post: the webhook's path on a bridge, or on the balancer before it; http or https
     #[arg(long, default_value = "http://127.0.0.1:8080/webhooks/email-marketing/click")]
     url: Uri,
@@ -80,53 +80,58 @@ fn time(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "must be longer than nothing".into())
 }
 
-impl SendArgs {
-    pub fn run(self) -> CommandResult {
-        let report = block_on(self.send())?;
-        if self.json {
-            println!("{:#}", report.json());
-        } else {
-            report.print();
+impl Send {
+    pub fn run(self) -> Exit {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let sent = match runtime {
+            Ok(runtime) => {
+                let sent = runtime.block_on(self.send());
+                // A name that is still being looked up is not waited for.
+                runtime.shutdown_background();
+                sent
+            }
+            Err(error) => return fail(error),
+        };
+        match sent {
+            Ok(report) => {
+                if self.json {
+                    println!("{:#}", report.json());
+                } else {
+                    report.print();
+                }
+                if report.is_clean() { Exit::Clean } else { Exit::Failed }
+            }
+            Err(reason) => fail(reason),
         }
-        Ok(if report.is_clean() { Exit::Clean } else { Exit::Failed })
     }
 
-    async fn send(&self) -> CommandResult<LoadReport> {
-        let mut signals = signals()?;
+    async fn send(&self) -> Result<Report, String> {
+        let mut signals = signals().map_err(|error| error.to_string())?;
         let key = self.key()?;
         let authorities = self.ca_file.as_ref().map(|file| config::read_file("--ca-file", file));
-        let authorities = authorities.transpose()?;
+        let authorities = authorities.transpose().map_err(|problem| problem.to_string())?;
         let target = Target::new(&self.url, key.as_deref(), self.auth, authorities.as_deref());
         let target = Arc::new(target.map_err(|reason| format!("--url: {reason}"))?);
         let run = format!("{:016x}", fastrand::u64(..));
         let (bodies, plan) = (self.bodies(&run)?, self.plan());
         let explain = |failure| hints::explain(&failure, &self.url, key.is_some());
-        // No load is started for a server that does not answer.
+        // One that does not answer at all is not worth a load.
         let connected = timeout(plan.timeout, target.connect()).await;
         if let Err(failure) = connected.unwrap_or(Err(ExchangeError::Late)) {
-            return Err(explain(FirstFailure::NoResponse(failure)).into());
+            return Err(explain(Err(failure)));
         }
         let mut load = Load::start(target, &bodies, plan);
         self.watch(&mut load, plan.total(), &mut signals).await;
         let elapsed = load.elapsed();
         let (mut tally, unsent) = load.end();
-        let first_failure = tally.first.take().map(explain);
-        Ok(LoadReport {
-            url: self.url.to_string(),
-            run,
-            plan,
-            elapsed,
-            tally,
-            unsent,
-            first_failure,
-        })
+        let advice = tally.first_failure.take().map(explain);
+        Ok(Report { url: self.url.to_string(), run, plan, elapsed, tally, unsent, advice })
     }
 
-    /// Shows the progress until the load is done. The first signal stops sending; the second one also
-    /// gives up what is not answered.
+    /// Shows how it goes until it is done, or told to stop. Told again, it waits no longer.
     async fn watch(&self, load: &mut Load, total: Option<u64>, signals: &mut Signals) {
-        let bar = bar(total, "clicks");
-        let (mut ticks, mut is_stopped) = (interval(BAR_INTERVAL), false);
+        let bar = total.map_or_else(|| progress::count("clicks"), |t| progress::bar(t, "clicks"));
+        let (mut ticks, mut is_stopped) = (interval(progress::INTERVAL), false);
         loop {
             tokio::select! {
                 () = load.done() => break,
@@ -147,7 +152,7 @@ impl SendArgs {
     }
 
     fn plan(&self) -> Plan {
-        let SendArgs { rate, count, timeout, .. } = *self;
+        let Send { rate, count, timeout, .. } = *self;
         let is_load = rate.is_some() || self.connections.is_some();
         let is_open_ended = count.is_none() && self.duration.is_none();
         let connections = match (self.connections, rate) {
@@ -164,11 +169,11 @@ impl SendArgs {
     }
 
     /// The key, from its file or the environment.
-    fn key(&self) -> CommandResult<Option<String>> {
+    fn key(&self) -> Result<Option<String>, String> {
         let text = match &self.key_file {
             Some(file) => {
-                let bytes = config::read_file_within("--key-file", file, KEY_BYTES_MAX)?;
-                let text = String::from_utf8(bytes);
+                let bytes = config::read_file_within("--key-file", file, KEY_BYTES_MAX);
+                let text = String::from_utf8(bytes.map_err(|problem| problem.to_string())?);
                 Some(text.map_err(|_| format!("--key-file: {} is no text", file.display()))?)
             }
             None => config::environment().remove(KEY_VARIABLE),
@@ -176,16 +181,17 @@ impl SendArgs {
         Ok(text.map(|text| text.trim().to_owned()).filter(|key| !key.is_empty()))
     }
 
-    fn bodies(&self, run: &str) -> CommandResult<Bodies> {
+    fn bodies(&self, run: &str) -> Result<Bodies, String> {
         let Some(file) = &self.bodies else {
             return Ok(Bodies::Made(Clicks::new(run, self.campaigns)));
         };
-        let text = Bytes::from(config::read_file_within("--bodies", file, BODIES_BYTES_MAX)?);
+        let text = config::read_file_within("--bodies", file, BODIES_BYTES_MAX);
+        let text = Bytes::from(text.map_err(|problem| problem.to_string())?);
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         let bodies: Vec<_> =
             lines.filter(|line| !line.is_empty()).map(|line| text.slice_ref(line)).collect();
         if bodies.is_empty() {
-            return Err(format!("--bodies: {} holds no body", file.display()).into());
+            return Err(format!("--bodies: {} holds no body", file.display()));
         }
         Ok(Bodies::Given(bodies.into()))
     }
