@@ -13,13 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::bridge::reload::{Files, Reload, Settings};
+use crate::bridge::reload::{Files, Reload, SettingsFile};
 use crate::config::{Config, Problem};
 use crate::delivery::{Backlog, BacklogError, Delivery, DeliveryState};
 use crate::http::{self, Acceptor, Admission, Drain, Socket};
 use crate::ingest::{Ingest, IngestState};
 use crate::kafka::{CircuitBreaker, Kafka};
-use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::operator::Admin;
 
@@ -136,23 +135,20 @@ impl Drained {
 pub async fn run(
     config: Config,
     listeners: Listeners,
-    settings: Option<Settings>,
+    settings: Option<SettingsFile>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, StartError> {
     let files = Files::new(&config, settings);
-    let metrics = Arc::new(metrics(&config)?);
-    let health = Arc::new(Health::default());
-    let breaker = CircuitBreaker::new(metrics.breaker.clone(), config.spool.is_on());
+    let delivery = delivery_state(&config)?;
+    let (health, metrics) = (delivery.health.clone(), delivery.metrics.clone());
     let state = Arc::new(IngestState::new(&config, health.clone(), metrics.clone())?);
     let reload = Reload::start(files, &config, &state)?;
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
     let admin = Admin::start(listeners.admin, &config, metrics.clone(), health.clone())?;
-    let kafka = Kafka::start(&config, metrics.clone(), health.clone(), breaker.clone())?;
-    let ack_timeout = config.kafka.ack_timeout();
-    let shared = DeliveryState::new(breaker, health.clone(), metrics.clone(), ack_timeout);
-    let backlog = Backlog::open(&config, &kafka, &shared)?;
+    let kafka = start_kafka(&config, &delivery)?;
+    let backlog = Backlog::open(&config, &kafka, &delivery)?;
     let acceptor = Acceptor::new(&config.http, metrics.connections.clone());
-    let workers = Workers::start(&config, &state, &kafka, backlog.as_ref(), &shared)?;
+    let workers = Workers::start(&config, &state, &kafka, backlog.as_ref(), &delivery)?;
     let listener = tokio::net::TcpListener::from_std(listeners.http)?;
     health.start();
     info!(%http_address, %admin_address, workers = workers.all.len(), "Serving.");
@@ -172,7 +168,7 @@ pub async fn run(
     workers.drain();
     let requests_deadline = deadline.checked_sub(FLUSH_RESERVE).unwrap_or(deadline);
     let emptied = timeout_at(requests_deadline, acceptor.all_closed()).await;
-    let in_flight = usize::try_from(metrics.requests_in_flight.get()).unwrap_or(0);
+    let in_flight = usize::try_from(metrics.in_flight.requests.get()).unwrap_or(0);
     let cut_off = if emptied.is_ok() { 0 } else { in_flight };
     let drained = match backlog {
         Some(backlog) => {
@@ -180,13 +176,13 @@ pub async fn run(
             // workers stay until then: they hear of late acknowledgements.
             let left = backlog.forwarder.finish(requests_deadline).await;
             workers.stop();
-            close(kafka, Instant::now()).await;
+            close_kafka(kafka, Instant::now()).await;
             backlog.writer.close();
             Drained { cut_off, unacknowledged: 0, spooled: left }
         }
         None => {
             workers.stop();
-            Drained { cut_off, unacknowledged: close(kafka, deadline).await, spooled: 0 }
+            Drained { cut_off, unacknowledged: close_kafka(kafka, deadline).await, spooled: 0 }
         }
     };
     if let Some(tracer) = &state.tracer {
@@ -200,15 +196,30 @@ pub async fn run(
     Ok(drained)
 }
 
-/// The metrics of a bridge with these settings.
-pub fn metrics(config: &Config) -> prometheus::Result<Metrics> {
+/// The state of delivery with these settings, and with it new metrics.
+///
+/// # Errors
+///
+/// A metric that cannot be made.
+pub(crate) fn delivery_state(config: &Config) -> Result<DeliveryState, StartError> {
     let webhooks: Vec<_> = config.webhook.iter().map(|webhook| webhook.name.as_str()).collect();
     let topics = config.topics();
     let topics: Vec<_> = topics.iter().map(|(name, _)| name.as_str()).collect();
-    Metrics::new(&webhooks, &topics)
+    let metrics = Arc::new(Metrics::new(&webhooks, &topics)?);
+    let breaker = CircuitBreaker::new(metrics.breaker.clone(), config.spool.is_on());
+    Ok(DeliveryState::new(breaker, Arc::default(), metrics, config.kafka.ack_timeout()))
 }
 
-async fn close(kafka: Kafka, deadline: Instant) -> usize {
+/// # Errors
+///
+/// Settings that librdkafka does not take.
+pub(crate) fn start_kafka(config: &Config, state: &DeliveryState) -> Result<Kafka, Problem> {
+    let DeliveryState { metrics, health, breaker, .. } = state.clone();
+    Kafka::start(config, metrics, health, breaker)
+}
+
+/// Closes the Kafka client. Returns how many records it still had at the deadline.
+pub(crate) async fn close_kafka(kafka: Kafka, deadline: Instant) -> usize {
     tokio::task::spawn_blocking(move || kafka.close(deadline)).await.unwrap_or(0)
 }
 
@@ -233,12 +244,12 @@ async fn accept_until(
 /// of its connection, which costs half of what moving it between threads does (measured for a bare
 /// hyper server with 64 connections: 4.7 against 9.9 us of CPU per request).
 struct Workers {
-    all: Vec<Worker>,
+    all: Vec<WorkerHandle>,
     /// Counts connections, for each worker to have its turn.
     turn: AtomicUsize,
 }
 
-struct Worker {
+struct WorkerHandle {
     inbox: mpsc::Sender<Socket>,
     drain: Drain,
     stop: oneshot::Sender<()>,
@@ -254,7 +265,7 @@ impl Workers {
         shared: &DeliveryState,
     ) -> Result<Workers, StartError> {
         let metrics = &state.metrics;
-        let (requests, bytes) = (&metrics.requests_in_flight, &metrics.bytes_in_flight);
+        let (requests, bytes) = (&metrics.in_flight.requests, &metrics.in_flight.body_bytes);
         let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
         let workers = (0..worker_count(config.http.workers)).map(|number| {
             let publisher = kafka.publisher();
@@ -264,7 +275,7 @@ impl Workers {
             let spool = backlog.map(|backlog| backlog.spool.clone());
             let delivery = Delivery::new(publisher, spool, shared.clone());
             let ingest = Arc::new(Ingest::new(state.clone(), admission.clone(), delivery));
-            Worker::start(number, ingest, state.clone(), sender_task, report_poller)
+            WorkerHandle::start(number, ingest, state.clone(), sender_task, report_poller)
         });
         Ok(Workers { all: workers.collect::<io::Result<_>>()?, turn: AtomicUsize::new(0) })
     }
@@ -291,14 +302,14 @@ impl Workers {
     }
 }
 
-impl Worker {
+impl WorkerHandle {
     fn start(
         number: usize,
         ingest: Arc<Ingest>,
         state: Arc<IngestState>,
         sender_task: impl Future + Send + 'static,
         report_poller: Option<impl Future<Output: Send> + Send + 'static>,
-    ) -> io::Result<Worker> {
+    ) -> io::Result<WorkerHandle> {
         let (inbox, mut sockets) = mpsc::channel::<Socket>(HANDOVER_MAX);
         let (stop, stopped) = oneshot::channel::<()>();
         let drain = Drain::default();
@@ -327,7 +338,7 @@ impl Worker {
                     }
                 });
             })?;
-        Ok(Worker { inbox, drain, stop, thread })
+        Ok(WorkerHandle { inbox, drain, stop, thread })
     }
 }
 

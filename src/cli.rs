@@ -1,28 +1,31 @@
 //! The command line: the subcommands, their flags, and their exit codes.
+//!
+//! Each command has a file of its own (`completions` and `man` share one); `terminal.rs` has what several of
+//! them need to print.
 
 mod check;
 mod dev;
 mod health;
 mod key;
 mod manual;
-mod paint;
-mod progress;
 mod replay;
 mod send;
 mod serve;
-mod show;
 mod spool;
 mod tail;
+mod terminal;
 
+use std::fmt::Display;
+use std::io;
 use std::path::PathBuf;
 
 use anstream::eprintln;
 use clap::{Parser, Subcommand};
 
-use crate::config;
-use crate::config::{Config, Loaded, Problem};
+use crate::bridge::StartError;
+use crate::config::{self, Config, Loaded, Problem, WebhookSettings};
 use crate::kafka;
-use paint::BAD;
+use terminal::BAD;
 
 /// Takes click webhooks over HTTP and lands them in Kafka.
 #[derive(Debug, Parser)]
@@ -41,28 +44,28 @@ enum Command {
     /// Run the bridge (the default)
     Serve,
     /// Run it with a development broker inside: no Kafka, no settings
-    Dev(dev::Dev),
+    Dev(dev::DevArgs),
     /// Check the settings and report every problem at once
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Print the settings in force, secrets hidden
     Config,
     /// Make a key for a sender and print the line for the settings
-    Key(key::Key),
+    Key(key::KeyArgs),
     /// Look into the spool's folder, or drain it without a bridge
     #[command(subcommand)]
-    Spool(spool::Command),
+    Spool(spool::SpoolCommand),
     /// Send clicks to a deployment, one to try it or many to load it
-    Send(send::Send),
+    Send(send::SendArgs),
     /// Follow a topic, records as they land
-    Tail(tail::Tail),
+    Tail(tail::TailArgs),
     /// Send dead letters, or a part of any topic, through the same validation again
-    Replay(replay::Replay),
+    Replay(replay::ReplayArgs),
     /// Ask the local admin listener whether this replica is ready
     Health,
     /// Print the completions for a shell
-    Completions(manual::Completions),
+    Completions(manual::CompletionsArgs),
     /// Print the manual page, or that of a subcommand
-    Man(manual::Man),
+    Man(manual::ManArgs),
 }
 
 /// How the program ends.
@@ -79,34 +82,65 @@ pub enum Exit {
     Config = 78,
 }
 
+/// Why a command fails: what is printed, and the exit code.
+struct CommandError {
+    lines: Vec<String>,
+    exit: Exit,
+}
+
+impl<E: Display> From<E> for CommandError {
+    fn from(error: E) -> CommandError {
+        CommandError { lines: vec![error.to_string()], exit: Exit::Failed }
+    }
+}
+
+impl CommandError {
+    fn settings(problems: Vec<Problem>) -> CommandError {
+        let lines = problems.iter().map(Problem::to_string).collect();
+        CommandError { lines, exit: Exit::Config }
+    }
+
+    fn start(error: StartError) -> CommandError {
+        match error {
+            StartError::Config(problem) => CommandError::settings(vec![problem]),
+            error => error.into(),
+        }
+    }
+}
+
+type CommandResult<T = Exit> = Result<T, CommandError>;
+
 impl Cli {
     /// Runs the command. Blocks until it is done.
     pub fn run(self) -> Exit {
+        self.try_run().unwrap_or_else(|error| {
+            for line in error.lines {
+                eprintln!("{BAD}hookbridge{BAD:#}: {line}");
+            }
+            error.exit
+        })
+    }
+
+    fn try_run(self) -> CommandResult {
         let file = self.config;
         match self.command.unwrap_or(Command::Serve) {
-            Command::Serve => {
-                let loaded = load(file);
-                let file = loaded.file.clone();
-                loaded
-                    .into_result()
-                    .map_or_else(|p| report(&p), |config| serve::serve(config, file))
-            }
-            Command::Dev(dev) => dev.run(),
-            Command::Check(check) => check.run(load(file)),
-            Command::Config => with_config(file, |config| {
+            Command::Serve => serve::serve(load(file)),
+            Command::Dev(args) => args.run(),
+            Command::Check(args) => Ok(args.run(&load(file))),
+            Command::Config => {
                 // Settings that were just read can be written.
-                print!("{}", toml::to_string(&config).unwrap_or_default());
-                Exit::Clean
-            }),
-            Command::Key(key) => key.run(),
-            Command::Spool(command) => with_config(file, |config| command.run(config)),
-            Command::Send(send) => send.run(),
-            Command::Replay(replay) => with_topics(file, |config| replay.run(&config)),
-            Command::Tail(tail) => with_topics(file, |config| tail.run(&config)),
-            Command::Completions(completions) => completions.run(),
-            Command::Man(man) => man.run(),
+                print!("{}", toml::to_string(&valid(load(file))?).unwrap_or_default());
+                Ok(Exit::Clean)
+            }
+            Command::Key(args) => args.run(),
+            Command::Spool(command) => command.run(&valid(load(file))?),
+            Command::Send(args) => args.run(),
+            Command::Replay(args) => args.run(&valid_for_kafka(load(file))?),
+            Command::Tail(args) => args.run(&valid_for_kafka(load(file))?),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
             Command::Health => {
-                // Asked every few seconds: only the address matters, whatever else is wrong.
+                // Run every few seconds, and only the address matters: nothing else is checked.
                 let loaded = config::load(file.as_deref(), config::environment());
                 health::ask(loaded.config.admin.listen)
             }
@@ -114,41 +148,35 @@ impl Cli {
     }
 }
 
-/// Reads the settings and has librdkafka judge its own.
+/// Reads the settings and has librdkafka check its own.
 fn load(file: Option<PathBuf>) -> Loaded {
     let mut loaded = config::load(file.as_deref(), config::environment());
     loaded.problems.extend(kafka::check(&loaded.config));
     loaded
 }
 
-fn with_config(file: Option<PathBuf>, run: impl FnOnce(Config) -> Exit) -> Exit {
-    match load(file).into_result() {
-        Ok(config) => run(config),
-        Err(problems) => report(&problems),
-    }
+fn valid(loaded: Loaded) -> CommandResult<Config> {
+    loaded.into_result().map_err(CommandError::settings)
 }
 
-/// For commands that only talk to Kafka: what senders need may be missing, as on an operator's own
-/// machine.
-fn with_topics(file: Option<PathBuf>, run: impl FnOnce(Config) -> Exit) -> Exit {
-    let mut loaded = load(file);
-    let is_for_senders = |problem: &Problem| {
-        ["auth", "http", "spool"].iter().any(|section| problem.key.starts_with(section))
-    };
-    loaded.problems.retain(|problem| !is_for_senders(problem));
-    loaded.into_result().map_or_else(|problems| report(&problems), run)
+/// For commands that only talk to Kafka: the settings for senders may be missing, as on an operator's
+/// own machine.
+fn valid_for_kafka(mut loaded: Loaded) -> CommandResult<Config> {
+    let for_senders = ["auth", "http", "spool"];
+    let is_for_senders = |key: &str| for_senders.iter().any(|section| key.starts_with(section));
+    loaded.problems.retain(|problem| !is_for_senders(&problem.key));
+    valid(loaded)
 }
 
-/// Prints problems with the settings.
-fn report(problems: &[Problem]) -> Exit {
-    for problem in problems {
-        eprintln!("{BAD}hookbridge{BAD:#}: {problem}");
-    }
-    Exit::Config
+/// The webhook of this name; the first one if no name is given.
+fn webhook<'c>(config: &'c Config, name: Option<&str>) -> Option<&'c WebhookSettings> {
+    config.webhook.iter().find(|webhook| name.is_none_or(|name| webhook.name == name))
 }
 
-/// Prints why a command failed.
-fn fail(reason: impl std::fmt::Display) -> Exit {
-    eprintln!("{BAD}hookbridge{BAD:#}: {reason}");
-    Exit::Failed
+/// Runs a future on this thread. Name look-ups that are still under way are not waited for.
+fn block_on<T, E: From<io::Error>>(future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
 }

@@ -90,9 +90,9 @@ pub struct Delivery {
 /// What the workers and the forwarder share.
 #[derive(Clone)]
 pub struct DeliveryState {
-    breaker: Arc<CircuitBreaker>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    pub(crate) breaker: Arc<CircuitBreaker>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     backpressure: Arc<Backpressure>,
     ack_timeout: Duration,
@@ -295,7 +295,7 @@ impl Delivery {
         // In memory of its own, which a click that Kafka takes need not have.
         match Box::pin(self.publish(&letter, deadline)).await? {
             Ok(_acknowledged) => {
-                self.shared.metrics.dead_letter(record.webhook(), reason);
+                self.shared.metrics.dead_letters(record.webhook(), reason, 1);
                 Ok(Receipt(Held::AsDeadLetter))
             }
             Err(_) => Err(refusal(failure).because(failure.explain())),

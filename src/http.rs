@@ -27,23 +27,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 pub use accept::{Acceptor, Socket, listen};
 pub use body::{Admission, Slot, read_body};
-pub use client::{get, send_blocking};
-pub use coding::{CODINGS, Coding};
+pub use client::{BoxError, get, send_blocking};
+pub use coding::{CODINGS, Coding, Unpacked};
 pub use connect::{ClientStream, Connector};
 pub use connection::{Closed, Handler, InFlightRequest, Peer, serve};
 pub use head::check_head;
 pub use proxy::sender;
 pub use tls::{Tls, TlsIdentity};
-
-/// An answer to a sender: always small, always in one piece.
-pub type Response = hyper::Response<Full<Bytes>>;
 
 /// While draining, how long a connection may take to begin its first request, from its acceptance.
 const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);

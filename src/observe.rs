@@ -1,6 +1,6 @@
 //! What the bridge shows of itself: metrics, health, the log, samples for the live page.
 //!
-//! - `metrics.rs`: every metric.
+//! - `metrics.rs`: every metric, in one table; `metrics/labels.rs`: the values of its labels.
 //! - `health.rs`: started, able to hold clicks, draining.
 //! - `log.rs`: the log, which never blocks a click.
 //! - `redact.rs`: pure: hides e-mail addresses in text that is shown.

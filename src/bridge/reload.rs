@@ -25,8 +25,8 @@ use crate::observe::metrics::Reloaded;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The settings file, and who is told of the log level in it.
-pub struct Settings {
-    pub file: PathBuf,
+pub struct SettingsFile {
+    pub path: PathBuf,
     pub set_log_level: Box<dyn Fn(&str) + Send>,
 }
 
@@ -34,17 +34,17 @@ pub struct Settings {
 pub struct Files {
     keys: Option<Followed>,
     tls: Option<Followed>,
-    settings: Option<(Followed, Settings)>,
+    settings: Option<(Followed, SettingsFile)>,
 }
 
 impl Files {
     /// What changes from now on is noticed; so this comes before the files are put to use.
-    pub fn new(config: &Config, settings: Option<Settings>) -> Files {
+    pub fn new(config: &Config, settings: Option<SettingsFile>) -> Files {
         let follow = |path: &PathBuf| Followed::new(vec![path.clone()]);
         Files {
             keys: config.auth.keys_file.as_ref().map(follow),
             tls: config.http.tls.as_ref().map(|tls| Followed::new(tls.files())),
-            settings: settings.map(|settings| (follow(&settings.file), settings)),
+            settings: settings.map(|settings| (follow(&settings.path), settings)),
         }
     }
 }
@@ -151,7 +151,7 @@ impl Follower {
 
     fn reload_log_level(&mut self) -> Result<(), Vec<Problem>> {
         let Some((_, settings)) = &self.files.settings else { return Ok(()) };
-        let loaded = config::load(Some(&settings.file), config::environment());
+        let loaded = config::load(Some(&settings.path), config::environment());
         let config = loaded.into_result()?;
         (settings.set_log_level)(&config.log.level);
         info!(level = config.log.level, "Log level reloaded.");

@@ -1,112 +1,120 @@
 //! `hookbridge check`: every problem with the settings at once; with `--kafka` also what the brokers
 //! say of the topics, the rights and the time-out chain.
 
+use std::error::Error;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anstream::println;
+use anstyle::Style;
 use clap::Args;
 use jiff::Timestamp;
 
 use super::Exit;
-use super::paint::{BAD, GOOD, WARN};
+use super::terminal::{BAD, GOOD, WARN};
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
 use crate::http::TlsIdentity;
-use crate::kafka::{InspectedTopic, Inspector, Severity};
+use crate::kafka::{Inspector, Severity};
 
 /// How long the brokers may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// Also connect to Kafka and check topics, replicas and rights
     #[arg(long)]
     kafka: bool,
 }
 
-impl Check {
-    pub fn run(self, loaded: Loaded) -> Exit {
+impl CheckArgs {
+    pub fn run(self, loaded: &Loaded) -> Exit {
         let file = loaded.file.as_ref().map(|file| file.display().to_string());
         println!("settings: {}", file.as_deref().unwrap_or("defaults and environment, no file"));
         for problem in &loaded.problems {
-            println!("  {BAD}problem{BAD:#}  {problem}");
+            print(BAD, "problem", problem);
         }
         if !loaded.problems.is_empty() {
             println!("{} problems", loaded.problems.len());
             return Exit::Config;
         }
-        println!("  {GOOD}ok{GOOD:#}       every setting");
+        ok("every setting");
         let Config { http, kafka, .. } = &loaded.config;
-        println!(
-            "  {GOOD}ok{GOOD:#}       time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
+        ok(format_args!(
+            "time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
             kafka.ack_timeout_ms,
             kafka.ack_timeout_ms + VERDICT_LAG_MS,
             http.answer_timeout_ms,
             http.drain_timeout_ms,
-        );
-        if let Some(tls) = &http.tls {
-            match TlsIdentity::read(tls) {
-                Ok(identity) if identity.ends > Timestamp::now() => {
-                    println!(
-                        "  {GOOD}ok{GOOD:#}       TLS: certificate and key; the certificate ends {}",
-                        identity.ends
-                    )
-                }
-                Ok(identity) => {
-                    println!(
-                        "  {WARN}warning{WARN:#}  TLS: the certificate ended {}",
-                        identity.ends
-                    )
-                }
-                Err(problem) => {
-                    println!("  {BAD}problem{BAD:#}  {problem}");
-                    return Exit::Config;
-                }
+        ));
+        match http.tls.as_ref().map(TlsIdentity::read).transpose() {
+            Ok(None) => {}
+            Ok(Some(TlsIdentity { ends, .. })) if ends > Timestamp::now() => {
+                ok(format_args!("TLS: certificate and key; the certificate ends {ends}"));
+            }
+            Ok(Some(TlsIdentity { ends, .. })) => {
+                warning(format_args!("TLS: the certificate ended {ends}"));
+            }
+            Err(problem) => {
+                print(BAD, "problem", problem);
+                return Exit::Config;
             }
         }
-        if self.kafka { check_kafka(&loaded.config) } else { Exit::Clean }
+        if !self.kafka {
+            return Exit::Clean;
+        }
+        println!("kafka: {}", kafka.brokers);
+        check_kafka(&loaded.config).unwrap_or_else(failed)
     }
 }
 
-fn check_kafka(config: &Config) -> Exit {
-    println!("kafka: {}", config.kafka.brokers);
-    let problem = |text: String| {
-        println!("  {BAD}problem{BAD:#}  {text}");
-        Exit::Failed
-    };
-    let inspector = match Inspector::new(config) {
-        Ok(inspector) => inspector,
-        Err(error) => return problem(error.to_string()),
-    };
-    let topics = match inspector.inspect(TIMEOUT) {
-        Ok(topics) => topics,
-        Err(error) => return problem(error.to_string()),
-    };
+fn check_kafka(config: &Config) -> Result<Exit, Box<dyn Error>> {
+    let inspector = Inspector::new(config)?;
+    let findings = inspector.inspect(TIMEOUT)?;
     let mut exit = Exit::Clean;
-    for topic in topics {
-        let InspectedTopic { name, summary, findings, .. } = &topic;
-        if findings.iter().all(|(severity, _)| *severity == Severity::Warning) {
-            println!("  {GOOD}ok{GOOD:#}       {name}: {summary}");
-            match inspector.may_write(&topic, TIMEOUT) {
+    for topic in inspector.topics() {
+        let mine = || findings.iter().filter(|finding| finding.topic == topic);
+        if !mine().any(|finding| finding.severity != Severity::Warning) {
+            match inspector.summary(topic, TIMEOUT) {
+                Ok(summary) => ok(format_args!("{topic}: {summary}")),
+                Err(error) => exit = failed(format_args!("{topic}: {error}")),
+            }
+            match inspector.may_write(topic, TIMEOUT) {
                 Some(Ok(())) => {
-                    println!(
-                        "  {GOOD}ok{GOOD:#}       {name}: the right to write (nothing was written)"
-                    )
+                    ok(format_args!("{topic}: the right to write (nothing was written)"));
                 }
-                Some(Err(error)) => exit = problem(format!("{name}: {error}")),
-                None => println!(
-                    "  {WARN}unknown{WARN:#}  {name}: the right to write; the brokers do not tell the topic's \
-                     settings, which takes DESCRIBE_CONFIGS"
-                ),
+                Some(Err(error)) => exit = failed(format_args!("{topic}: {error}")),
+                None => {
+                    let unknown = "the right to write; the brokers do not tell the topic's settings, \
+                                   which takes DESCRIBE_CONFIGS";
+                    print(WARN, "unknown", format_args!("{topic}: {unknown}"));
+                }
             }
         }
-        for (severity, text) in findings {
-            match severity {
-                Severity::Error => exit = problem(format!("{name}: {text}")),
-                Severity::Warning | Severity::Missing => {
-                    println!("  {WARN}warning{WARN:#}  {name}: {text}")
-                }
+        for finding in mine() {
+            let text = format_args!("{topic}: {}", finding.text);
+            match finding.severity {
+                Severity::Error => exit = failed(text),
+                Severity::Warning | Severity::Missing => warning(text),
             }
         }
     }
-    exit
+    Ok(exit)
+}
+
+fn ok(text: impl Display) {
+    print(GOOD, "ok", text);
+}
+
+fn warning(text: impl Display) {
+    print(WARN, "warning", text);
+}
+
+fn failed(text: impl Display) -> Exit {
+    print(BAD, "problem", text);
+    Exit::Failed
+}
+
+fn print(style: Style, tag: &str, text: impl Display) {
+    let gap = 9 - tag.len();
+    println!("  {style}{tag}{style:#}{:gap$}{text}", "");
 }

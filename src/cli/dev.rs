@@ -1,7 +1,7 @@
 //! `hookbridge dev`: the bridge with a development broker inside, and every record shown as it lands.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,19 +9,27 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::serve::run_until_signal;
-use super::{Exit, fail, key, show};
+use super::terminal::one_line;
+use super::{CommandResult, key};
 use crate::bridge::Listeners;
 use crate::config::{Config, Secret};
-use crate::kafka::{ConsumedRecord, DevelopmentBroker, Reader, TopicPosition};
+use crate::kafka::{DevelopmentBroker, Reader, StartPosition};
 use crate::observe::log::Log;
 
 /// As many as docker-compose.yml gives the topic.
 const PARTITIONS: i32 = 12;
 
+/// How long the development broker may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often to look whether the bridge has stopped.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A value is cut to this many characters.
+const VALUE_MAX: usize = 160;
+
 #[derive(Debug, Args)]
-pub struct Dev {
+pub struct DevArgs {
     /// Where to take webhooks; port 0 lets the system choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -30,57 +38,46 @@ pub struct Dev {
     admin_listen: SocketAddr,
 }
 
-impl Dev {
-    pub fn run(self) -> Exit {
-        self.try_run().unwrap_or_else(fail)
-    }
-
-    fn try_run(self) -> Result<Exit, String> {
-        let broker = DevelopmentBroker::start(1).map_err(|error| error.to_string())?;
+impl DevArgs {
+    pub fn run(self) -> CommandResult {
+        let broker = DevelopmentBroker::start(1)?;
         let api_key = key::make()?;
         let mut config = Config::default();
         config.http.listen = self.listen;
         config.http.drain_delay_ms = 0;
         config.admin.listen = self.admin_listen;
-        // Nobody's clicks but one's own.
+        // Every click is the developer's own.
         config.admin.tail = true;
         config.kafka.brokers = broker.addresses();
-        // What the development broker forgets, the next one should not get.
+        // The next development broker should not get what this one forgets.
         config.spool.dir.clear();
         config.auth.api_key = Some(Secret::new(&api_key));
-        // That one broker in memory keeps one copy is no news here.
+        // The warning that the one broker, in memory, keeps only one copy is no news here.
         config.log.level = "info,hookbridge::kafka::supervisor=error".into();
         let _log = Log::start(&config.log);
         for (topic, _) in config.topics() {
-            let created = broker.create_topic(&topic, PARTITIONS);
-            created.map_err(|error| error.to_string())?;
+            broker.create_topic(&topic, PARTITIONS)?;
         }
         let listeners = Listeners::bind(&config).map_err(|error| {
             format!("{error} Choose others with --listen and --admin-listen, port 0 for any.")
         })?;
         welcome(&config, &listeners, &api_key)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let readers: Vec<_> = config
-            .webhook
-            .iter()
-            .map(|webhook| {
-                let (config, topic, stop) = (config.clone(), webhook.topic.clone(), stop.clone());
-                std::thread::spawn(move || show(&config, &topic, &stop))
-            })
-            .collect();
-        let exit = run_until_signal(config, listeners, None);
-        stop.store(true, Ordering::Relaxed);
-        for reader in readers {
-            let _ = reader.join();
-        }
-        Ok(exit)
+        let (config, is_over) = (&config, &AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for webhook in &config.webhook {
+                scope.spawn(move || show(config, &webhook.topic, is_over));
+            }
+            let exit = run_until_signal(config.clone(), listeners, None);
+            is_over.store(true, Ordering::Relaxed);
+            exit
+        })
     }
 }
 
-/// What to paste to see it work.
-fn welcome(config: &Config, listeners: &Listeners, key: &str) -> Result<(), String> {
-    let http = listeners.http_address().map_err(|error| error.to_string())?;
-    let admin = listeners.admin_address().map_err(|error| error.to_string())?;
+/// Prints the addresses, and commands to try.
+fn welcome(config: &Config, listeners: &Listeners, key: &str) -> io::Result<()> {
+    let http = listeners.http_address()?;
+    let admin = listeners.admin_address()?;
     let brokers = &config.kafka.brokers;
     println!("hookbridge takes clicks on http://{http}");
     println!("the live page is           http://{admin}/ (and /metrics, /livez, /readyz)");
@@ -106,30 +103,23 @@ fn welcome(config: &Config, listeners: &Listeners, key: &str) -> Result<(), Stri
     Ok(())
 }
 
-/// Prints every record of a topic, read back by a consumer like any other.
-fn show(config: &Config, topic: &str, stop: &AtomicBool) {
-    let reader = match Reader::open(config, topic, TopicPosition::Beginning, TIMEOUT) {
+/// Prints every record of a topic until the bridge has stopped.
+fn show(config: &Config, topic: &str, is_over: &AtomicBool) {
+    let reader = match Reader::open(config, topic, StartPosition::Beginning, TIMEOUT) {
         Ok(reader) => reader,
         Err(error) => return eprintln!("hookbridge: {topic} cannot be read back: {error}"),
     };
-    while !stop.load(Ordering::Relaxed) {
-        match reader.next(Duration::from_millis(100)) {
-            Ok(Some(seen)) => println!("{}", line(&seen)),
+    while !is_over.load(Ordering::Relaxed) {
+        match reader.next(POLL) {
+            Ok(Some(record)) => {
+                let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+                let value = one_line(&String::from_utf8_lossy(&record.value), VALUE_MAX);
+                let (partition, offset, key) =
+                    (record.partition, record.offset, key.escape_debug());
+                println!("partition {partition:>2}  offset {offset:>4}  key {key}  {value}");
+            }
             Ok(None) => {}
             Err(error) => eprintln!("hookbridge: {topic}: {error}"),
         }
     }
-}
-
-/// One line for a record.
-fn line(seen: &ConsumedRecord) -> String {
-    const LENGTH_MAX: usize = 160;
-    let key = String::from_utf8_lossy(seen.key.as_deref().unwrap_or_default());
-    format!(
-        "partition {:>2}  offset {:>4}  key {}  {}",
-        seen.partition,
-        seen.offset,
-        key.escape_debug(),
-        show::folded(&String::from_utf8_lossy(&seen.value), LENGTH_MAX),
-    )
 }

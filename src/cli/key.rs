@@ -1,18 +1,18 @@
 //! `hookbridge key`: makes a key for a sender, or takes the sender's own, and prints the line for the
-//! settings. The key itself is kept nowhere.
+//! settings. The key itself is not stored.
 
 use std::io::Read;
 
 use clap::Args;
 
-use super::{Exit, fail};
+use super::{CommandResult, Exit};
 use crate::click::auth::{format_hash, hash_key};
 
 /// Far above any key; a larger input is a mistake.
 const KEY_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Debug, Args)]
-pub struct Key {
+pub struct KeyArgs {
     /// Whose key it is; it stands in the logs
     #[arg(long, default_value = "opptima")]
     name: String,
@@ -21,19 +21,15 @@ pub struct Key {
     stdin: bool,
 }
 
-impl Key {
-    pub fn run(self) -> Exit {
-        let key = if self.stdin { read() } else { make() };
-        let key = match key {
-            Ok(key) => key,
-            Err(reason) => return fail(reason),
-        };
+impl KeyArgs {
+    pub fn run(self) -> CommandResult {
+        let key = if self.stdin { read() } else { make() }?;
         if !self.stdin {
             println!("# Give this key to the sender; it is kept nowhere.\n{key}\n");
         }
         println!("# Put this line under [auth] in the settings.");
         println!("keys = [{}]", entry(&self.name, &key));
-        Exit::Clean
+        Ok(Exit::Clean)
     }
 }
 

@@ -5,18 +5,18 @@ use std::io::{self, Write};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, fail};
+use super::{Cli, CommandResult, Exit};
 
 const NAME: &str = "hookbridge";
 
 #[derive(Debug, Args)]
-pub struct Completions {
+pub struct CompletionsArgs {
     /// The shell, such as bash, zsh or fish
     shell: Shell,
 }
 
-impl Completions {
-    pub fn run(self) -> Exit {
+impl CompletionsArgs {
+    pub fn run(self) -> CommandResult {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), NAME, &mut script);
         print(&script)
@@ -24,35 +24,33 @@ impl Completions {
 }
 
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManArgs {
     /// The subcommand that the page is about, such as send
     command: Option<String>,
 }
 
-impl Man {
-    pub fn run(self) -> Exit {
+impl ManArgs {
+    pub fn run(self) -> CommandResult {
         let mut root = Cli::command();
         // So that a page also has the options that go with every subcommand.
         root.build();
         let page = match &self.command {
             None => root,
-            Some(name) => match root.find_subcommand(name) {
-                Some(found) => found.clone(),
-                None => return fail(format!("there is no {name}; see `{NAME} --help`")),
-            },
+            Some(name) => {
+                let found = root.find_subcommand(name).cloned();
+                found.ok_or_else(|| format!("there is no {name}; see `{NAME} --help`"))?
+            }
         };
         let mut text = Vec::new();
-        match clap_mangen::Man::new(page.disable_help_subcommand(true)).render(&mut text) {
-            Ok(()) => print(&text),
-            Err(error) => fail(error),
-        }
+        clap_mangen::Man::new(page.disable_help_subcommand(true)).render(&mut text)?;
+        print(&text)
     }
 }
 
-/// A reader that has seen enough is no mistake.
-fn print(text: &[u8]) -> Exit {
+/// Prints text. It is no error if the reader closes the pipe early.
+fn print(text: &[u8]) -> CommandResult {
     match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(error),
-        _ => Exit::Clean,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Clean),
     }
 }

@@ -1,4 +1,4 @@
-//! `hookbridge send`: clicks to a deployment, one to try it or many to load it, and what came of them.
+//! `hookbridge send`: sends clicks to a deployment, one to try it or many to load it, and reports the result.
 
 mod hints;
 mod report;
@@ -14,27 +14,27 @@ use jiff::SignedDuration;
 use tokio::time::{interval, timeout};
 
 use super::serve::{Signals, signals};
-use super::{Exit, fail, progress};
+use super::terminal::{BAR_INTERVAL, bar};
+use super::{CommandResult, Exit, block_on};
 use crate::config;
-use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, Load, Plan, Target};
-use report::Report;
+use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, FirstFailure, Load, Plan, Target};
+use report::LoadReport;
 
-/// The variable that holds the key.
 const KEY_VARIABLE: &str = "HOOKBRIDGE_API_KEY";
 
-/// Far above any of these files; a larger one is a mistake.
+/// Far above any key; a larger file is a mistake.
 const KEY_BYTES_MAX: u64 = 1 << 20;
-/// Bodies are kept in memory.
+/// The bodies are kept in memory.
 const BODIES_BYTES_MAX: u64 = 256 << 20;
 
-/// How long a load runs if nobody says.
+/// How long a load runs by default.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// Connections of an open loop if nobody says: enough for answers that take a tenth of a second.
+/// Connections of an open loop by default: enough for answers that take a tenth of a second.
 const OPEN_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=512;
 
 #[derive(Debug, Args)]
-pub struct Send {
+pub struct SendArgs {
     /// Where to post: the webhook's path on a bridge, or on the balancer before it; http or https
     #[arg(long, default_value = "http://127.0.0.1:8080/webhooks/email-marketing/click")]
     url: Uri,
@@ -80,58 +80,53 @@ fn time(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "must be longer than nothing".into())
 }
 
-impl Send {
-    pub fn run(self) -> Exit {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let sent = match runtime {
-            Ok(runtime) => {
-                let sent = runtime.block_on(self.send());
-                // A name that is still being looked up is not waited for.
-                runtime.shutdown_background();
-                sent
-            }
-            Err(error) => return fail(error),
-        };
-        match sent {
-            Ok(report) => {
-                if self.json {
-                    println!("{:#}", report.json());
-                } else {
-                    report.print();
-                }
-                if report.is_clean() { Exit::Clean } else { Exit::Failed }
-            }
-            Err(reason) => fail(reason),
+impl SendArgs {
+    pub fn run(self) -> CommandResult {
+        let report = block_on(self.send())?;
+        if self.json {
+            println!("{:#}", report.json());
+        } else {
+            report.print();
         }
+        Ok(if report.is_clean() { Exit::Clean } else { Exit::Failed })
     }
 
-    async fn send(&self) -> Result<Report, String> {
-        let mut signals = signals().map_err(|error| error.to_string())?;
+    async fn send(&self) -> CommandResult<LoadReport> {
+        let mut signals = signals()?;
         let key = self.key()?;
         let authorities = self.ca_file.as_ref().map(|file| config::read_file("--ca-file", file));
-        let authorities = authorities.transpose().map_err(|problem| problem.to_string())?;
+        let authorities = authorities.transpose()?;
         let target = Target::new(&self.url, key.as_deref(), self.auth, authorities.as_deref());
         let target = Arc::new(target.map_err(|reason| format!("--url: {reason}"))?);
         let run = format!("{:016x}", fastrand::u64(..));
         let (bodies, plan) = (self.bodies(&run)?, self.plan());
         let explain = |failure| hints::explain(&failure, &self.url, key.is_some());
-        // One that does not answer at all is not worth a load.
+        // No load is started for a server that does not answer.
         let connected = timeout(plan.timeout, target.connect()).await;
         if let Err(failure) = connected.unwrap_or(Err(ExchangeError::Late)) {
-            return Err(explain(Err(failure)));
+            return Err(explain(FirstFailure::NoResponse(failure)).into());
         }
         let mut load = Load::start(target, &bodies, plan);
         self.watch(&mut load, plan.total(), &mut signals).await;
         let elapsed = load.elapsed();
         let (mut tally, unsent) = load.end();
-        let advice = tally.first_failure.take().map(explain);
-        Ok(Report { url: self.url.to_string(), run, plan, elapsed, tally, unsent, advice })
+        let first_failure = tally.first.take().map(explain);
+        Ok(LoadReport {
+            url: self.url.to_string(),
+            run,
+            plan,
+            elapsed,
+            tally,
+            unsent,
+            first_failure,
+        })
     }
 
-    /// Shows how it goes until it is done, or told to stop. Told again, it waits no longer.
+    /// Shows the progress until the load is done. The first signal stops sending; the second one also
+    /// gives up what is not answered.
     async fn watch(&self, load: &mut Load, total: Option<u64>, signals: &mut Signals) {
-        let bar = total.map_or_else(|| progress::count("clicks"), |t| progress::bar(t, "clicks"));
-        let (mut ticks, mut is_stopped) = (interval(progress::INTERVAL), false);
+        let bar = bar(total, "clicks");
+        let (mut ticks, mut is_stopped) = (interval(BAR_INTERVAL), false);
         loop {
             tokio::select! {
                 () = load.done() => break,
@@ -152,7 +147,7 @@ impl Send {
     }
 
     fn plan(&self) -> Plan {
-        let Send { rate, count, timeout, .. } = *self;
+        let SendArgs { rate, count, timeout, .. } = *self;
         let is_load = rate.is_some() || self.connections.is_some();
         let is_open_ended = count.is_none() && self.duration.is_none();
         let connections = match (self.connections, rate) {
@@ -169,11 +164,11 @@ impl Send {
     }
 
     /// The key, from its file or the environment.
-    fn key(&self) -> Result<Option<String>, String> {
+    fn key(&self) -> CommandResult<Option<String>> {
         let text = match &self.key_file {
             Some(file) => {
-                let bytes = config::read_file_within("--key-file", file, KEY_BYTES_MAX);
-                let text = String::from_utf8(bytes.map_err(|problem| problem.to_string())?);
+                let bytes = config::read_file_within("--key-file", file, KEY_BYTES_MAX)?;
+                let text = String::from_utf8(bytes);
                 Some(text.map_err(|_| format!("--key-file: {} is no text", file.display()))?)
             }
             None => config::environment().remove(KEY_VARIABLE),
@@ -181,17 +176,16 @@ impl Send {
         Ok(text.map(|text| text.trim().to_owned()).filter(|key| !key.is_empty()))
     }
 
-    fn bodies(&self, run: &str) -> Result<Bodies, String> {
+    fn bodies(&self, run: &str) -> CommandResult<Bodies> {
         let Some(file) = &self.bodies else {
             return Ok(Bodies::Made(Clicks::new(run, self.campaigns)));
         };
-        let text = config::read_file_within("--bodies", file, BODIES_BYTES_MAX);
-        let text = Bytes::from(text.map_err(|problem| problem.to_string())?);
+        let text = Bytes::from(config::read_file_within("--bodies", file, BODIES_BYTES_MAX)?);
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         let bodies: Vec<_> =
             lines.filter(|line| !line.is_empty()).map(|line| text.slice_ref(line)).collect();
         if bodies.is_empty() {
-            return Err(format!("--bodies: {} holds no body", file.display()));
+            return Err(format!("--bodies: {} holds no body", file.display()).into());
         }
         Ok(Bodies::Given(bodies.into()))
     }

@@ -1,8 +1,7 @@
-//! `hookbridge spool`: what waits in a spool's folder, and its way to Kafka without a bridge: for a
+//! `hookbridge spool`: shows what waits in a spool's folder, or sends it to Kafka without a bridge: for a
 //! volume that a replica left behind.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -10,53 +9,48 @@ use jiff::{Timestamp, Unit};
 use tokio::time::Instant;
 
 use super::serve::signals;
-use super::{Exit, fail, progress, report};
+use super::terminal::{BAR_INTERVAL, bar};
+use super::{CommandError, CommandResult, Exit, block_on};
 use crate::bridge::{self, StartError};
 use crate::config::Config;
+use crate::delivery::Backlog;
 use crate::delivery::spool::{self, Contents};
-use crate::delivery::{Backlog, DeliveryState};
-use crate::kafka::{CircuitBreaker, Kafka};
-use crate::observe::health::Health;
 use crate::observe::log::Log;
 
-/// How long events that are on their way when it is stopped may take.
+/// How long events that are in flight when it is stopped may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum SpoolCommand {
     /// Show what waits: events, bytes and age, for each topic
     Status,
     /// Send everything to Kafka; what is stopped midway goes on where it was
     Drain,
 }
 
-impl Command {
-    pub fn run(self, config: Config) -> Exit {
+impl SpoolCommand {
+    pub fn run(self, config: &Config) -> CommandResult {
         if !config.spool.is_on() {
-            return fail("there is no spool: spool.dir is empty");
+            return Err("there is no spool: spool.dir is empty".into());
         }
-        match self {
-            Command::Status => status(&config),
-            Command::Drain => drain(config),
-        }
-    }
-}
-
-fn status(config: &Config) -> Exit {
-    let folder = config.spool.dir.display();
-    let contents = match spool::contents(&config.spool.dir) {
-        Ok(contents) => contents,
-        Err(spool::StoreError::InUse) => {
-            return fail(format!(
+        let folder = config.spool.dir.display();
+        let contents = spool::contents(&config.spool.dir);
+        match (self, contents) {
+            (SpoolCommand::Status, Ok(contents)) => {
+                println!("{folder}");
+                print(&contents);
+                Ok(Exit::Clean)
+            }
+            (SpoolCommand::Status, Err(spool::StoreError::InUse)) => Err(format!(
                 "{folder}: another process uses it, such as a running bridge; see \
                  hookbridge_spool_events and its neighbours at its /metrics"
-            ));
+            )
+            .into()),
+            // A folder without a spool is an error, not an empty spool.
+            (SpoolCommand::Drain, Ok(_) | Err(spool::StoreError::Damaged(_))) => drain(config),
+            (_, Err(error)) => Err(format!("{folder}: {error}").into()),
         }
-        Err(error) => return fail(format!("{folder}: {error}")),
-    };
-    println!("{folder}");
-    print(&contents);
-    Exit::Clean
+    }
 }
 
 fn print(contents: &Contents) {
@@ -90,46 +84,30 @@ fn age(then_ms: i64) -> String {
     age.map_or(String::new(), |age| format!("  oldest from {then} ({age:#} ago)"))
 }
 
-fn drain(config: Config) -> Exit {
-    // A folder without a spool would be one without events.
-    match spool::contents(&config.spool.dir) {
-        Ok(_) | Err(spool::StoreError::Damaged(_)) => {}
-        Err(error) => return fail(format!("{}: {error}", config.spool.dir.display())),
-    }
+fn drain(config: &Config) -> CommandResult {
     let _log = Log::start(&config.log);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let drained = match runtime {
-        Ok(runtime) => runtime.block_on(drain_until_empty(&config)),
-        Err(error) => return fail(error),
-    };
-    match drained {
-        Ok(0) => Exit::Clean,
-        Ok(left) => fail(format!("{left} events are left; run it again to go on")),
-        Err(StartError::Config(problem)) => report(&[problem]),
-        Err(error) => fail(error),
+    match block_on(drain_until_empty(config)).map_err(CommandError::start)? {
+        0 => Ok(Exit::Clean),
+        left => Err(format!("{left} events are left; run it again to go on").into()),
     }
 }
 
-/// Drains until the spool is empty or a signal comes. Returns how many events are left.
+/// Forwards events until the spool is empty or a signal comes. Returns how many are left.
 async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let mut signals = signals()?;
-    let metrics = Arc::new(bridge::metrics(config)?);
-    let health = Arc::new(Health::default());
-    let breaker = CircuitBreaker::new(metrics.breaker.clone(), true);
-    let kafka = Kafka::start(config, metrics.clone(), health.clone(), breaker.clone())?;
-    let ack_timeout = config.kafka.ack_timeout();
-    let shared = DeliveryState::new(breaker, health, metrics.clone(), ack_timeout);
-    let Some(backlog) = Backlog::open(config, &kafka, &shared)? else { return Ok(0) };
+    let state = bridge::delivery_state(config)?;
+    let kafka = bridge::start_kafka(config, &state)?;
+    let Some(backlog) = Backlog::open(config, &kafka, &state)? else { return Ok(0) };
     let total = backlog.spool.events();
-    let bar = progress::bar(total, "events");
-    let set_aside = || metrics.spool.set_aside.get();
+    let bar = bar(Some(total), "events");
+    let set_aside = || state.metrics.spool.set_aside.get();
     let set_aside_before = set_aside();
     let report_poller = tokio::spawn(kafka.delivery_report_poller());
     while backlog.spool.events() > 0 {
         bar.set_position(total.saturating_sub(backlog.spool.events()));
         bar.set_message(if backlog.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
         tokio::select! {
-            () = tokio::time::sleep(progress::INTERVAL) => {}
+            () = tokio::time::sleep(BAR_INTERVAL) => {}
             () = signals.next() => break,
         }
     }
@@ -140,8 +118,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let delivered = total.saturating_sub(left).saturating_sub(set_aside.unsigned_abs());
     println!("{delivered} events delivered, {left} left, {set_aside} set aside");
     report_poller.abort();
-    let closed = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
-    drop(closed);
+    bridge::close_kafka(kafka, Instant::now()).await;
     backlog.writer.close();
     Ok(left)
 }

@@ -200,7 +200,7 @@ impl<'r> Origin<'r> {
     fn unkeyed(&mut self, id: Option<[u8; 16]>, body: &Bytes) -> Record {
         Record {
             route: self.webhook.route.clone(),
-            caller: self.caller.shared_name(),
+            caller: self.caller.name().clone(),
             id: id.unwrap_or_else(|| self.id_of(body)),
             key: None,
             value: body.clone(),

@@ -342,7 +342,7 @@ impl ForwarderTask {
         let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
         match self.land_alone(position, letter, blocked).await {
             SoloOutcome::Arrived => {
-                self.shared.metrics.dead_letter(record.webhook(), reason);
+                self.shared.metrics.dead_letters(record.webhook(), reason, 1);
                 let (topic, reason) = (&**record.topic(), failure.explain());
                 warn!(topic, reason, "An event went to the dead letters.");
                 true

@@ -51,7 +51,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::click::record::Record;
 use crate::config::{self, Problem};
 use crate::observe::health::Health;
-use crate::observe::metrics::SpoolMetrics;
+use crate::observe::metrics::{SpoolMetrics, SpoolRefusal};
 
 pub use contents::{Contents, WaitingEvents, contents};
 pub use frame::Damage;
@@ -361,7 +361,7 @@ impl SpoolState {
     /// The disk does not keep up: what waits for it must not fill the memory.
     fn turn_away(&self, order: SpoolRequest) {
         if let SpoolRequest::Put { reply, .. } = order {
-            self.metrics.refused_failed.inc();
+            self.metrics.refused[SpoolRefusal::Failed].inc();
             let _ = reply.send(Err(NotSpooled::Failed("the disk does not keep up".into())));
         }
     }

@@ -15,7 +15,7 @@ use tracing::{debug, error};
 use super::proxy::is_trusted;
 use crate::config;
 use crate::http::rate_limit::client_network;
-use crate::observe::metrics::ConnectionMetrics;
+use crate::observe::metrics::{ConnectionMetrics, ConnectionRefusal};
 
 /// How long the listener rests when there is no descriptor for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -140,7 +140,7 @@ impl Acceptor {
 
     fn place(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            self.metrics.over_limit.inc();
+            self.metrics.refused[ConnectionRefusal::Limit].inc();
             return None;
         };
         self.metrics.open.inc();
@@ -157,7 +157,7 @@ impl Acceptor {
             debug!(%error, "A connection was gone before it was accepted.");
             return;
         }
-        self.metrics.no_descriptor.inc();
+        self.metrics.refused[ConnectionRefusal::FileDescriptors].inc();
         if self.may_complain() {
             error!(
                 %error,
@@ -187,11 +187,11 @@ impl ConnectionPermit {
         let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (max, open) = (self.addresses.max, all.get(&address).copied().unwrap_or_default());
         if max != 0 && open >= max {
-            self.metrics.over_address_limit.inc();
+            self.metrics.refused[ConnectionRefusal::AddressLimit].inc();
             return false;
         }
         if open >= SHARE_OF_FREE * free {
-            self.metrics.over_limit.inc();
+            self.metrics.refused[ConnectionRefusal::Limit].inc();
             return false;
         }
         all.insert(address, open + 1);

@@ -1,25 +1,23 @@
 //! One request to another server, on a connection of its own.
 
-use std::error::Error;
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Connector;
 
-type Failure = Box<dyn Error + Send + Sync>;
+/// Why there is no answer.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends a request to the host that its URI names, in plain text, and waits for the answer's status;
-/// its body is not read. Blocks the thread, so it is not for one that has a runtime.
+/// Sends a request to the server that its URI names and returns the status of the answer. Blocks the
+/// thread, which must have no runtime.
 ///
 /// # Errors
 ///
@@ -27,73 +25,45 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub fn send_blocking(
     request: Request<Full<Bytes>>,
     within: Duration,
-) -> Result<StatusCode, Failure> {
+) -> Result<StatusCode, BoxError> {
+    let connector = Connector::new(request.uri(), None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async { timeout(within, exchange(request)).await });
+    let answer = runtime.block_on(async { timeout(within, send(&connector, request)).await });
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
-    answer.unwrap_or_else(|_elapsed| Err("no answer in time".into()))
+    Ok(answer.map_err(|_elapsed| "no answer in time")??.status())
 }
 
-/// Gets what a server has at a path, with the answer's status, if it is no more than so many bytes. The
-/// caller holds the deadline. No redirection is followed.
+/// Gets a URL of the connector's server: the status and the body of the answer. Follows no redirection;
+/// the caller holds the deadline.
 ///
 /// # Errors
 ///
-/// No connection, no answer in HTTP, or one that is too large.
+/// No connection, no answer in HTTP, or a body of more than `max` bytes.
 pub async fn get(
     connector: &Connector,
-    host: &str,
-    path: &str,
+    url: &str,
     max: usize,
-) -> Result<(StatusCode, Bytes), Failure> {
-    let request = Request::get(path).header(HOST, host).body(Full::default())?;
-    over(connector.connect().await?, request, Some(max)).await
+) -> Result<(StatusCode, Bytes), BoxError> {
+    let answer = send(connector, Request::get(url).body(Full::default())?).await?;
+    let status = answer.status();
+    #[expect(clippy::disallowed_methods, reason = "the body is limited")]
+    let body = Limited::new(answer.into_body(), max).collect().await?;
+    Ok((status, body.to_bytes()))
 }
 
-async fn exchange(mut request: Request<Full<Bytes>>) -> Result<StatusCode, Failure> {
-    let uri = request.uri();
-    let authority = uri.authority().ok_or("the URI names no host")?.clone();
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).parse::<Uri>()?;
-    *request.uri_mut() = path;
-    request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(address).await?;
-    over(stream, request, None).await.map(|(status, _)| status)
-}
-
-/// Sends a request over a connection; of the answer's body at most so many bytes are read, or none.
-async fn over(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Full<Bytes>>,
-    max: Option<usize>,
-) -> Result<(StatusCode, Bytes), Failure> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut answer = pin!(async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = match max {
-            Some(max) => read(answer.into_body(), max).await?,
-            None => Bytes::new(),
-        };
-        Ok((status, body))
-    });
-    tokio::select! {
-        answer = &mut answer => answer,
-        // A server that closes after its answer ends both at once: the answer is there all the same.
-        _ended = connection => answer.await,
-    }
-}
-
-async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Failure> {
-    let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if whole.len() + data.len() > max {
-            return Err("the answer is too large".into());
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.into())
+async fn send(
+    connector: &Connector,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, BoxError> {
+    let authority = request.uri().authority().ok_or("the URI names no host")?;
+    let host = HeaderValue::from_str(authority.as_str())?;
+    request.headers_mut().insert(HOST, host);
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+    let stream = TokioIo::new(connector.connect().await?);
+    let (mut sender, connection) = http1::handshake(stream).await?;
+    // It ends with the answer, or when nobody waits for that any longer.
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
 }

@@ -27,42 +27,43 @@ const WINDOW_LOG_MAX: u32 = 23;
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
+    Identity,
     Gzip,
     Zstd,
 }
 
+/// As senders name them.
+const NAMES: [(&str, Coding); 4] = [
+    ("gzip", Coding::Gzip),
+    ("x-gzip", Coding::Gzip),
+    ("zstd", Coding::Zstd),
+    ("identity", Coding::Identity),
+];
+
+/// A body that is not compressed, or no longer.
+pub struct Unpacked {
+    pub bytes: Bytes,
+    /// Why it could not be unpacked; the bytes are then as they came.
+    pub flaw: Option<Rejection>,
+}
+
 impl Coding {
-    /// How the body of these headers is compressed; none if it is not.
+    /// How the body of these headers is compressed.
     ///
     /// # Errors
     ///
     /// [`Refusal::UnknownEncoding`], also for several on top of each other.
-    pub fn of(headers: &HeaderMap) -> Result<Option<Coding>, Rejection> {
+    pub fn of(headers: &HeaderMap) -> Result<Coding, Rejection> {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
-        let Some(value) = values.next() else { return Ok(None) };
-        let is = |name: &[u8]| value.as_bytes().eq_ignore_ascii_case(name);
-        if values.next().is_some() {
-            Err(Refusal::UnknownEncoding.plain())
-        } else if is(b"gzip") || is(b"x-gzip") {
-            Ok(Some(Coding::Gzip))
-        } else if is(b"zstd") {
-            Ok(Some(Coding::Zstd))
-        } else if is(b"identity") {
-            Ok(None)
-        } else {
-            Err(Refusal::UnknownEncoding.plain())
-        }
+        let Some(value) = values.next() else { return Ok(Coding::Identity) };
+        let is_value = |name: &str| value.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+        let known = NAMES.iter().find(|(name, _)| is_value(name));
+        let known = known.filter(|_| values.next().is_none());
+        known.map(|(_, coding)| *coding).ok_or_else(|| Refusal::UnknownEncoding.plain())
     }
 
-    fn name(self) -> &'static str {
-        match self {
-            Coding::Gzip => "gzip",
-            Coding::Zstd => "zstd",
-        }
-    }
-
-    /// Unpacks a body, within its limit and its share of the budget. One that cannot be unpacked stays
-    /// as it came, and is [`Refusal::Malformed`].
+    /// Unpacks a body, within its limit and its share of the budget. One that cannot be unpacked is
+    /// [`Refusal::Malformed`].
     ///
     /// # Errors
     ///
@@ -72,17 +73,18 @@ impl Coding {
         packed: Bytes,
         slot: &mut Slot<'_>,
         limits: &config::HttpSettings,
-    ) -> Result<(Bytes, Option<Rejection>), Rejection> {
+    ) -> Result<Unpacked, Rejection> {
         let by_ratio = packed.len().saturating_mul(RATIO_MAX);
         let max = by_ratio.min(limits.max_body_bytes);
-        let unpacked = match self {
-            Coding::Gzip => read(MultiGzDecoder::new(&*packed), max),
-            Coding::Zstd => zstd(&packed).and_then(|reader| read(reader, max)),
+        let (name, unpacked) = match self {
+            Coding::Identity => return Ok(Unpacked { bytes: packed, flaw: None }),
+            Coding::Gzip => ("gzip", read(MultiGzDecoder::new(&*packed), max)),
+            Coding::Zstd => ("zstd", zstd(&packed).and_then(|reader| read(reader, max))),
         };
         match unpacked {
             Ok(Some(unpacked)) => {
                 slot.reserve(unpacked.len())?;
-                Ok((unpacked.into(), None))
+                Ok(Unpacked { bytes: unpacked.into(), flaw: None })
             }
             Ok(None) if by_ratio < limits.max_body_bytes => {
                 let detail = format!("The body unpacks to more than {RATIO_MAX} times its size");
@@ -92,8 +94,8 @@ impl Coding {
                 Err(Refusal::BodyTooLarge.detailed("The unpacked body is larger than the limit"))
             }
             Err(_) => {
-                let detail = format!("The body is not valid {}", self.name());
-                Ok((packed, Some(Refusal::Malformed.detailed(detail))))
+                let flaw = Refusal::Malformed.detailed(format!("The body is not valid {name}"));
+                Ok(Unpacked { bytes: packed, flaw: Some(flaw) })
             }
         }
     }

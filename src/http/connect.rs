@@ -1,4 +1,4 @@
-//! The way to a server, for those who send: plain TCP or TLS, straight or through a proxy.
+//! A connection to another server: plain TCP or TLS, direct or through a proxy.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_util::either::Either;
 /// A connection, plain or TLS.
 pub type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Where a server is, and how to get there.
+/// Connects to one server.
 pub struct Connector {
     host: String,
     port: u16,
@@ -25,12 +25,12 @@ pub struct Connector {
     proxy: Option<(String, u16)>,
 }
 
-/// So many bytes a proxy's answer has at most.
+/// Bytes of a proxy's answer.
 const PROXY_ANSWER_MAX: usize = 8 << 10;
 
 impl Connector {
     /// For the server of this URL. With `https` its certificate must be of one of these authorities, in
-    /// PEM, or of one that the system trusts.
+    /// PEM; without any, of one that the system trusts.
     ///
     /// # Errors
     ///
@@ -51,9 +51,9 @@ impl Connector {
         Ok(Connector { host, port: url.port_u16().unwrap_or(port), tls, proxy: None })
     }
 
-    /// The same through a proxy, by its CONNECT.
-    pub fn through(self, proxy: &Uri) -> Connector {
-        let proxy = host(proxy).map(|host| (host, proxy.port_u16().unwrap_or(80)));
+    /// The same through a proxy, where there is one, by its CONNECT.
+    pub fn via(self, proxy: Option<&Uri>) -> Connector {
+        let proxy = proxy.and_then(|url| Some((host(url)?, url.port_u16().unwrap_or(80))));
         Connector { proxy, ..self }
     }
 
@@ -69,7 +69,7 @@ impl Connector {
         // A request must not wait in the kernel for another (Nagle's algorithm).
         stream.set_nodelay(true)?;
         if self.proxy.is_some() {
-            self.lead_on(&mut stream).await?;
+            self.open_tunnel(&mut stream).await?;
         }
         Ok(match &self.tls {
             None => Either::Left(stream),
@@ -77,8 +77,8 @@ impl Connector {
         })
     }
 
-    /// Has a proxy lead the connection on to the server (RFC 9110, section 9.3.6).
-    async fn lead_on(&self, stream: &mut TcpStream) -> io::Result<()> {
+    /// Has the proxy connect to the server (RFC 9110, section 9.3.6).
+    async fn open_tunnel(&self, stream: &mut TcpStream) -> io::Result<()> {
         let server = match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
@@ -93,18 +93,17 @@ impl Connector {
             }
             let mut headers = [httparse::EMPTY_HEADER; 64];
             let mut head = httparse::Response::new(&mut headers);
-            match head.parse(&answer) {
-                Ok(httparse::Status::Partial) => {}
-                Ok(httparse::Status::Complete(_)) => {
-                    let status = head.code.unwrap_or_default();
-                    return match status {
-                        // The server behind it says nothing before it is spoken to.
-                        200..300 => Ok(()),
-                        _ => Err(io::Error::other(format!("the proxy answered {status}"))),
-                    };
-                }
-                Err(_) => return Err(io::Error::other("the proxy does not speak HTTP/1.1")),
+            let parsed = head.parse(&answer);
+            let parsed =
+                parsed.map_err(|_| io::Error::other("the proxy does not speak HTTP/1.1"))?;
+            if parsed.is_partial() {
+                continue;
             }
+            return match head.code.unwrap_or_default() {
+                // The server behind it says nothing before it is spoken to.
+                200..300 => Ok(()),
+                status => Err(io::Error::other(format!("the proxy answered {status}"))),
+            };
         }
     }
 }
@@ -118,22 +117,30 @@ fn tls_connector(authorities: Option<&[u8]>) -> Result<TlsConnector, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let mut config = builder.with_root_certificates(roots(authorities)?).with_no_client_auth();
+    let roots = match authorities {
+        Some(pem) => roots(pem)?,
+        None => system_roots()?,
+    };
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-fn roots(authorities: Option<&[u8]>) -> Result<RootCertStore, String> {
+fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let Some(pem) = authorities else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() {
-            Err("the system trusts no authority: install ca-certificates, or name a file of some"
-                .into())
-        } else {
-            Ok(roots)
-        };
-    };
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(
+            "the system trusts no authority: install ca-certificates, or name a file of some"
+                .into(),
+        );
+    }
+    Ok(roots)
+}
+
+/// The authorities of a file.
+pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
         roots.add(certificate).map_err(|error| error.to_string())?;

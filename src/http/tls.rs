@@ -139,7 +139,7 @@ impl Tls {
             Ok(Err(error)) => (failure(&error), error.to_string()),
             Err(late) => (HandshakeFailure::Timeout, late.to_string()),
         };
-        self.metrics.failed(failure);
+        self.metrics.handshakes_failed[failure].inc();
         debug!(peer = ?peer, reason = failure.tag(), why, "TLS handshake failed.");
         None
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::observe::metrics::BreakerMetrics;
+use crate::observe::metrics::{BreakerChange, BreakerMetrics};
 
 /// So many events in a row that were not acknowledged in time open the breaker.
 const FAILURES_MAX: u32 = 5;
@@ -92,7 +92,7 @@ impl CircuitBreaker {
         self.heard.store(false, Ordering::SeqCst);
         if !self.is_open.swap(true, Ordering::SeqCst) {
             self.metrics.is_open.set(1);
-            self.metrics.opened.inc();
+            self.metrics.changes[BreakerChange::Open].inc();
             warn!(reason, "CircuitBreaker open: events go to the spool.");
             self.bell.notify_one();
         }
@@ -106,7 +106,7 @@ impl CircuitBreaker {
         self.failures.store(0, Ordering::Relaxed);
         if self.is_open.swap(false, Ordering::SeqCst) {
             self.metrics.is_open.set(0);
-            self.metrics.closed.inc();
+            self.metrics.changes[BreakerChange::Closed].inc();
             info!("CircuitBreaker closed: Kafka acknowledges, events go there directly.");
             self.bell.notify_one();
         }

@@ -1,6 +1,6 @@
 //! A sender that does as it should, beside many that do not.
 //!
-//! `HOOKBRIDGE_PROOF=long` asks for the long form; the README has the command.
+//! `HOOKBRIDGE_PROOF=long` asks for the long form; `benches/README.md` has the command.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,31 +1,36 @@
 //! The tables and links of the documents, against the code.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use hookbridge::click::outcome::Outcome;
 use hookbridge::config::Config;
 use hookbridge::observe::metrics::Metrics;
 
-/// The rows of a table of the README, between its marks.
-fn table(name: &str) -> BTreeSet<String> {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once(&format!("<!-- {name} -->\n")).expect("the table's begin");
-    let (table, _) = rest.split_once(&format!("<!-- /{name} -->")).expect("the table's end");
-    table.lines().skip(2).map(str::to_owned).collect()
+/// A file of the repository.
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Shows what to put into the README where it is not true.
+/// Compares the table between the page's marks; shows what should be there.
 #[track_caller]
-fn check(name: &str, rows: impl IntoIterator<Item = String>) {
+fn check(page: &str, name: &str, rows: impl IntoIterator<Item = String>) {
+    let text = read(page);
+    let (_, rest) = text.split_once(&format!("<!-- {name} -->\n")).expect("the table's begin");
+    let (table, _) = rest.split_once(&format!("<!-- /{name} -->")).expect("the table's end");
+    let table: BTreeSet<&str> = table.lines().skip(2).collect();
     let rows: Vec<String> = rows.into_iter().collect();
-    let expected: BTreeSet<String> = rows.iter().cloned().collect();
+    let expected: BTreeSet<&str> = rows.iter().map(String::as_str).collect();
     assert!(expected.len() > 5);
-    assert!(table(name) == expected, "the table `{name}` should be:\n{}", rows.join("\n"));
+    assert!(table == expected, "{page}: the table `{name}` should be:\n{}", rows.join("\n"));
 }
 
 #[test]
 fn the_table_of_answers_is_true() {
     check(
+        "config/README.md",
         "answers",
         Outcome::all().map(|outcome| {
             let facts = outcome.facts();
@@ -56,7 +61,7 @@ fn the_table_of_metrics_is_true() {
             .collect();
         Some(format!("| `{name}` | {} | {} | {help} |", r#type?, labels.join(", ")))
     });
-    check("metrics", rows);
+    check("deploy/README.md", "metrics", rows);
 }
 
 /// What the shipped file says of a setting: the comment above it, or above the first of its group.
@@ -97,7 +102,7 @@ fn the_table_of_settings_is_true() {
             rows.push(format!("| `{name}` | `{value}` | {} |", explanation(&name)));
         }
     }
-    check("settings", rows);
+    check("config/README.md", "settings", rows);
 }
 
 #[test]
@@ -108,7 +113,7 @@ fn one_version_everywhere() {
         (include_str!("../../deploy/Dockerfile"), format!("ARG VERSION={version}\n")),
         (include_str!("../../deploy/chart/Chart.yaml"), format!("appVersion: \"{version}\"\n")),
         (
-            include_str!("../../README.md"),
+            include_str!("../../deploy/README.md"),
             format!("docker build -f deploy/Dockerfile -t hookbridge:{version} "),
         ),
     ] {
@@ -134,27 +139,70 @@ fn the_image_has_all_that_the_sources_include() {
     assert!(seen > 0);
 }
 
-/// The README's links to its own sections and to files.
+#[test]
+fn a_newcomer_reads_at_most_300_lines() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() <= 300, "{}", readme.lines().count());
+    let command = "cargo test --locked";
+    assert!(read(".ci/run").lines().any(|line| line.ends_with(command)));
+    assert!(readme.contains(&format!("`{command}`")), "the README does not name {command}");
+}
+
+/// The page's text without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let is_prose = |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    };
+    text.lines().filter(is_prose).collect::<Vec<_>>().join("\n")
+}
+
+/// The anchors of the page's headings, as forges make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let titles = text.lines().filter(|line| line.starts_with('#'));
+    titles
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+            title.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+        })
+        .collect()
+}
+
+/// Every page that the README leads to: links to files, and to sections within and across pages.
 #[test]
 fn links_lead_somewhere() {
-    let readme = include_str!("../../README.md");
-    let anchors: BTreeSet<String> = readme
-        .lines()
-        .filter_map(|line| line.strip_prefix("##"))
-        .map(|title| title.trim_start_matches('#').trim().to_lowercase())
-        .map(|title| title.replace(' ', "-").replace([',', ':', '\''], ""))
-        .collect();
-    let links: Vec<&str> =
-        readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(links.len() > 20, "{}", links.len());
-    for link in links.into_iter().filter(|link| !link.starts_with("http")) {
-        let is_there = match link.strip_prefix('#') {
-            Some(anchor) => anchors.contains(anchor),
-            None => {
-                let file = link.split('#').next().unwrap();
-                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists()
+    let mut pages = vec![PathBuf::from("README.md")];
+    let (mut seen, mut links) = (0, 0);
+    while let Some(page) = pages.get(seen).cloned() {
+        seen += 1;
+        let text = prose(&read(&page));
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
             }
-        };
-        assert!(is_there, "the README links to {link}");
+            links += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let mut target = page.clone();
+            if !file.is_empty() {
+                target.pop();
+                for part in file.split('/') {
+                    let is_up = part == "..";
+                    if is_up { assert!(target.pop(), "{link}") } else { target.push(part) }
+                }
+            }
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            assert!(root.join(&target).exists(), "{} links to {link}", page.display());
+            if target.extension().is_some_and(|extension| extension == "md") {
+                let is_there =
+                    anchor.is_empty() || anchors(&prose(&read(&target))).contains(anchor);
+                assert!(is_there, "{} links to {link}", page.display());
+                if !pages.contains(&target) {
+                    pages.push(target);
+                }
+            }
+        }
     }
+    assert!(pages.len() >= 9 && links > 60, "{pages:?}, {links} links");
 }

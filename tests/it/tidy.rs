@@ -81,7 +81,7 @@ fn libraries_stay_in_their_place() {
         only("rustls::", "http/");
         only("redb::", "delivery/spool/store.rs");
         only("zeroize", "config");
-        only("indicatif", "cli/progress.rs");
+        only("indicatif", "cli/terminal.rs");
         only("opentelemetry", "ingest/spans.rs");
         only("plotters", "operator/page/chart.rs");
         only("maud", "operator/page");

@@ -1,76 +1,74 @@
-//! A record that was read becomes one to be written, by the same steps as a request's body; or it is
-//! said why not.
+//! Makes a record to be written of one that was read, by the same steps as of a request's body.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::cli::CommandResult;
 use crate::click::auth::Caller;
 use crate::click::event::Pointer;
 use crate::click::record::{Origin, Record};
 use crate::click::webhook::Webhook;
-use crate::config::{Config, Problem};
+use crate::config::Config;
 use crate::kafka::ConsumedRecord;
 
-/// Who called, where the record does not say.
+/// The caller, if the record does not name one.
 const CALLER: &str = "replay";
 
-/// Judges records.
-pub struct Judge {
+pub struct Revalidation {
     webhooks: Vec<Webhook>,
-    /// The webhook of all of them, whatever they say.
+    /// The webhook of every record, whatever it says.
     webhook: Option<usize>,
     topic: String,
 }
 
 /// Why a record is not replayed.
-pub struct Fault {
+pub struct NotReplayed {
     /// Its kind, by which it is counted.
     pub tag: &'static str,
     pub detail: Cow<'static, str>,
 }
 
-impl Judge {
+impl Revalidation {
     /// For records of this topic, with the overrides of the command line.
     ///
     /// # Errors
     ///
-    /// A webhook that is not there, or no pointer.
+    /// There is no such webhook, or the key is no JSON pointer.
     pub fn new(
         config: &Config,
         topic: &str,
         webhook: Option<&str>,
         key: Option<&str>,
-    ) -> Result<Judge, String> {
-        let webhooks = config.webhooks().map_err(|problem: Problem| problem.to_string())?;
-        let mut judge = Judge { webhooks, webhook: None, topic: topic.to_owned() };
-        if let Some(name) = webhook {
-            let found = judge.webhooks.iter().position(|found| *found.route.webhook == *name);
-            let names = || judge.webhooks.iter().map(|found| &*found.route.webhook);
-            judge.webhook = Some(found.ok_or_else(|| {
-                let names = names().collect::<Vec<_>>().join(", ");
-                format!("--webhook: there is no {name}; the settings have {names}")
-            })?);
-        }
+    ) -> CommandResult<Revalidation> {
+        let mut webhooks = config.webhooks()?;
+        let find = |name: &str| {
+            let found = webhooks.iter().position(|webhook| *webhook.route.webhook == *name);
+            found.ok_or_else(|| {
+                let names: Vec<_> = webhooks.iter().map(|one| &*one.route.webhook).collect();
+                format!("--webhook: there is no {name}; the settings have {}", names.join(", "))
+            })
+        };
+        let webhook = webhook.map(find).transpose()?;
         if let Some(key) = key {
             let pointer = Pointer::parse(key);
             let pointer = pointer.ok_or("--key: write a JSON pointer such as /data/id")?;
-            judge.webhooks.iter_mut().for_each(|webhook| webhook.shape.key = pointer.clone());
+            webhooks.iter_mut().for_each(|webhook| webhook.shape.key = pointer.clone());
         }
-        Ok(judge)
+        Ok(Revalidation { webhooks, webhook, topic: topic.to_owned() })
     }
 
     /// # Errors
     ///
     /// Why it is no event of its webhook.
-    pub fn judge(&self, seen: ConsumedRecord) -> Result<Record, Fault> {
-        let webhook = self.webhook(&seen).ok_or(Fault {
+    pub fn record(&self, seen: ConsumedRecord) -> Result<Record, NotReplayed> {
+        let webhook = self.webhook(&seen).ok_or(NotReplayed {
             tag: "no_webhook",
             detail: "It names no webhook of these settings: choose one with --webhook".into(),
         })?;
         if webhook.pseudonyms.is_some() {
-            return Err(Fault {
+            return Err(NotReplayed {
                 tag: "pseudonyms",
                 detail: "Its webhook has pseudonyms, and nobody can tell whether it has them, too"
                     .into(),
@@ -81,9 +79,10 @@ impl Judge {
         let received = received.or(written).unwrap_or_else(Timestamp::now);
         let caller = Caller::named(seen.header("hookbridge-caller").unwrap_or(CALLER));
         let body = Bytes::copy_from_slice(&seen.value);
-        let event = webhook.shape.decode(&body);
-        let event = event
-            .map_err(|why| Fault { tag: why.refusal.facts().tag, detail: why.detail.clone() })?;
+        let event = webhook.shape.decode(&body).map_err(|why| NotReplayed {
+            tag: why.refusal.facts().tag,
+            detail: why.detail.clone(),
+        })?;
         let trace = seen.header("traceparent");
         let record = Origin::new(webhook, &caller, trace, received).record(event, &body);
         Ok(match seen.header("ce_id") {
@@ -92,7 +91,7 @@ impl Judge {
         })
     }
 
-    /// The webhook that is asked for, that the record names, or whose topic it is.
+    /// The webhook of the command line, else the one that the record names, else the one of its topic.
     fn webhook(&self, seen: &ConsumedRecord) -> Option<&Webhook> {
         if let Some(index) = self.webhook {
             return self.webhooks.get(index);

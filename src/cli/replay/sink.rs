@@ -1,90 +1,66 @@
-//! The way of replayed records to Kafka.
-
-use std::sync::Arc;
+//! Writes replayed records to Kafka.
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::revalidation::NotReplayed;
 use crate::bridge::{self, StartError};
 use crate::click::record::Record;
 use crate::config::Config;
-use crate::kafka::{
-    CircuitBreaker, Failure, Fault, InFlightRecord, Kafka, Preconditions, Publisher, Remedy,
-};
-use crate::observe::health::Health;
+use crate::kafka::{Fault, Kafka, Preconditions, Publisher, Remedy};
 
-/// Writes records, and says which are acknowledged.
-pub struct Outlet {
+pub struct Sink {
     kafka: Kafka,
     publisher: Publisher,
     tasks: [AbortHandle; 2],
 }
 
-/// Why a record is not written.
-pub enum NotWritten {
-    /// Kafka does not take it, for good.
-    Refused(&'static str, String),
-    /// Kafka does not take anything now.
-    Away(String),
-}
-
-impl Outlet {
+impl Sink {
     /// # Errors
     ///
     /// Settings that cannot be used.
-    pub fn open(config: &Config) -> Result<Outlet, StartError> {
+    pub fn open(config: &Config) -> Result<Sink, StartError> {
         let mut config = config.clone();
-        // Without a spool the Kafka client gives up by itself, and says so.
+        // Without a spool the Kafka client gives up by itself, and reports it.
         config.spool.dir.clear();
-        let metrics = Arc::new(bridge::metrics(&config)?);
-        let breaker = CircuitBreaker::new(metrics.breaker.clone(), false);
-        let kafka = Kafka::start(&config, metrics, Arc::new(Health::default()), breaker)?;
+        let kafka = bridge::start_kafka(&config, &bridge::delivery_state(&config)?)?;
         let publisher = kafka.publisher();
         let tasks = [
             tokio::spawn(kafka.delivery_report_poller()).abort_handle(),
             tokio::spawn(publisher.sender_task()).abort_handle(),
         ];
-        Ok(Outlet { kafka, publisher, tasks })
+        Ok(Sink { kafka, publisher, tasks })
     }
 
-    /// Hands a record over; what becomes of it says [`Outlet::settle`].
-    pub fn send(&self, record: Record) -> Arc<InFlightRecord> {
-        self.publisher.send(record, Preconditions::default())
-    }
-
-    /// Waits until Kafka has the record.
-    ///
-    /// # Errors
-    ///
-    /// It has not. One that was refused was tried again alone: a batch is refused as one.
-    pub async fn settle(&self, sent: Arc<InFlightRecord>) -> Result<(), NotWritten> {
-        let mut failure = match sent.verdict().await {
-            Ok(_acknowledged) => return Ok(()),
-            Err(failure) => failure,
-        };
-        if failure.remedy() != Remedy::Spool {
-            failure = match self.publisher.publish(sent.record()).await {
-                Ok(_acknowledged) => return Ok(()),
-                Err(failure) => failure,
+    /// Hands a record to the Kafka client at once. The future says whether Kafka has it, or refuses it
+    /// for good; its error says that Kafka takes nothing now. A record that was refused is sent again
+    /// alone first, because Kafka refuses a batch as a whole.
+    pub fn write(
+        &self,
+        record: Record,
+    ) -> impl Future<Output = Result<Result<(), NotReplayed>, String>> {
+        let sent = self.publisher.send(record, Preconditions::default());
+        async move {
+            let verdict = match sent.verdict().await {
+                Err(failure) if failure.remedy() != Remedy::Spool => {
+                    self.publisher.publish(sent.record()).await
+                }
+                verdict => verdict,
             };
+            let Err(failure) = verdict else { return Ok(Ok(())) };
+            if failure.remedy() != Remedy::DeadLetter {
+                let why = failure.explain();
+                return Err(format!("Kafka does not take it: {why}; run it again to go on"));
+            }
+            let is_too_large = failure.fault == Fault::TooLarge;
+            let tag = if is_too_large { "too_large" } else { "corrupt" };
+            Ok(Err(NotReplayed { tag, detail: failure.explain().into() }))
         }
-        Err(not_written(failure))
     }
 
-    /// Lets the Kafka client go.
+    /// Closes the Kafka client without waiting.
     pub async fn close(self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        let kafka = self.kafka;
-        let _ = tokio::task::spawn_blocking(move || kafka.close(Instant::now())).await;
-    }
-}
-
-fn not_written(failure: Failure) -> NotWritten {
-    match (failure.remedy(), failure.fault) {
-        (Remedy::DeadLetter, Fault::TooLarge) => {
-            NotWritten::Refused("too_large", failure.explain())
-        }
-        (Remedy::DeadLetter, _) => NotWritten::Refused("corrupt", failure.explain()),
-        _ => NotWritten::Away(failure.explain()),
+        bridge::close_kafka(self.kafka, Instant::now()).await;
     }
 }

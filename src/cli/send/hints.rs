@@ -1,35 +1,32 @@
-//! What went wrong first in a load, and what to do about it.
+//! Explains the first failure of a load, and says what to do about it.
 
 use std::io::ErrorKind;
 
 use hyper::Uri;
 use serde::Deserialize;
 
-use crate::load::{ExchangeError, ServerResponse};
+use crate::cli::terminal::one_line;
+use crate::load::{ExchangeError, FirstFailure};
 
-/// Of an answer that is no problem of the bridge's, so much is shown.
+/// Other text of an answer is cut to this many characters.
 const TEXT_MAX: usize = 200;
 
-/// What the bridge says of a refusal.
+/// A refusal in the bridge's own form (RFC 9457).
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemDetails {
     detail: String,
 }
 
 /// What went wrong, and what to do.
-pub fn explain(first: &Result<ServerResponse, ExchangeError>, url: &Uri, has_key: bool) -> String {
+pub fn explain(first: &FirstFailure, url: &Uri, has_key: bool) -> String {
     let server = url.authority().map_or("", |authority| authority.as_str());
     match first {
-        Err(failure) => {
+        FirstFailure::NoResponse(failure) => {
             format!("{server}: {failure}; {}", for_failure(failure, url))
         }
-        Ok(answer) => {
-            format!(
-                "{server} answers {}: {}; {}",
-                answer.status,
-                said(answer),
-                for_status(answer.status, has_key)
-            )
+        FirstFailure::Response(answer) => {
+            let (status, detail) = (answer.status, detail(&answer.text));
+            format!("{server} answers {status}: {detail}; {}", for_status(status, has_key))
         }
     }
 }
@@ -61,14 +58,10 @@ fn for_failure(failure: &ExchangeError, url: &Uri) -> &'static str {
     }
 }
 
-/// What the server itself says, on one line.
-fn said(answer: &ServerResponse) -> String {
-    if let Ok(problem) = serde_json::from_str::<Problem>(&answer.text) {
-        return problem.detail;
-    }
-    let is_space = |c: char| c.is_whitespace() || c.is_control();
-    let words: Vec<_> = answer.text.split(is_space).filter(|word| !word.is_empty()).collect();
-    words.join(" ").chars().take(TEXT_MAX).collect()
+/// The server's own explanation.
+fn detail(text: &str) -> String {
+    let problem = serde_json::from_str::<ProblemDetails>(text);
+    problem.map_or_else(|_| one_line(text, TEXT_MAX), |problem| problem.detail)
 }
 
 fn for_status(status: u16, has_key: bool) -> &'static str {

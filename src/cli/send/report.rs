@@ -1,26 +1,27 @@
-//! What came of a load: aligned text for people, JSON for machines.
+//! The result of a load: aligned text for people, JSON for machines.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use anstream::println;
+use anstyle::Style;
 use serde_json::json;
 
-use crate::cli::paint::{BAD, FAINT, GOOD, NAME, WARN};
+use crate::cli::terminal::{BAD, FAINT, GOOD, NAME, WARN};
 use crate::load::{Plan, Tally};
 
-/// The quantiles that are told, with their names.
+/// The quantiles that are reported, with their names.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// The longest bar of the histogram.
+/// The length of the histogram's longest possible bar, in characters.
 const BAR_MAX: f64 = 40.0;
 
-/// The first line of the histogram ends here, in microseconds; each next one at twice as much.
+/// Where the histogram's first line ends, in microseconds; each next one ends at twice as much.
 const FIRST_LINE: u64 = 64;
 
-/// What came of a load.
-pub struct Report {
+pub struct LoadReport {
     pub url: String,
-    /// The name of this run, which stands in each made-up click.
+    /// The name of this run; it is in each made-up click.
     pub run: String,
     pub plan: Plan,
     pub elapsed: Duration,
@@ -28,10 +29,10 @@ pub struct Report {
     /// Clicks that were due and not sent.
     pub unsent: u64,
     /// What went wrong first, and what to do about it.
-    pub advice: Option<String>,
+    pub first_failure: Option<String>,
 }
 
-impl Report {
+impl LoadReport {
     /// Whether every click was answered 200.
     pub fn is_clean(&self) -> bool {
         self.tally.failed() == 0 && self.unsent == 0 && self.tally.held() > 0
@@ -42,7 +43,7 @@ impl Report {
     }
 
     pub fn print(&self) {
-        let Report { tally, plan, run, .. } = self;
+        let LoadReport { tally, plan, run, .. } = self;
         let seconds = self.elapsed.as_secs_f64();
         println!(
             "{} clicks in {seconds:.2} s over {} connections to {}  {FAINT}run {run}{FAINT:#}",
@@ -51,26 +52,23 @@ impl Report {
             self.url,
         );
         for (status, count) in &tally.statuses {
-            let paint = if *status == 200 { GOOD } else { BAD };
-            let rate =
-                if *status == 200 { format!("  {:.1}/s", self.rate()) } else { String::new() };
-            println!("  {paint}{status:<18}{paint:#} {count:>12}{rate}");
+            if *status == 200 {
+                row(GOOD, status, *count, &format!("  {:.1}/s", self.rate()));
+            } else {
+                row(BAD, status, *count, "");
+            }
         }
         for (kind, count) in &tally.failures {
-            println!("  {BAD}{kind:<18}{BAD:#} {count:>12}");
+            row(BAD, kind, *count, "");
         }
         if self.unsent > 0 {
-            let unsent = self.unsent;
-            println!(
-                "  {WARN}{:<18}{WARN:#} {unsent:>12}  the rate was not reached",
-                "due, not sent"
-            );
+            row(WARN, "due, not sent", self.unsent, "  the rate was not reached");
         }
         if !tally.latency.is_empty() {
             self.print_latency();
         }
-        if let Some(advice) = &self.advice {
-            println!("\n{BAD}first failure{BAD:#}: {advice}");
+        if let Some(first_failure) = &self.first_failure {
+            println!("\n{BAD}first failure{BAD:#}: {first_failure}");
         }
     }
 
@@ -121,9 +119,13 @@ impl Report {
             "failures": tally.failures,
             "latency_from": if self.plan.rate.is_some() { "due" } else { "sent" },
             "latency_us": latency,
-            "first_failure": self.advice,
+            "first_failure": self.first_failure,
         })
     }
+}
+
+fn row(style: Style, name: impl Display, count: u64, note: &str) {
+    println!("  {style}{name:<18}{style:#} {count:>12}{note}");
 }
 
 /// Microseconds as milliseconds.

@@ -1,17 +1,13 @@
-//! The ways in which a sender may prove who it is: a request's head goes in, a [`Claim`] comes out,
-//! which [`Keys`](super::Keys) judge.
+//! The auth schemes: the head of a request goes in, a [`Claim`] comes out, which [`Keys`](super::Keys)
+//! judge.
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::BASE64;
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName};
-use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
-use ring::{hmac, signature};
-use serde::{Deserialize, Serialize};
-use subtle::{Choice, ConstantTimeEq};
 
 use super::sns::Sns;
-use super::{KeyHash, Signer, hash_key};
+use super::{KeyHash, Signature, SignatureAlgorithm, Signing, hash_key};
 use crate::click::outcome::{Refusal, Rejection};
 
 /// How the senders of a webhook prove who they are.
@@ -23,181 +19,34 @@ pub enum AuthScheme {
     Basic,
     /// The key is the value of this header.
     Header(HeaderName),
-    /// A signature made with the key, which is not sent.
+    /// A signature made with a key that is not sent.
     Signed(Signing),
-    /// The same as Mailgun does it: within the body, over a time and a token alone.
+    /// Mailgun's signature: in the body, over a time and a token only.
     Mailgun {
         /// How far the time may be from the time of receipt.
         tolerance: SignedDuration,
     },
-    /// Messages of Amazon SNS, signed with its certificates; no key is needed.
+    /// Messages of Amazon SNS, signed with its certificates, without a key.
     Sns(Sns),
     /// The key is the last segment of the path.
     PathSecret,
 }
 
-/// How requests are signed.
-#[derive(Debug)]
-pub struct Signing {
-    pub algorithm: SignatureAlgorithm,
-    /// Where the signature is.
-    pub header: HeaderName,
-    /// What stands before it there.
-    pub prefix: String,
-    pub encoding: Encoding,
-    /// What is signed, in this order.
-    pub signed: Vec<SignedPart>,
-    /// Where the time of signing is, if it is signed: Unix time in seconds or milliseconds, or a date of
-    /// RFC 3339 or of HTTP.
-    pub timestamp_header: Option<HeaderName>,
-    /// How far it may be from the time of receipt.
-    pub tolerance: SignedDuration,
-}
-
-/// What a signature is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignatureAlgorithm {
-    /// HMAC with SHA-256, by a secret that both sides have (RFC 2104).
-    HmacSha256,
-    /// ECDSA on the curve P-256 with SHA-256, in ASN.1; here is the public key alone (FIPS 186-5).
-    EcdsaP256,
-}
-
-/// How a signature is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Encoding {
-    /// In lower or upper case.
-    #[default]
-    Hex,
-    /// With its padding (RFC 4648, section 4).
-    Base64,
-}
-
-/// A part of what is signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignedPart {
-    Text(String),
-    /// The timestamp's header, as it was sent.
-    Timestamp,
-    /// The body, as it was sent.
-    Body,
-}
-
-impl SignedPart {
-    /// Reads `v0:{timestamp}:{body}` and the like. None for a brace that is neither of the two.
-    pub fn parse(template: &str) -> Option<Vec<SignedPart>> {
-        let mut parts = Vec::new();
-        let mut rest = template;
-        while !rest.is_empty() {
-            let (part, length) = if rest.starts_with("{timestamp}") {
-                (SignedPart::Timestamp, "{timestamp}".len())
-            } else if rest.starts_with("{body}") {
-                (SignedPart::Body, "{body}".len())
-            } else {
-                let length = rest.find('{').unwrap_or(rest.len());
-                (SignedPart::Text(rest[..length].to_owned()), length)
-            };
-            if length == 0 {
-                return None;
-            }
-            parts.push(part);
-            rest = &rest[length..];
-        }
-        Some(parts)
-    }
-}
-
-/// What a request's head brings to prove who calls.
+/// What a request's head claims about who calls.
 #[derive(Debug)]
 pub enum Claim<'w> {
     /// The hash of a key.
     Key(KeyHash),
-    /// It cannot be judged without the body.
+    /// A signature, which is over the body.
     Signature(Signature),
-    /// It is in the body: see [`read_mailgun`].
+    /// A signature in the body: see [`read_mailgun`](super::read_mailgun).
     InBody { tolerance: SignedDuration },
-    /// The same: see [`Sns::read`].
+    /// A signed message in the body: see [`Sns::read`].
     Sns(&'w Sns),
 }
 
-/// A signature as it was sent, and what else is signed.
-#[derive(Debug)]
-pub struct Signature {
-    algorithm: SignatureAlgorithm,
-    before: Vec<u8>,
-    covers_body: bool,
-    after: Vec<u8>,
-    tag: Vec<u8>,
-    /// What no other request may bring: without it one that is known could be sent again with another
-    /// event.
-    token: Option<String>,
-}
-
-impl Signature {
-    /// Whether it was made with this key, over this body.
-    pub(super) fn is_by(&self, signer: &Signer, body: &[u8]) -> Choice {
-        let body = if self.covers_body { body } else { &[] };
-        let signed = [&self.before, body, &self.after];
-        match (self.algorithm, signer) {
-            (SignatureAlgorithm::HmacSha256, Signer::Secret(key)) => {
-                let mut context = hmac::Context::with_key(key);
-                signed.iter().for_each(|part| context.update(part));
-                context.sign().as_ref().ct_eq(&self.tag)
-            }
-            (SignatureAlgorithm::EcdsaP256, Signer::PublicKey(point)) => {
-                let key =
-                    signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point);
-                Choice::from(u8::from(key.verify(&signed.concat(), &self.tag).is_ok()))
-            }
-            _ => Choice::from(0),
-        }
-    }
-
-    /// What no other body may be signed with; none where the signature is over the body.
-    pub fn token(&self) -> Option<&str> {
-        self.token.as_deref()
-    }
-}
-
-/// The signature in a body of Mailgun's, judged as far as that goes without the key: it is over a time
-/// and a token, not over the event.
-///
-/// # Errors
-///
-/// [`Refusal::Unauthorized`].
-pub fn read_mailgun(
-    body: &[u8],
-    tolerance: SignedDuration,
-    received: Timestamp,
-) -> Result<Signature, Rejection> {
-    #[derive(Deserialize)]
-    struct Body {
-        signature: Fields,
-    }
-    #[derive(Deserialize)]
-    struct Fields {
-        timestamp: String,
-        token: String,
-        signature: String,
-    }
-    let form = || refuse("The body has no signature with timestamp, token and signature");
-    let Body { signature } = serde_json::from_slice(body).map_err(|_| form())?;
-    let Fields { timestamp, token, signature } = signature;
-    is_in_time(timestamp.as_bytes(), tolerance, received)?;
-    let tag = Encoding::Hex.decode(signature.as_bytes());
-    Ok(Signature {
-        algorithm: SignatureAlgorithm::HmacSha256,
-        before: format!("{timestamp}{token}").into_bytes(),
-        covers_body: false,
-        after: Vec::new(),
-        tag: tag.ok_or_else(form)?,
-        token: Some(token),
-    })
-}
-
 impl AuthScheme {
-    /// What to say in `WWW-Authenticate`, which a 401 must have. Only the first two are registered.
+    /// The value of `WWW-Authenticate`, which a 401 must have. Only the first two are registered.
     pub fn challenge(&self) -> &'static str {
         match self {
             AuthScheme::Bearer => "Bearer",
@@ -217,8 +66,7 @@ impl AuthScheme {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unauthorized`], with a detail that says what is wrong with the form but nothing about
-    /// the keys.
+    /// [`Refusal::Unauthorized`]. The detail says what is wrong with the form, and nothing about the keys.
     pub fn claim(
         &self,
         headers: &HeaderMap,
@@ -250,80 +98,7 @@ impl AuthScheme {
     }
 }
 
-impl Signing {
-    /// The signature of a request, judged as far as that goes without key and body.
-    fn read(&self, headers: &HeaderMap, received: Timestamp) -> Result<Signature, Rejection> {
-        let sent = only(headers, &self.header)?.strip_prefix(self.prefix.as_bytes());
-        let tag = sent.and_then(|text| self.encoding.decode(text));
-        let is_right =
-            |tag: &Vec<u8>| self.algorithm != SignatureAlgorithm::HmacSha256 || tag.len() == 32;
-        let tag = tag.filter(is_right);
-        let tag = tag.ok_or_else(|| refuse("The signature does not have the configured form"))?;
-        let timestamp = match &self.timestamp_header {
-            Some(name) => {
-                let text = only(headers, name)?;
-                is_in_time(text, self.tolerance, received)?;
-                text
-            }
-            None => &[],
-        };
-        let (mut before, mut after, mut is_behind) = (Vec::new(), Vec::new(), false);
-        for part in &self.signed {
-            let side = if is_behind { &mut after } else { &mut before };
-            match part {
-                SignedPart::Text(text) => side.extend_from_slice(text.as_bytes()),
-                SignedPart::Timestamp => side.extend_from_slice(timestamp),
-                SignedPart::Body => is_behind = true,
-            }
-        }
-        Ok(Signature {
-            algorithm: self.algorithm,
-            before,
-            covers_body: true,
-            after,
-            tag,
-            token: None,
-        })
-    }
-}
-
-impl Encoding {
-    fn decode(self, text: &[u8]) -> Option<Vec<u8>> {
-        match self {
-            Encoding::Hex => HEXLOWER_PERMISSIVE.decode(text).ok(),
-            Encoding::Base64 => BASE64.decode(text).ok(),
-        }
-    }
-}
-
-/// Whether a time of signing is near enough to the time of receipt.
-pub(super) fn is_in_time(
-    text: &[u8],
-    tolerance: SignedDuration,
-    received: Timestamp,
-) -> Result<(), Rejection> {
-    let time = signing_time(text);
-    let time = time.ok_or_else(|| refuse("The timestamp is no Unix time and no date"))?;
-    match received.duration_since(time).abs() > tolerance {
-        true => Err(refuse("The timestamp is too far from the time of receipt")),
-        false => Ok(()),
-    }
-}
-
-/// Unix time, in milliseconds where it would be thousands of years away in seconds; or a date.
-fn signing_time(text: &[u8]) -> Option<Timestamp> {
-    let text = std::str::from_utf8(text).ok()?;
-    match text.parse::<i64>() {
-        Ok(number @ ..100_000_000_000) => Timestamp::from_second(number).ok(),
-        Ok(number) => Timestamp::from_millisecond(number).ok(),
-        Err(_) => {
-            let http = || rfc2822::parse(text).ok().map(|date| date.timestamp());
-            text.parse().ok().or_else(http)
-        }
-    }
-}
-
-/// What stands behind the scheme in `Authorization`; the scheme without regard to case.
+/// The credentials after this scheme in `Authorization`; the scheme's case does not matter.
 fn authorization<'r>(headers: &'r HeaderMap, scheme: &str) -> Result<&'r [u8], Rejection> {
     let value = only(headers, &AUTHORIZATION)?;
     match value.split_at_checked(scheme.len()) {
@@ -335,8 +110,8 @@ fn authorization<'r>(headers: &'r HeaderMap, scheme: &str) -> Result<&'r [u8], R
     }
 }
 
-/// The value of the one header of this name.
-fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r [u8], Rejection> {
+/// The value of the header of this name, which must be there once.
+pub(super) fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r [u8], Rejection> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value.as_bytes()),
@@ -347,4 +122,107 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r [u8], Rejec
 
 pub(super) fn refuse(detail: impl Into<std::borrow::Cow<'static, str>>) -> Rejection {
     Refusal::Unauthorized.detailed(detail)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::click::auth::{Key, Keys, Restrictions};
+
+    /// The key that a request finds, as its path, or the refusal's detail.
+    #[track_caller]
+    fn check(
+        scheme: &AuthScheme,
+        path: &str,
+        headers: &[(&str, &str)],
+        expected: Result<&str, &str>,
+    ) {
+        let keys = Keys::new([
+            Key::new("old", hash_key(b"first-key"), Restrictions::default()),
+            Key::new("new", hash_key(b"second-key"), Restrictions::default()),
+            Key::new("pair", hash_key(b"user:pass:word"), Restrictions::default()),
+        ]);
+        let headers = header_map(headers);
+        let found = match scheme.claim(&headers, path, Timestamp::UNIX_EPOCH) {
+            Ok(Claim::Key(hash)) => keys.find(&hash),
+            Ok(_) => panic!("{scheme:?} has no signature"),
+            Err(rejection) => Err(rejection),
+        };
+        let found = found.as_ref().map(|key| &**key.name()).map_err(|r| r.detail.as_ref());
+        assert_eq!(found, expected, "{scheme:?} {path} {headers:?}");
+    }
+
+    pub fn header_map(headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header name");
+            map.append(name, value.parse().expect("a header value"));
+        }
+        map
+    }
+
+    #[test]
+    fn a_bearer_key_opens() {
+        let check = |values: &[&str], expected| {
+            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+            check(&AuthScheme::Bearer, "/first-key", &headers, expected);
+        };
+        check(&["Bearer first-key"], Ok("old"));
+        check(&["Bearer second-key"], Ok("new"));
+        check(&["bearer second-key"], Ok("new"));
+        check(&["BEARER   second-key "], Ok("new"));
+        check(&[], Err("The header authorization is missing"));
+        check(&["Bearer third-key"], Err("The key is not known"));
+        check(&["Bearer first-key2"], Err("The key is not known"));
+        check(&["Bearer First-Key"], Err("The key is not known"));
+        check(&["Bearer "], Err("The key is empty"));
+        let other = Err("The header authorization has another scheme than bearer");
+        check(&["Bearer"], other);
+        check(&["first-key"], other);
+        check(&["Basic Zmlyc3Qta2V5"], other);
+        let twice = Err("There is more than one header authorization");
+        check(&["Bearer first-key", "Bearer first-key"], twice);
+    }
+
+    #[test]
+    fn a_basic_pair_opens() {
+        let check = |value: &str, expected| {
+            check(&AuthScheme::Basic, "/first-key", &[("authorization", value)], expected);
+        };
+        // printf user:pass:word | base64
+        check("Basic dXNlcjpwYXNzOndvcmQ=", Ok("pair"));
+        check("bASIC  dXNlcjpwYXNzOndvcmQ=", Ok("pair"));
+        check("Basic dXNlcjpwYXNzOndvcmQh", Err("The key is not known"));
+        let form = Err("This is not user:password in base64");
+        check("Basic dXNlcjpwYXNzOndvcmQ", form);
+        check("Basic user:pass:word", form);
+        check("Basic ", form);
+        // first-key, which is no pair.
+        check("Basic Zmlyc3Qta2V5", form);
+        let other = Err("The header authorization has another scheme than basic");
+        check("Bearer first-key", other);
+    }
+
+    #[test]
+    fn a_key_in_a_header_opens() {
+        let scheme = AuthScheme::Header(HeaderName::from_static("x-api-key"));
+        let check = |headers: &[(&str, &str)], expected| check(&scheme, "/", headers, expected);
+        check(&[("X-Api-Key", "first-key")], Ok("old"));
+        check(&[("x-api-key", "second-key"), ("authorization", "Bearer x")], Ok("new"));
+        check(&[("x-api-key", "Bearer first-key")], Err("The key is not known"));
+        check(&[("x-api-key", "")], Err("The key is empty"));
+        check(&[("authorization", "Bearer first-key")], Err("The header x-api-key is missing"));
+        let twice = [("x-api-key", "first-key"), ("x-api-key", "first-key")];
+        check(&twice, Err("There is more than one header x-api-key"));
+    }
+
+    #[test]
+    fn a_key_in_the_path_opens() {
+        let check = |path, expected| check(&AuthScheme::PathSecret, path, &[], expected);
+        check("/click/first-key", Ok("old"));
+        check("/second-key", Ok("new"));
+        check("/click/first-key/", Err("The key is empty"));
+        check("/click", Err("The key is not known"));
+        check("/first-key/click", Err("The key is not known"));
+    }
 }

@@ -1,22 +1,26 @@
-//! Messages of Amazon SNS: signed within the body, by a certificate that the message names and whoever
-//! reads it has to fetch. What may be fetched and visited is decided here, and only from the topics that
-//! are configured: anybody may have a topic there, with valid signatures.
+//! Messages of Amazon SNS, each signed in the body with a certificate that it names and that has to be
+//! fetched. Which addresses may be fetched is decided here, from the configured topics alone: anybody may
+//! have a topic there, with valid signatures.
 
 use data_encoding::BASE64;
 use jiff::{SignedDuration, Timestamp};
-use ring::signature::{self, RsaParameters, UnparsedPublicKey};
+use ring::signature::{
+    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
+    UnparsedPublicKey,
+};
 use serde::Deserialize;
 use x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
 use x509_parser::pem::parse_x509_pem;
 
 use super::Caller;
-use super::scheme::{is_in_time, refuse};
+use super::scheme::refuse;
+use super::signature::is_in_time;
 use crate::click::outcome::Rejection;
 
-/// So many characters the name of a certificate has at most.
+/// The longest name of a certificate, in characters.
 const NAME_MAX: usize = 64;
 
-/// What is taken from Amazon SNS.
+/// Which messages of Amazon SNS are taken.
 #[derive(Debug)]
 pub struct Sns {
     /// The topics whose messages are taken.
@@ -34,11 +38,11 @@ pub struct Topic {
     host: String,
 }
 
-/// A message that says that it is of a known topic, and of now. Nothing of it is proven.
+/// A message that claims to be of a known topic and of now. Only [`Message::verify`] proves it.
 #[derive(Debug)]
 pub struct Message<'w> {
     pub kind: Kind,
-    topic: &'w Topic,
+    pub topic: &'w Topic,
     signed: String,
     signature: Vec<u8>,
     algorithm: &'static RsaParameters,
@@ -46,18 +50,18 @@ pub struct Message<'w> {
     confirmation: Option<String>,
 }
 
-/// What a message is about.
+/// What a message is about, by Amazon's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Kind {
-    /// Something that was published to the topic.
+    /// What was published to the topic.
     Notification,
-    /// Somebody wants the topic's messages to be sent here.
+    /// A subscription that waits to be confirmed.
     SubscriptionConfirmation,
-    /// Nobody does any longer.
+    /// A subscription that ended.
     UnsubscribeConfirmation,
 }
 
-/// What of a certificate is needed.
+/// The key and the validity of a certificate, in Unix seconds.
 #[derive(Debug)]
 pub struct Certificate {
     key: Vec<u8>,
@@ -65,7 +69,7 @@ pub struct Certificate {
     ends: i64,
 }
 
-/// The fields of a message, but for those that say nothing here.
+/// The fields of a message that are signed or needed.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Fields {
@@ -85,15 +89,10 @@ struct Fields {
 }
 
 impl Topic {
-    /// Reads a topic's ARN. None for what is none, or is where nobody could say which hosts are Amazon's.
+    /// Reads a topic's ARN. None for anything else, or in a partition whose hosts are not known.
     pub fn parse(arn: &str) -> Option<Topic> {
-        let mut parts = arn.split(':');
-        let mut next = || parts.next();
-        let ("arn", partition, "sns", region, account, name) =
-            (next()?, next()?, next()?, next()?, next()?, next()?)
-        else {
-            return None;
-        };
+        let parts: Vec<&str> = arn.split(':').collect();
+        let ["arn", partition, "sns", region, account, name] = parts[..] else { return None };
         let end = match partition {
             "aws" | "aws-us-gov" => "",
             "aws-cn" => ".cn",
@@ -102,10 +101,9 @@ impl Topic {
         let is_made_of = |text: &str, is_right: fn(u8) -> bool| {
             !text.is_empty() && text.len() <= 256 && text.bytes().all(is_right)
         };
-        let is_topic = next().is_none()
-            && is_made_of(region, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        let is_topic = is_made_of(region, |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
             && is_made_of(account, |b| b.is_ascii_digit())
-            && is_made_of(name, |b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            && is_made_of(name, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         let host = format!("sns.{region}.amazonaws.com{end}");
         is_topic.then(|| Topic { arn: arn.to_owned(), host })
     }
@@ -114,12 +112,12 @@ impl Topic {
         &self.arn
     }
 
-    /// The one host that is asked about it.
+    /// The only host that is connected to for its messages.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The path of a certificate of this topic's region, if the address is that of one.
+    /// The path in the address of a certificate of this topic's region; none for any other address.
     fn certificate<'u>(&self, url: &'u str) -> Option<&'u str> {
         let path = self.path(url)?;
         let name = path.strip_prefix("/SimpleNotificationService-")?.strip_suffix(".pem")?;
@@ -128,24 +126,19 @@ impl Topic {
         is_name.then_some(path)
     }
 
-    /// The path and query that confirm a subscription to this topic, if the address does that and
-    /// nothing else.
+    /// The path and query in an address that confirms a subscription to this topic; none for any other.
     fn confirmation<'u>(&self, url: &'u str, token: &str) -> Option<&'u str> {
         let path = self.path(url)?;
         let query = path.strip_prefix("/?")?;
-        let mut pairs: Vec<String> =
-            query.split('&').map(|pair| pair.replace("%3A", ":")).collect();
+        let query = query.replace("%3A", ":");
+        let mut pairs: Vec<&str> = query.split('&').collect();
         pairs.sort_unstable();
         let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let expected = [
-            "Action=ConfirmSubscription".to_owned(),
-            format!("Token={token}"),
-            format!("TopicArn={}", self.arn),
-        ];
-        (is_token && pairs == expected).then_some(path)
+        let (token, topic) = (format!("Token={token}"), format!("TopicArn={}", self.arn));
+        (is_token && pairs == ["Action=ConfirmSubscription", &token, &topic]).then_some(path)
     }
 
-    /// What of an address stands behind this topic's host.
+    /// The rest of an address at this topic's host.
     fn path<'u>(&self, url: &'u str) -> Option<&'u str> {
         url.strip_prefix("https://")?.strip_prefix(&*self.host)
     }
@@ -156,7 +149,8 @@ impl Sns {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unauthorized`](crate::click::outcome::Refusal::Unauthorized) where no certificate could help.
+    /// [`Refusal::Unauthorized`](crate::click::outcome::Refusal::Unauthorized) where no certificate could
+    /// prove it.
     pub fn read(&self, body: &[u8], received: Timestamp) -> Result<Message<'_>, Rejection> {
         let fields: Fields = serde_json::from_slice(body)
             .map_err(|_| refuse("The body is no message of Amazon SNS"))?;
@@ -164,8 +158,8 @@ impl Sns {
         let topic = topic.ok_or_else(|| refuse("The message is not of a topic of this webhook"))?;
         is_in_time(fields.timestamp.as_bytes(), self.tolerance, received)?;
         let algorithm = match &*fields.signature_version {
-            "1" => &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
-            "2" => &signature::RSA_PKCS1_2048_8192_SHA256,
+            "1" => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+            "2" => &RSA_PKCS1_2048_8192_SHA256,
             _ => return Err(refuse("The version of the signature is neither 1 nor 2")),
         };
         let tag = BASE64.decode(fields.signature.as_bytes());
@@ -196,59 +190,48 @@ impl Sns {
 }
 
 impl Fields {
-    /// The text that is signed: names and values, each on a line, the names in their order.
+    /// The signed text: each name and each value on a line, ordered by name.
     fn signed(&self) -> Result<String, Rejection> {
-        let is_event = self.r#type == Kind::Notification;
-        let text = |text: &Option<String>, is_wanted| text.clone().filter(|_| is_wanted);
-        let kind = match self.r#type {
-            Kind::Notification => "Notification",
-            Kind::SubscriptionConfirmation => "SubscriptionConfirmation",
-            Kind::UnsubscribeConfirmation => "UnsubscribeConfirmation",
+        let (subject, url, token) = match self.r#type {
+            Kind::Notification => (self.subject.as_ref(), None, None),
+            _ => (None, self.subscribe_url.as_ref(), self.token.as_ref()),
         };
-        let rest = [
-            ("MessageId", Some(self.message_id.clone())),
-            ("Subject", text(&self.subject, is_event)),
-            ("SubscribeURL", text(&self.subscribe_url, !is_event)),
-            ("Timestamp", Some(self.timestamp.clone())),
-            ("Token", text(&self.token, !is_event)),
-            ("TopicArn", Some(self.topic_arn.clone())),
-            ("Type", Some(kind.to_owned())),
+        let kind = format!("{:?}", self.r#type);
+        let fields = [
+            ("MessageId", Some(&self.message_id)),
+            ("Subject", subject),
+            ("SubscribeURL", url),
+            ("Timestamp", Some(&self.timestamp)),
+            ("Token", token),
+            ("TopicArn", Some(&self.topic_arn)),
+            ("Type", Some(&kind)),
         ];
         let mut signed = format!("Message\n{}\n", self.message);
-        for (name, value) in rest.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-            // Else one signature would be over two messages: a line of one field could be the name and
-            // the value of another.
+        for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            // A line of one field could be the name and value of another, and one signature would be
+            // over two messages.
             if value.contains('\n') {
                 return Err(refuse(format!("The field {name} has more than one line")));
             }
-            signed.extend([*name, "\n", value.as_str(), "\n"]);
+            signed.extend([name, "\n", value, "\n"]);
         }
         Ok(signed)
     }
 }
 
 impl Message<'_> {
-    pub fn topic(&self) -> &Topic {
-        self.topic
-    }
-
-    /// The host that is asked about this message.
-    pub fn host(&self) -> &str {
-        &self.topic.host
-    }
-
-    /// Where the certificate is that it says it is signed with.
+    /// The path, at the topic's host, of the certificate that it claims to be signed with.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// What to visit there to confirm a subscription, if that is what the message is about.
+    /// The path and query, at the topic's host, that confirm the subscription of the message.
     pub fn confirmation(&self) -> Option<&str> {
         self.confirmation.as_deref()
     }
 
     /// The caller, whose name is the topic's ARN, if the message is signed with this certificate, which
-    /// is what it says it is.
+    /// must come from [`Message::certificate`].
     ///
     /// # Errors
     ///
@@ -270,7 +253,7 @@ impl Message<'_> {
 }
 
 impl Certificate {
-    /// Reads one in PEM. None for what is none, or has no key for RSA.
+    /// Reads a certificate in PEM. None for anything else, or for a key that is not RSA.
     pub fn read(pem: &[u8]) -> Option<Certificate> {
         let (_, pem) = parse_x509_pem(pem).ok()?;
         let (_, certificate) = x509_parser::parse_x509_certificate(&pem.contents).ok()?;

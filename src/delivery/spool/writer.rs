@@ -15,6 +15,7 @@ use tracing::{error, info};
 use super::store::{self, Change, Store, StoreError, Totals};
 use super::{NotSpooled, Position, RawEvent, SHARDS, SpoolRequest, SpoolState, frame};
 use crate::config::Problem;
+use crate::observe::metrics::SpoolRefusal;
 
 /// How often a store that failed is tried again, and how often the gauges are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
@@ -437,10 +438,11 @@ impl SpoolState {
         why: NotSpooled,
     ) {
         self.shards.take(position.shard);
-        match why {
-            NotSpooled::Full => self.metrics.refused_full.inc(),
-            NotSpooled::Failed(_) => self.metrics.refused_failed.inc(),
-        }
+        let refusal = match why {
+            NotSpooled::Full => SpoolRefusal::Full,
+            NotSpooled::Failed(_) => SpoolRefusal::Failed,
+        };
+        self.metrics.refused[refusal].inc();
         let _ = reply.send(Err(why));
     }
 }

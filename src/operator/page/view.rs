@@ -90,8 +90,8 @@ impl View<'_> {
         let note = format!(
             "half within {}; brokers up: {}; records in the client: {}, not acknowledged: {}; breaker {}",
             seconds(window.acknowledged_within(0.5)),
-            metrics.kafka_brokers_up.get(),
-            metrics.kafka_queue.get(),
+            metrics.kafka.brokers_up.get(),
+            metrics.kafka.queue.get(),
             thousands(window.counts().not_acknowledged),
             if is_open { "open" } else { "closed" },
         );

@@ -197,7 +197,7 @@ fuzz_target!(|input: &[u8]| {
     };
     assert_eq!(found, is_proven(scheme, &path, &headers, body), "{scheme:?} {path} {headers:?}");
     if let Ok(message) = SNS.read(body, Timestamp::UNIX_EPOCH) {
-        assert_eq!(message.host(), "sns.a.amazonaws.com");
+        assert_eq!(message.topic.host(), "sns.a.amazonaws.com");
         let is_plain = |path: &str, more: &str| {
             path.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(char::from(byte)))
         };
