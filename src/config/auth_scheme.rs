@@ -9,8 +9,9 @@ use jiff::SignedDuration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::click::auth::sns::{self, Topic};
-use crate::click::auth::{self, SignatureAlgorithm, SignedPart};
+use super::section::section;
+use crate::click::auth::sns::{Sns, Topic};
+use crate::click::auth::{AuthScheme, Encoding, SignatureAlgorithm, SignedPart, Signing};
 
 /// How the senders of a webhook prove who they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -37,37 +38,21 @@ pub enum AuthSchemeSettings {
     PathSecret,
 }
 
-/// What of a key a way needs.
-pub enum Needs {
-    /// None at all.
-    Nothing,
-    /// Its hash, which every way of giving it has.
-    Hash,
-    /// The key itself.
-    Secret,
-    /// The public half of a pair.
-    PublicKey,
-}
-
-/// What is taken from Amazon SNS, and how it is reached.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnsSettings {
-    /// The ARNs of the topics whose messages are taken.
-    #[serde(default)]
-    pub topics: Vec<String>,
-    /// Whether a subscription to them is confirmed as soon as it is asked for.
-    #[serde(default)]
-    pub confirm: bool,
-    /// A proxy on the way there, such as `http://proxy:3128`; empty: none.
-    #[serde(default)]
-    pub proxy: String,
-    /// The authorities to trust on the way there, in PEM; empty: those of the system.
-    #[serde(default)]
-    pub ca_file: PathBuf,
-    /// How far a message's time may be from the time of receipt.
-    #[serde(default = "sns_tolerance_s")]
-    pub tolerance_s: u32,
+section! {
+    /// What is taken from Amazon SNS, and how it is reached.
+    #[serde(deny_unknown_fields)]
+    pub struct SnsSettings {
+        /// The ARNs of the topics whose messages are taken.
+        pub topics: Vec<String>,
+        /// Whether a subscription to them is confirmed as soon as it is asked for.
+        pub confirm: bool = false,
+        /// A proxy between the bridge and Amazon, such as `http://proxy:3128`; empty: none.
+        pub proxy: String,
+        /// The authorities that are trusted for Amazon's hosts, in PEM; empty: those of the system.
+        pub ca_file: PathBuf,
+        /// How far a message's time may be from the time of receipt: SNS tries again for an hour at most.
+        pub tolerance_s: u32 = 2 * 60 * 60,
+    }
 }
 
 /// How requests are signed.
@@ -85,19 +70,10 @@ pub struct SigningSettings {
     #[serde(default = "body")]
     pub signed: String,
     /// Where the time of signing is: Unix time, or a date.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp_header: Option<String>,
     /// How far it may be from the time of receipt.
     #[serde(default = "tolerance_s")]
     pub tolerance_s: u32,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Encoding {
-    #[default]
-    Hex,
-    Base64,
 }
 
 fn body() -> String {
@@ -108,31 +84,27 @@ fn tolerance_s() -> u32 {
     5 * 60
 }
 
-/// It tries again for an hour at most.
-fn sns_tolerance_s() -> u32 {
-    2 * 60 * 60
-}
-
 /// Reads a name or a table.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<AuthSchemeSettings, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "must be a name such as \"basic\", or a table with a `type`")]
-    enum Entry {
-        Name(String),
-        Table(toml::Table),
-    }
-    let table = match Entry::deserialize(from)? {
-        Entry::Name(name) => [("type".to_owned(), name.into())].into_iter().collect(),
-        Entry::Table(table) => table,
+    let table = match toml::Value::deserialize(from)? {
+        toml::Value::String(name) => [("type".to_owned(), name.into())].into_iter().collect(),
+        toml::Value::Table(table) => table,
+        _ => {
+            let message = "must be a name such as \"basic\", or a table with a `type`";
+            return Err(D::Error::custom(message));
+        }
     };
     table.try_into().map_err(|error: toml::de::Error| D::Error::custom(error.message()))
 }
 
 /// Writes a name where that says it all.
-pub(super) fn serialize<S: Serializer>(way: &AuthSchemeSettings, to: S) -> Result<S::Ok, S::Error> {
-    let table = toml::Table::try_from(way).map_err(serde::ser::Error::custom)?;
+pub(super) fn serialize<S: Serializer>(
+    scheme: &AuthSchemeSettings,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let table = toml::Table::try_from(scheme).map_err(serde::ser::Error::custom)?;
     match table.get("type") {
         Some(name) if table.len() == 1 => name.serialize(to),
         _ => table.serialize(to),
@@ -140,48 +112,35 @@ pub(super) fn serialize<S: Serializer>(way: &AuthSchemeSettings, to: S) -> Resul
 }
 
 impl AuthSchemeSettings {
-    /// What of a key the bridge must know.
-    pub fn needs(&self) -> Needs {
-        match self {
-            AuthSchemeSettings::Bearer
-            | AuthSchemeSettings::Basic
-            | AuthSchemeSettings::Header { .. }
-            | AuthSchemeSettings::PathSecret => Needs::Hash,
-            AuthSchemeSettings::HmacSha256(_) | AuthSchemeSettings::Mailgun { .. } => Needs::Secret,
-            AuthSchemeSettings::EcdsaP256(_) => Needs::PublicKey,
-            AuthSchemeSettings::Sns(_) => Needs::Nothing,
-        }
-    }
-
-    /// The way as the pipeline uses it.
+    /// The scheme as the pipeline uses it.
     ///
     /// # Errors
     ///
     /// What is wrong with it, and what to do about it.
-    pub(super) fn read(&self) -> Result<auth::AuthScheme, String> {
+    pub(super) fn read(&self) -> Result<AuthScheme, String> {
         Ok(match self {
-            AuthSchemeSettings::Bearer => auth::AuthScheme::Bearer,
-            AuthSchemeSettings::Basic => auth::AuthScheme::Basic,
+            AuthSchemeSettings::Bearer => AuthScheme::Bearer,
+            AuthSchemeSettings::Basic => AuthScheme::Basic,
             AuthSchemeSettings::Header { header } => {
-                auth::AuthScheme::Header(header_name("header", header)?)
+                AuthScheme::Header(header_name("header", header)?)
             }
             AuthSchemeSettings::HmacSha256(signing) => {
-                auth::AuthScheme::Signed(signing.read(SignatureAlgorithm::HmacSha256)?)
+                AuthScheme::Signed(signing.read(SignatureAlgorithm::HmacSha256)?)
             }
             AuthSchemeSettings::EcdsaP256(signing) => {
-                auth::AuthScheme::Signed(signing.read(SignatureAlgorithm::EcdsaP256)?)
+                AuthScheme::Signed(signing.read(SignatureAlgorithm::EcdsaP256)?)
             }
             AuthSchemeSettings::Mailgun { tolerance_s } => {
-                auth::AuthScheme::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
+                AuthScheme::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
             }
-            AuthSchemeSettings::Sns(sns) => auth::AuthScheme::Sns(sns.read()?),
-            AuthSchemeSettings::PathSecret => auth::AuthScheme::PathSecret,
+            AuthSchemeSettings::Sns(sns) => AuthScheme::Sns(sns.read()?),
+            AuthSchemeSettings::PathSecret => AuthScheme::PathSecret,
         })
     }
 }
 
 impl SnsSettings {
-    fn read(&self) -> Result<sns::Sns, String> {
+    fn read(&self) -> Result<Sns, String> {
         if self.topics.is_empty() {
             return Err("topics must name your topics, as in { type = \"sns\", topics = \
                         [\"arn:aws:sns:eu-west-1:123456789012:clicks\"] }: anybody may have others"
@@ -192,7 +151,7 @@ impl SnsSettings {
             Topic::parse(arn).ok_or_else(wrong)
         };
         self.proxy()?;
-        Ok(sns::Sns {
+        Ok(Sns {
             topics: self.topics.iter().map(topic).collect::<Result<_, _>>()?,
             confirm: self.confirm,
             tolerance: read_tolerance(self.tolerance_s)?,
@@ -208,14 +167,7 @@ impl SnsSettings {
         if self.proxy.is_empty() {
             return Ok(None);
         }
-        let is_proxy = |uri: &Uri| {
-            uri.scheme_str() == Some("http")
-                && uri
-                    .authority()
-                    .is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
-                && uri.path() == "/"
-                && uri.query().is_none()
-        };
+        let is_proxy = |uri: &Uri| is_plain_http(uri) && uri.path() == "/";
         let uri = self.proxy.parse().ok().filter(is_proxy);
         let wrong =
             "proxy must be http://host:port of a proxy that takes CONNECT, without a password";
@@ -224,44 +176,45 @@ impl SnsSettings {
 }
 
 impl SigningSettings {
-    fn read(&self, algorithm: SignatureAlgorithm) -> Result<auth::Signing, String> {
+    fn read(&self, algorithm: SignatureAlgorithm) -> Result<Signing, String> {
         let signed = SignedPart::parse(&self.signed).unwrap_or_default();
         let count = |part| signed.iter().filter(|other| **other == part).count();
-        let (bodies, timestamps) = (count(SignedPart::Body), count(SignedPart::Timestamp));
-        if bodies != 1 || timestamps > 1 {
-            return Err("signed must have {body} once, and may have {timestamp} once, as in \
-                        \"{timestamp}.{body}\""
-                .into());
-        }
-        let timestamp_header = self.timestamp_header.as_ref();
-        match (timestamps, timestamp_header) {
-            (1, None) => {
+        match (count(SignedPart::Body), count(SignedPart::Timestamp), &self.timestamp_header) {
+            (1, 0, None) | (1, 1, Some(_)) => {}
+            (1, 1, None) => {
                 return Err("signed has {timestamp}: timestamp_header must say where it is".into());
             }
-            (0, Some(_)) => {
-                return Err(
-                    "timestamp_header is of no use unless signed has {timestamp}: anybody \
-                            could change it"
-                        .into(),
-                );
+            (1, 0, Some(_)) => {
+                return Err("timestamp_header is of no use unless signed has {timestamp}: \
+                            anybody could change it"
+                    .into());
             }
-            _ => {}
+            _ => {
+                return Err("signed must have {body} once, and may have {timestamp} once, as in \
+                            \"{timestamp}.{body}\""
+                    .into());
+            }
         }
+        let timestamp_header = self.timestamp_header.as_ref();
         let timestamp_header =
             timestamp_header.map(|name| header_name("timestamp_header", name)).transpose()?;
-        Ok(auth::Signing {
+        Ok(Signing {
             algorithm,
             header: header_name("header", &self.header)?,
             prefix: self.prefix.clone(),
-            encoding: match self.encoding {
-                Encoding::Hex => auth::Encoding::Hex,
-                Encoding::Base64 => auth::Encoding::Base64,
-            },
+            encoding: self.encoding,
             signed,
             timestamp_header,
             tolerance: read_tolerance(self.tolerance_s)?,
         })
     }
+}
+
+/// Whether it is `http://`, a host and perhaps a port and a path: no password, no query.
+pub(super) fn is_plain_http(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("http")
+        && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
+        && uri.query().is_none()
 }
 
 fn read_tolerance(tolerance_s: u32) -> Result<SignedDuration, String> {

@@ -5,12 +5,10 @@ use std::collections::HashSet;
 use hyper::Uri;
 use hyper::header::HeaderName;
 
-use crate::click::event::{Pointer, parse_offset};
-
-use super::auth_scheme::Needs;
+use super::auth_scheme::is_plain_http;
+use super::problem::Problems;
 use super::{
-    API_KEY, AuthSchemeSettings, BodyFormat, Config, InvalidBody, NamedKey, Problem, TlsSettings,
-    TracingSettings, WebhookSettings, optional,
+    API_KEY, AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings,
 };
 
 /// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
@@ -20,53 +18,35 @@ pub const VERDICT_LAG_MS: u64 = 1_250;
 /// So many bytes the key of pseudonyms has at least.
 const PSEUDONYM_KEY_BYTES_MIN: usize = 32;
 
-/// Collects problems.
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn expect(&mut self, holds: bool, key: &str, message: impl Into<String>) {
-        if !holds {
-            self.0.push(Problem::new(key, message));
-        }
-    }
-}
-
 /// Everything that is wrong with the values.
-pub(super) fn check(config: &Config) -> Vec<Problem> {
-    let mut problems = Problems::default();
-    limits(config, &mut problems);
-    proxies(config, &mut problems);
-    time_chain(config, &mut problems);
-    kafka(config, &mut problems);
-    spool(config, &mut problems);
-    keys(config, &mut problems);
-    pseudonym_key(config, &mut problems);
-    tracing(config, &mut problems);
-    webhooks(config, &mut problems);
+pub(super) fn check(config: &Config, problems: &mut Problems) {
+    limits(config, problems);
+    proxies(config, problems);
+    time_chain(config, problems);
+    kafka(config, problems);
+    spool(config, problems);
+    keys(config, problems);
+    pseudonym_key(config, problems);
+    tracing(config, problems);
+    webhooks(config, problems);
     let is_level = |level: &str| level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     let levels = config.log.level.split(',').map(|part| part.rsplit('=').next().unwrap_or(part));
     let known =
         "must be error, warn, info, debug or trace, or levels by module: info,librdkafka=debug";
     problems.expect(levels.map(str::trim).all(is_level), "log.level", known);
-    problems.0
 }
 
 fn limits(config: &Config, problems: &mut Problems) {
     let http = &config.http;
     problems.expect(http.workers <= 1_024, "http.workers", "must be at most 1024");
-    for (key, value, least, most) in [
-        ("http.max_connections", http.max_connections, 1, 1_000_000),
-        ("http.max_requests_in_flight", http.max_requests_in_flight, 1, 1_000_000),
-        ("http.max_headers", http.max_headers, 1, 100),
-        ("http.max_header_bytes", http.max_header_bytes, 1_024, 256 << 10),
-        ("http.max_body_bytes", http.max_body_bytes, 1, 100 << 20),
-        ("http.max_events", http.max_events, 1, 1_000_000),
-        ("http.max_bytes_in_flight", http.max_bytes_in_flight, 1, 1 << 40),
-    ] {
-        let range = format!("must be from {least} to {most} (it is {value})");
-        problems.expect((least..=most).contains(&value), key, range);
-    }
+    problems.expect_within("http.max_connections", http.max_connections, 1..=1_000_000);
+    let in_flight = http.max_requests_in_flight;
+    problems.expect_within("http.max_requests_in_flight", in_flight, 1..=1_000_000);
+    problems.expect_within("http.max_headers", http.max_headers, 1..=100);
+    problems.expect_within("http.max_header_bytes", http.max_header_bytes, 1_024..=256 << 10);
+    problems.expect_within("http.max_body_bytes", http.max_body_bytes, 1..=100 << 20);
+    problems.expect_within("http.max_events", http.max_events, 1..=1_000_000);
+    problems.expect_within("http.max_bytes_in_flight", http.max_bytes_in_flight, 1..=1 << 40);
     for (key, value) in [
         ("http.max_rate_per_address", http.max_rate_per_address),
         ("http.max_rate_per_key", http.max_rate_per_key),
@@ -106,8 +86,7 @@ fn time_chain(config: &Config, problems: &mut Problems) {
         ("http.drain_timeout_ms", http.drain_timeout_ms),
         ("kafka.ack_timeout_ms", kafka.ack_timeout_ms),
     ] {
-        let range = format!("must be from 1 to 3600000 (it is {value})");
-        problems.expect((1..=3_600_000).contains(&value), key, range);
+        problems.expect_within(key, value, 1..=3_600_000);
     }
     let verdict = kafka.ack_timeout_ms.saturating_add(VERDICT_LAG_MS);
     problems.expect(
@@ -154,12 +133,12 @@ fn kafka(config: &Config, problems: &mut Problems) {
 
 fn keys(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
-    let needs_key = |webhook: &WebhookSettings| !matches!(webhook.auth.needs(), Needs::Nothing);
+    let needs_key = |webhook: &WebhookSettings| !matches!(webhook.auth, AuthSchemeSettings::Sns(_));
     problems.expect(
         !auth.keys.is_empty()
             || auth.api_key.is_some()
             || !config.webhook.iter().any(needs_key)
-            || config.http.tls.as_ref().is_some_and(TlsSettings::names_callers),
+            || config.http.names_callers(),
         "auth",
         "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
          set HOOKBRIDGE__AUTH__API_KEY",
@@ -177,19 +156,17 @@ fn keys(config: &Config, problems: &mut Problems) {
         };
         problems.expect(!key.name.is_empty(), &place, "needs a name");
         problems.expect(names.insert(&key.name), &place, "has the name of another key");
-        let message = "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
-                       secret, the key itself, or public_key, a P-256 key in base64";
-        problems.expect(key.read().is_some(), &place, message);
+        problems.value(&place, key.read());
         let is_empty = key.secret.as_ref().is_some_and(|secret| secret.reveal().is_empty());
         problems.expect(!is_empty, &place, "secret must not be empty");
         let is_new = key.hash().is_none_or(|hash| hashes.insert(hash));
         problems.expect(is_new, &place, "is the same key as another, under another name");
-        terms(config, key, &place, problems);
+        restrictions(config, key, &place, problems);
     }
 }
 
 /// When and where a key may be used.
-fn terms(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) {
+fn restrictions(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) {
     let has_life = key.not_before.zip(key.expires_at).is_none_or(|(begin, end)| begin < end);
     problems.expect(has_life, place, "expires_at must come after not_before");
     let known = |name: &String| config.webhook.iter().any(|webhook| webhook.name == *name);
@@ -217,157 +194,97 @@ fn pseudonym_key(config: &Config, problems: &mut Problems) {
 
 fn tracing(config: &Config, problems: &mut Problems) {
     let TracingSettings { otlp_endpoint, sample_ratio } = &config.tracing;
-    let is_endpoint = |uri: Uri| {
-        uri.scheme_str() == Some("http")
-            && uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
-            && uri.query().is_none()
-            && !uri.path().trim_end_matches('/').ends_with("/v1/traces")
-    };
+    let is_endpoint =
+        |uri: Uri| is_plain_http(&uri) && !uri.path().trim_end_matches('/').ends_with("/v1/traces");
     problems.expect(
         otlp_endpoint.is_empty() || otlp_endpoint.parse().is_ok_and(is_endpoint),
         "tracing.otlp_endpoint",
         "must be http://host:port of a collector that takes OTLP over HTTP (port 4318 as a rule), \
          without /v1/traces; for one behind TLS run a collector beside the bridge",
     );
-    problems.expect(
-        (0.0..=1.0).contains(sample_ratio),
-        "tracing.sample_ratio",
-        format!("must be from 0 to 1 (it is {sample_ratio})"),
-    );
+    problems.expect_within("tracing.sample_ratio", *sample_ratio, 0.0..=1.0);
 }
 
 fn webhooks(config: &Config, problems: &mut Problems) {
     problems.expect(!config.webhook.is_empty(), "webhook", "there must be at least one");
+    config.read_webhooks(problems);
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
     for (index, webhook) in config.webhook.iter().enumerate() {
-        let key = |name: &str| format!("webhook[{index}].{name}");
-        let plain = |text: &str, more: &str| {
-            !text.is_empty()
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || more.contains(c))
-        };
+        let entry = format!("webhook[{index}]");
+        let key = |name: &str| format!("{entry}.{name}");
+        let WebhookSettings { name, path, topic, .. } = webhook;
+        let needed = [("name", name), ("path", path), ("topic", topic)];
+        if let Some((setting, _)) = needed.into_iter().find(|(_, value)| value.is_empty()) {
+            problems.note(entry, format!("needs `{setting}`"));
+            continue;
+        }
         problems.expect(
-            plain(&webhook.name, "") && webhook.name != "none",
-            &key("name"),
+            is_plain(name, "") && name != "none",
+            key("name"),
             "must be letters, digits and hyphens, and not `none`",
         );
+        problems.expect(names.insert(name), key("name"), "is the name of another webhook");
+        let message = "must start with / and have no space, `?` or `#`";
+        problems.expect(is_path(path), key("path"), message);
+        problems.expect(paths.insert(path), key("path"), "is the path of another webhook");
         problems.expect(
-            names.insert(&webhook.name),
-            &key("name"),
-            "is the name of another webhook",
-        );
-        let path = webhook.path.strip_prefix('/').is_some_and(|path| {
-            path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#')
-        });
-        problems.expect(path, &key("path"), "must start with / and have no space, `?` or `#`");
-        problems.expect(
-            paths.insert(&webhook.path),
-            &key("path"),
-            "is the path of another webhook",
-        );
-        way(config, webhook, &key("auth"), problems);
-        problems.expect(
-            plain(&webhook.topic, "._") && webhook.topic.len() <= 249,
-            &key("topic"),
+            is_plain(topic, "._") && topic.len() <= 249,
+            key("topic"),
             "must be a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens",
         );
         let letters = webhook.dead_letters();
-        let is_made_of_topic = webhook.dead_letter_topic.is_empty() && webhook.topic.len() <= 249;
+        let is_made_of_topic = webhook.dead_letter_topic.is_empty() && topic.len() <= 249;
         problems.expect(
-            (plain(&letters, "._") || is_made_of_topic)
+            (is_plain(&letters, "._") || is_made_of_topic)
                 && letters.len() <= 249
-                && letters != webhook.topic,
-            &key("dead_letter_topic"),
+                && letters != *topic,
+            key("dead_letter_topic"),
             "must be a Kafka topic, at most 249 characters, and not the topic itself",
         );
-        for (name, pointer) in [("key", &webhook.key), ("timestamp", &webhook.timestamp)] {
-            let message = "must be a JSON pointer such as /campid";
-            problems.expect(Pointer::parse(pointer).is_some(), &key(name), message);
-        }
-        pseudonymise(config, webhook, &key("pseudonymise"), problems);
-        for (name, pointer) in [("events", &webhook.events), ("id", &webhook.id)] {
-            let message = "must be a JSON pointer such as /data, or empty";
-            problems.expect(optional(pointer).is_some(), &key(name), message);
-        }
+        callers(config, webhook, &key("auth"), problems);
         let has_array = webhook.events.is_empty() || webhook.body == BodyFormat::Array;
-        problems.expect(has_array, &key("events"), "is only for body = \"array\"");
-        let is_unpacked =
-            !matches!(webhook.auth, AuthSchemeSettings::Sns(_)) || webhook.body == BodyFormat::Sns;
-        problems.expect(is_unpacked, &key("body"), "must be sns, as auth is");
-        let is_known = webhook.unavailable_status().is_some();
-        problems.expect(is_known, &key("unavailable"), "must be 503 or 429");
-        let offset = parse_offset(&webhook.utc_offset).is_some();
-        problems.expect(offset, &key("utc_offset"), "must be an offset such as -05:00");
+        problems.expect(has_array, key("events"), "is only for body = \"array\"");
+        let is_sns = matches!(webhook.auth, AuthSchemeSettings::Sns(_));
+        let is_unpacked = !is_sns || webhook.body == BodyFormat::Sns;
+        problems.expect(is_unpacked, key("body"), "must be sns, as auth is");
     }
 }
 
-/// Which fields are replaced, and whether that may be.
-fn pseudonymise(config: &Config, webhook: &WebhookSettings, place: &str, problems: &mut Problems) {
-    if webhook.pseudonymise.is_empty() {
-        return;
-    }
-    problems.expect(
-        config.pseudonym.key.is_some(),
-        place,
-        "needs a key to make pseudonyms with: set pseudonym.key_file, or \
-         HOOKBRIDGE__PSEUDONYM__KEY, to one that `hookbridge key` makes",
-    );
-    problems.expect(
-        webhook.invalid == InvalidBody::Reject,
-        place,
-        "needs invalid = \"reject\": in a body that cannot be understood no field can be found, and \
-         the dead letters would get it as it came",
-    );
-    let constant = |text: &String, pointer| (!text.is_empty()).then(|| Pointer::parse(pointer));
-    let others = [
-        ("key", Pointer::parse(&webhook.key)),
-        ("timestamp", Pointer::parse(&webhook.timestamp)),
-        ("type", constant(&webhook.r#type, "/type").flatten()),
-        ("event", constant(&webhook.event, "/event").flatten()),
-    ];
-    let mut fields: Vec<Pointer> = Vec::new();
-    for text in &webhook.pseudonymise {
-        let Some(field) = Pointer::parse(text) else {
-            problems.expect(false, place, format!("{text:?} is no JSON pointer such as /email"));
-            continue;
-        };
-        for (name, other) in &others {
-            let is_apart = other.as_ref().is_none_or(|other| !field.meets(other));
-            let message =
-                format!("{text:?} is, holds or is in this webhook's `{name}`, which must stay");
-            problems.expect(is_apart, place, message);
-        }
-        let is_apart = !fields.iter().any(|other| field.meets(other));
-        let message = format!("{text:?} is, holds or is in another of these fields");
-        problems.expect(is_apart, place, message);
-        fields.push(field);
-    }
+/// Whether a name has only letters, digits, hyphens and these.
+fn is_plain(name: &str, more: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || more.contains(c))
 }
 
-/// How senders prove who they are, and whether any could.
-fn way(config: &Config, webhook: &WebhookSettings, place: &str, problems: &mut Problems) {
-    if let Err(message) = webhook.auth.read() {
-        problems.expect(false, place, message);
-    }
+fn is_path(path: &str) -> bool {
+    let is_in_path = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
+    path.starts_with('/') && path.bytes().all(is_in_path)
+}
+
+/// Whether any sender could prove who it is.
+fn callers(config: &Config, webhook: &WebhookSettings, place: &str, problems: &mut Problems) {
     let has_place = webhook.auth != AuthSchemeSettings::PathSecret || !webhook.path.ends_with('/');
     let message = "the secret comes behind the path and one more /: let the path end without it";
     problems.expect(has_place, place, message);
     let auth = &config.auth;
     let is_for =
         |key: &NamedKey| key.webhooks.as_ref().is_none_or(|names| names.contains(&webhook.name));
-    let shows_certificates = config.http.tls.as_ref().is_some_and(TlsSettings::names_callers);
     let has = |wanted: fn(&NamedKey) -> bool| {
-        shows_certificates || auth.keys.iter().any(|key| wanted(key) && is_for(key))
+        config.http.names_callers() || auth.keys.iter().any(|key| wanted(key) && is_for(key))
     };
-    let (can_sign, message) = match webhook.auth.needs() {
-        Needs::Nothing | Needs::Hash => (true, ""),
-        Needs::Secret => (
+    let (can_sign, message) = match webhook.auth {
+        AuthSchemeSettings::HmacSha256(_) | AuthSchemeSettings::Mailgun { .. } => (
             auth.api_key.is_some() || has(|key| key.secret.is_some()),
             "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256",
         ),
-        Needs::PublicKey => (
+        AuthSchemeSettings::EcdsaP256(_) => (
             has(|key| key.public_key.is_some()),
             "no key can sign for this webhook: give a key the sender's `public_key` in place of sha256",
         ),
+        AuthSchemeSettings::Bearer
+        | AuthSchemeSettings::Basic
+        | AuthSchemeSettings::Header { .. }
+        | AuthSchemeSettings::PathSecret
+        | AuthSchemeSettings::Sns(_) => return,
     };
     problems.expect(can_sign, place, message);
 }

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_path_to_error::{Segment, Track};
 use zeroize::Zeroizing;
 
-use super::{Config, NamedKey, Problem, PseudonymSettings, Secret};
+use super::problem::Problems;
+use super::{AuthSettings, Config, NamedKey, Problem, PseudonymSettings, Secret};
 
 /// Where settings are looked for when nobody says.
 const DEFAULT_FILE: &str = "config/hookbridge.toml";
@@ -49,16 +50,14 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
         Some(file) => Some(file.to_owned()),
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
     };
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let mut root = read(file.as_deref(), environment, &mut problems);
     super::profiles::apply(&mut root, &mut problems);
     let mut config = typed(root, &mut problems);
-    if let Some(path) = config.auth.keys_file.clone() {
-        config.auth.keys.extend(read_keys(&path, &mut problems));
-    }
+    read_keys(&mut config.auth, &mut problems);
     read_pseudonym_key(&mut config.pseudonym, &mut problems);
-    problems.extend(super::check::check(&config));
-    Loaded { config, file, problems }
+    super::check::check(&config, &mut problems);
+    Loaded { config, file, problems: problems.into_vec() }
 }
 
 /// These settings with the keys that `auth.keys_file` has now.
@@ -67,20 +66,18 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
 ///
 /// What is wrong with the file or its keys.
 pub fn reload_keys(config: &Config) -> Result<Config, Vec<Problem>> {
-    let (mut config, mut problems) = (config.clone(), Vec::new());
+    let (mut config, mut problems) = (config.clone(), Problems::default());
     config.auth.keys.retain(|key| !key.is_filed);
-    if let Some(path) = config.auth.keys_file.clone() {
-        config.auth.keys.extend(read_keys(&path, &mut problems));
-    }
-    problems.extend(super::check::check(&config));
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    read_keys(&mut config.auth, &mut problems);
+    super::check::check(&config, &mut problems);
+    Loaded { config, file: None, problems: problems.into_vec() }.into_result()
 }
 
 /// Merges the sources into one untyped tree.
 fn read(
     file: Option<&Path>,
     environment: HashMap<String, String>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Value {
     // The prefix ends in the separator, so that the variables that Kubernetes makes for a Service
     // named hookbridge (HOOKBRIDGE_PORT and the like) are not taken for settings.
@@ -98,7 +95,7 @@ fn read(
     let built = build(file).or_else(|error| {
         let place = file.map_or("environment".into(), |file| file.display().to_string());
         let why = file.and_then(syntax_error).unwrap_or_else(|| error.to_string());
-        problems.push(Problem::new(place, why));
+        problems.note(place, why);
         build(None)
     });
     built.unwrap_or_else(|_| Value::new(None, config::Map::<String, Value>::new()))
@@ -118,7 +115,7 @@ const SECRET_SECTIONS: [&str; 3] = ["auth", "pseudonym", "kafka"];
 
 /// Gives the tree its types. A setting of the wrong type is reported and left out, and the rest is
 /// read again, so that all problems are found: at most one round for each setting in the tree.
-fn typed(mut root: Value, problems: &mut Vec<Problem>) -> Config {
+fn typed(mut root: Value, problems: &mut Problems) -> Config {
     loop {
         let mut unknown = Vec::new();
         let mut track = Track::new();
@@ -126,8 +123,9 @@ fn typed(mut root: Value, problems: &mut Vec<Problem>) -> Config {
         let mut note = |path: serde_ignored::Path| unknown.push(path.to_string());
         match serde_ignored::deserialize::<_, _, Config>(deserializer, &mut note) {
             Ok(config) => {
-                let unknown = unknown.into_iter().map(unknown_setting);
-                problems.extend(unknown);
+                for path in unknown {
+                    problems.note(bracketed(&path), unknown_setting(&path));
+                }
                 return config;
             }
             Err(error) => {
@@ -142,7 +140,7 @@ fn typed(mut root: Value, problems: &mut Vec<Problem>) -> Config {
                 let section = place.split(['.', '[']).next().unwrap_or_default();
                 let is_secret = SECRET_SECTIONS.contains(&section);
                 let message = if is_secret { unquoted(&message) } else { message };
-                problems.push(Problem::new(&place, message));
+                problems.note(&place, message);
                 if !remove(&mut root, &path.iter().collect::<Vec<_>>()) {
                     return Config::default();
                 }
@@ -179,8 +177,8 @@ fn remove(value: &mut Value, path: &[&Segment]) -> bool {
     }
 }
 
-/// Names an unknown setting and those that it may have been meant for.
-fn unknown_setting(path: String) -> Problem {
+/// What to say of an unknown setting: those that it may have been meant for.
+fn unknown_setting(path: &str) -> String {
     let section = path.rsplit_once('.').map_or("", |(section, _)| section);
     let names = |defaults: toml::Value| -> Option<String> {
         let mut table = &defaults;
@@ -190,26 +188,19 @@ fn unknown_setting(path: String) -> Problem {
         }
         Some(table.as_table()?.keys().cloned().collect::<Vec<_>>().join(", "))
     };
-    let known = toml::Value::try_from(Config::default()).ok().and_then(names);
-    let message = match known {
+    match toml::Value::try_from(Config::default()).ok().and_then(names) {
         Some(known) => format!("there is no such setting; known here: {known}"),
         None => "there is no such setting".into(),
-    };
-    Problem::new(bracketed(&path), message)
+    }
 }
 
 /// `webhook.0.name` as the other problems write it: `webhook[0].name`.
 fn bracketed(path: &str) -> String {
-    let mut text = String::new();
-    for part in path.split('.') {
-        if part.parse::<usize>().is_ok() {
-            text.push_str(&format!("[{part}]"));
-        } else {
-            text.push_str(if text.is_empty() { "" } else { "." });
-            text.push_str(part);
-        }
-    }
-    text
+    let bracketed = path.split('.').map(|part| match part.parse::<usize>() {
+        Ok(index) => format!("[{index}]"),
+        Err(_) => format!(".{part}"),
+    });
+    bracketed.collect::<String>().trim_start_matches('.').to_owned()
 }
 
 /// Reads the file that a setting names.
@@ -220,24 +211,6 @@ fn bracketed(path: &str) -> String {
 pub fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
     std::fs::read(path)
         .map_err(|error| Problem::new(key, format!("{} cannot be read: {error}", path.display())))
-}
-
-/// Reads the key of pseudonyms from its file, if it is in one.
-fn read_pseudonym_key(pseudonym: &mut PseudonymSettings, problems: &mut Vec<Problem>) {
-    let setting = "pseudonym.key_file";
-    let Some(path) = &pseudonym.key_file else { return };
-    if pseudonym.key.is_some() {
-        problems.push(Problem::new(setting, "pseudonym.key is set, too; take one of the two out"));
-        return;
-    }
-    let text = read_file(setting, path).and_then(|bytes| {
-        let wrong = |_| Problem::new(setting, format!("{} is not a text", path.display()));
-        String::from_utf8(bytes).map_err(wrong)
-    });
-    match text {
-        Ok(text) => pseudonym.key = Some(Secret::new(text)),
-        Err(problem) => problems.push(problem),
-    }
 }
 
 /// The same for a file that must not be larger than this.
@@ -254,24 +227,46 @@ pub fn read_file_within(key: &str, path: &Path, bytes_max: u64) -> Result<Vec<u8
     read_file(key, path)
 }
 
-/// Reads more keys from a file of their own.
-fn read_keys(path: &Path, problems: &mut Vec<Problem>) -> Vec<NamedKey> {
+/// Reads the file that a setting names as text.
+fn read_text(key: &str, path: &Path) -> Result<Zeroizing<String>, Problem> {
+    let text = String::from_utf8(read_file(key, path)?).map(Zeroizing::new);
+    text.map_err(|_| Problem::new(key, format!("{} is not a text", path.display())))
+}
+
+/// Reads the key of pseudonyms from its file, if it is in one.
+fn read_pseudonym_key(pseudonym: &mut PseudonymSettings, problems: &mut Problems) {
+    let setting = "pseudonym.key_file";
+    let Some(path) = &pseudonym.key_file else { return };
+    if pseudonym.key.is_some() {
+        problems.note(setting, "pseudonym.key is set, too; take one of the two out");
+        return;
+    }
+    match read_text(setting, path) {
+        Ok(text) => pseudonym.key = Some(Secret::new(text.as_str())),
+        Err(problem) => problems.push(problem),
+    }
+}
+
+/// Adds the keys of `auth.keys_file`.
+fn read_keys(auth: &mut AuthSettings, problems: &mut Problems) {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct KeysFile {
         keys: Vec<NamedKey>,
     }
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| error.to_string());
-    // The library's text quotes the line, which may hold a key, and its summary a wrong value.
-    let keys = text.and_then(|text| {
-        toml::from_str::<KeysFile>(&text).map_err(|error| unquoted(error.message()))
+    let setting = "auth.keys_file";
+    let Some(path) = &auth.keys_file else { return };
+    let file = read_text(setting, path).and_then(|text| {
+        // The library's text quotes the line, which may hold a key, and its summary a wrong value.
+        toml::from_str::<KeysFile>(&text).map_err(|error| {
+            let why = unquoted(error.message());
+            Problem::new(setting, format!("{} cannot be read: {why}", path.display()))
+        })
     });
-    match keys {
-        Ok(file) => file.keys.into_iter().map(|key| NamedKey { is_filed: true, ..key }).collect(),
-        Err(error) => {
-            let message = format!("{} cannot be read: {error}", path.display());
-            problems.push(Problem::new("auth.keys_file", message));
-            Vec::new()
+    match file {
+        Ok(file) => {
+            auth.keys.extend(file.keys.into_iter().map(|key| NamedKey { is_filed: true, ..key }))
         }
+        Err(problem) => problems.push(problem),
     }
 }

@@ -5,12 +5,12 @@ use std::cell::LazyCell;
 
 use config::{File, FileFormat, Map, Value, ValueKind};
 
-use super::Problem;
+use super::problem::Problems;
 
 const PROFILES: &str = include_str!("../../config/profiles.toml");
 
 /// Fills up every entry under `webhook` that names a profile.
-pub(super) fn apply(root: &mut Value, problems: &mut Vec<Problem>) {
+pub(super) fn apply(root: &mut Value, problems: &mut Problems) {
     let ValueKind::Table(root) = &mut root.kind else { return };
     let Some(ValueKind::Array(webhooks)) = root.get_mut("webhook").map(|value| &mut value.kind)
     else {
@@ -32,7 +32,7 @@ pub(super) fn apply(root: &mut Value, problems: &mut Vec<Problem>) {
                 let mut known: Vec<_> = profiles.keys().map(String::as_str).collect();
                 known.sort_unstable();
                 let message = format!("there is no such profile; known: {}", known.join(", "));
-                problems.push(Problem::new(format!("webhook[{index}].profile"), message));
+                problems.note(format!("webhook[{index}].profile"), message);
                 webhook.remove("profile");
             }
         }

@@ -20,7 +20,7 @@ use crate::operator::schema;
 ///
 /// A webhook that cannot be read.
 pub fn document(config: &Config) -> Result<String, Problem> {
-    let has_certificates = config.http.tls.as_ref().is_some_and(|tls| tls.names_callers());
+    let has_certificates = config.http.names_callers();
     let (mut paths, mut schemes) = (Map::new(), Map::new());
     for webhook in &config.webhooks()? {
         let (way, secret) = prove(webhook, has_certificates);

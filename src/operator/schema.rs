@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::click::event::Pointer;
-use crate::config::{Config, TimestampFormat, WebhookSettings};
+use crate::click::event::TimeFormat;
+use crate::config::{Config, WebhookSettings};
 
 /// What `config/fields.toml` says, read once; a test reads it, too.
 static DOCUMENTED: LazyLock<Vec<Documented>> = LazyLock::new(|| {
@@ -77,9 +78,9 @@ pub fn of_events(webhook: &WebhookSettings) -> Value {
         }
     }
     let time = match webhook.timestamp_format {
-        TimestampFormat::Text => "the event's time, as the sender writes it",
-        TimestampFormat::Unix => "the event's time in seconds since 1970",
-        TimestampFormat::UnixMs => "the event's time in milliseconds since 1970",
+        TimeFormat::Text => "the event's time, as the sender writes it",
+        TimeFormat::Unix => "the event's time in seconds since 1970",
+        TimeFormat::UnixMs => "the event's time in milliseconds since 1970",
     };
     put_at(&mut schema, &webhook.timestamp, json!({ "description": time }), false);
     let id = json!({ "description": "what the sender calls the event" });

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
+use hookbridge::click::auth::Encoding;
 use hookbridge::config::{
-    AuthSchemeSettings, Config, Encoding, NamedKey, Secret, SigningSettings, WebhookSettings,
+    AuthSchemeSettings, Config, NamedKey, Secret, SigningSettings, WebhookSettings,
 };
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{RequestBuilder, StatusCode, Version};

@@ -1,6 +1,7 @@
 //! Bodies that carry several events.
 
-use hookbridge::config::{BodyFormat, Config, InvalidBody, TimestampFormat};
+use hookbridge::click::event::TimeFormat;
+use hookbridge::config::{BodyFormat, Config, InvalidBody};
 use reqwest::StatusCode;
 
 use crate::dead_letters::header;
@@ -92,7 +93,7 @@ on_every_broker! {
             let webhook = &mut config.webhook[0];
             (webhook.body, webhook.events) = (BodyFormat::Array, "/data".into());
             (webhook.id, webhook.timestamp) = ("/meta/id".into(), "/at".into());
-            webhook.timestamp_format = TimestampFormat::Unix;
+            webhook.timestamp_format = TimeFormat::Unix;
         }).await;
         let at = jiff::Timestamp::now().as_second() - 60;
         let event = |n| format!(r#"{{"campid":"one","n":{n},"at":{at}.5,"meta":{{"id":{}}}}}"#, n / 2);

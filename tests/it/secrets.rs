@@ -4,7 +4,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use hookbridge::config::{AuthSchemeSettings, Config, Encoding, InvalidBody, LogFormat, Secret};
+use hookbridge::click::auth::Encoding;
+use hookbridge::config::{AuthSchemeSettings, Config, InvalidBody, LogFormat, Secret};
 use reqwest::{Client, StatusCode};
 
 use crate::auth_schemes::{hex, signing, webhook};

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hookbridge::config::{AuthSchemeSettings, Config, Encoding, InvalidBody};
+use hookbridge::click::auth::Encoding;
+use hookbridge::config::{AuthSchemeSettings, Config, InvalidBody};
 use hookbridge::kafka::ConsumedRecord;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};

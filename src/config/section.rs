@@ -1,0 +1,56 @@
+//! How settings are declared: each with its meaning, its type and its default in one place.
+
+/// A section of the settings. A setting without a default has that of its type.
+macro_rules! section {
+    (
+        $(#[$about:meta])*
+        pub struct $section:ident {
+            $($(#[$meaning:meta])* pub $setting:ident: $type:ty $(= $default:expr)?,)*
+        }
+    ) => {
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        $(#[$about])*
+        pub struct $section {
+            $($(#[$meaning])* pub $setting: $type,)*
+        }
+
+        impl Default for $section {
+            fn default() -> $section {
+                $section { $($setting: section!(@default $($default)?),)* }
+            }
+        }
+    };
+    (@default) => { Default::default() };
+    (@default $default:expr) => { $default };
+}
+
+/// A setting that has one of a few names. The message says which, where it has another.
+macro_rules! choice {
+    (
+        $(#[$about:meta])*
+        pub enum $choice:ident: $message:literal {
+            $($(#[$meaning:meta])* $variant:ident = $name:literal,)*
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
+        pub enum $choice {
+            $($(#[$meaning])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl TryFrom<String> for $choice {
+            type Error = &'static str;
+
+            fn try_from(name: String) -> Result<$choice, &'static str> {
+                match name.as_str() {
+                    $($name => Ok($choice::$variant),)*
+                    _ => Err($message),
+                }
+            }
+        }
+    };
+}
+
+pub(super) use {choice, section};
