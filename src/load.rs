@@ -2,11 +2,11 @@
 //!
 //! - Closed loop: each connection sends its next click when the last one is answered.
 //! - Open loop: clicks are due at an even rate, whether or not earlier ones are answered, and each is
-//!   timed from the moment when it was due. So a server that stalls is charged with the clicks that it
-//!   made wait, too (coordinated omission).
+//!   timed from the moment when it was due. So the time that a click waits for a server that stalls counts,
+//!   too (coordinated omission).
 //!
-//! `load/clicks.rs` makes the clicks, `load/target.rs` knows where they go, `load/connection.rs` gets one
-//! answered, `load/schedule.rs` says when they are due, `load/tally.rs` counts.
+//! `clicks.rs` makes bodies, `target.rs` the requests, `connection.rs` sends one and reads its response,
+//! `schedule.rs` says when clicks are due, `tally.rs` counts.
 
 mod clicks;
 mod connection;
@@ -25,31 +25,31 @@ use tokio::time::{Instant, sleep, timeout};
 pub use clicks::{Bodies, Clicks};
 pub use connection::{Connection, ExchangeError, ServerResponse};
 pub use schedule::Schedule;
-pub use tally::{FirstFailure, Tally, histogram};
+pub use tally::{Tally, histogram};
 pub use target::{AuthMethod, Target};
 
 /// How long a connection waits before it tries again to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection that was idle for so long may just be closed by the server, and is made anew.
+/// A connection that was idle for longer may be about to be closed by the server, and is replaced.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// What a load is to be.
+/// The shape of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub connections: usize,
-    /// Clicks a second; none: a closed loop.
+    /// Clicks a second of an open loop; none for a closed loop.
     pub rate: Option<u32>,
-    /// How many clicks there are.
+    /// Stop after this many clicks.
     pub count: Option<u64>,
-    /// How long clicks are sent.
+    /// Stop after this time.
     pub duration: Option<Duration>,
-    /// How long an answer may take, with the connection if one must be made.
+    /// How long a response may take, and the connection before it if there is none.
     pub timeout: Duration,
 }
 
 impl Plan {
-    /// How many clicks there will be, if that can be said.
+    /// How many clicks there will be, if there is a limit.
     pub fn total(&self) -> Option<u64> {
         let due = self.rate.zip(self.duration).map(|(rate, duration)| {
             let due = u128::from(rate) * duration.as_nanos() / 1_000_000_000;
@@ -73,40 +73,43 @@ struct RunningLoad {
     plan: Plan,
     total: u64,
     start: Instant,
+    /// Of an open loop.
+    schedule: Option<Schedule>,
     is_stopped: AtomicBool,
     /// The number of the next click.
     next: AtomicU64,
-    /// Clicks of the open loop that are due.
+    /// A permit for each click of the open loop that is due.
     due: Semaphore,
     tally: Mutex<Tally>,
 }
 
 impl Load {
-    /// Starts it on this runtime. Each connection gets bodies of its own.
+    /// Starts a load on this runtime. Each connection gets bodies of its own.
     pub fn start(target: Arc<Target>, bodies: &Bodies, plan: Plan) -> Load {
+        let start = Instant::now();
         let shared = Arc::new(RunningLoad {
             target,
             plan,
             total: plan.total().unwrap_or(u64::MAX),
-            start: Instant::now(),
+            start,
+            schedule: plan.rate.map(|rate| Schedule { start, rate }),
             is_stopped: AtomicBool::new(false),
             next: AtomicU64::new(0),
             due: Semaphore::new(0),
             tally: Mutex::default(),
         });
-        if let Some(rate) = plan.rate {
+        if let Some(schedule) = shared.schedule {
             let shared = shared.clone();
-            let schedule = Schedule { start: shared.start, rate };
             std::thread::spawn(move || schedule.run(|due| shared.release(due.count())));
         }
         let mut connections = JoinSet::new();
         for _ in 0..plan.connections {
-            connections.spawn(work(shared.clone(), bodies.clone()));
+            connections.spawn(send_clicks(shared.clone(), bodies.clone()));
         }
         Load { shared, connections }
     }
 
-    /// What it has got so far.
+    /// The results so far.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         self.shared.tally()
     }
@@ -117,23 +120,22 @@ impl Load {
         (tally.sent(), tally.failed())
     }
 
-    /// How long it has been running.
     pub fn elapsed(&self) -> Duration {
         self.shared.start.elapsed()
     }
 
-    /// Sends nothing more. What is on its way is still answered.
+    /// Sends no more clicks. Responses to those in flight are still read.
     pub fn stop(&self) {
         self.shared.is_stopped.store(true, Ordering::Relaxed);
         self.shared.due.close();
     }
 
-    /// Waits until the last click is answered. May be given up and called again.
+    /// Waits for the last response. May be given up and called again.
     pub async fn done(&mut self) {
         while self.connections.join_next().await.is_some() {}
     }
 
-    /// What it got, and how many clicks were due and not sent.
+    /// The results, and how many clicks were due and not sent.
     pub fn end(self) -> (Tally, u64) {
         let tally = std::mem::take(&mut *self.shared.tally());
         let unsent = match self.shared.plan.rate {
@@ -144,15 +146,15 @@ impl Load {
     }
 }
 
-/// One connection's clicks, one after the other.
-async fn work(shared: Arc<RunningLoad>, mut bodies: Bodies) {
+/// Sends clicks over one connection, one after the other.
+async fn send_clicks(shared: Arc<RunningLoad>, mut bodies: Bodies) {
     let (mut connection, mut request) = (None, Vec::new());
     while let Some((number, due)) = shared.turn().await {
         shared.target.write(&mut bodies, number, &mut request);
         let exchange = exchange(&shared.target, &mut connection, &request);
         let result = timeout(shared.plan.timeout, exchange).await;
         let result = result.unwrap_or(Err(ExchangeError::Late));
-        if !result.as_ref().is_ok_and(|answer| answer.keeps) {
+        if !result.as_ref().is_ok_and(|response| response.keeps) {
             connection = None;
         }
         let pauses = matches!(result, Err(ExchangeError::Connect(_)));
@@ -169,14 +171,12 @@ async fn exchange(
     connection: &mut Option<Connection>,
     request: &[u8],
 ) -> Result<ServerResponse, ExchangeError> {
-    let connection = match connection.take_if(|open| open.is_idle_for(IDLE_MAX)) {
-        None if connection.is_some() => connection.as_mut(),
-        _ => Some(connection.insert(target.connect().await?)),
+    connection.take_if(|open| open.is_idle_for(IDLE_MAX));
+    let connection = match connection {
+        Some(open) => open,
+        None => connection.insert(target.connect().await?),
     };
-    match connection {
-        Some(connection) => connection.exchange(request).await,
-        None => Err(ExchangeError::Lost("the connection is gone".into())),
-    }
+    connection.exchange(request).await
 }
 
 impl RunningLoad {
@@ -191,13 +191,12 @@ impl RunningLoad {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let schedule = self.plan.rate.map(|rate| Schedule { start: self.start, rate });
-        let due = schedule.map_or(now, |schedule| schedule.due(number));
+        let due = self.schedule.map_or(now, |schedule| schedule.due(number));
         (number < self.total).then_some((number, due))
     }
 
-    /// Says that so many clicks more are due. False when those were the last; then each connection gets
-    /// one turn more, to find out.
+    /// Releases the clicks that have become due. False when those were the last; then each connection gets
+    /// one turn more, which ends it.
     fn release(&self, count: usize) -> bool {
         self.due.add_permits(count);
         let is_last = self.due_by_now() >= self.total;

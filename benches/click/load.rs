@@ -74,7 +74,7 @@ impl Load {
     /// How many clicks have been answered 200 so far.
     pub fn held(&self) -> u64 {
         let tally = self.0.tally();
-        assert_eq!(tally.failed(), 0, "{:?}", tally.first);
+        assert_eq!(tally.failed(), 0, "{:?}", tally.first_failure);
         tally.held()
     }
 

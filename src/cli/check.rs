@@ -14,7 +14,7 @@ use super::Exit;
 use super::terminal::{BAD, GOOD, WARN};
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
 use crate::http::TlsIdentity;
-use crate::kafka::{Inspector, Severity};
+use crate::kafka::{InspectedTopic, Inspector, Severity};
 
 /// How long the brokers may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,30 +69,26 @@ impl CheckArgs {
 
 fn check_kafka(config: &Config) -> Result<Exit, Box<dyn Error>> {
     let inspector = Inspector::new(config)?;
-    let findings = inspector.inspect(TIMEOUT)?;
     let mut exit = Exit::Clean;
-    for topic in inspector.topics() {
-        let mine = || findings.iter().filter(|finding| finding.topic == topic);
-        if !mine().any(|finding| finding.severity != Severity::Warning) {
-            match inspector.summary(topic, TIMEOUT) {
-                Ok(summary) => ok(format_args!("{topic}: {summary}")),
-                Err(error) => exit = failed(format_args!("{topic}: {error}")),
-            }
-            match inspector.may_write(topic, TIMEOUT) {
+    for topic in inspector.inspect(TIMEOUT)? {
+        let InspectedTopic { name, summary, findings, .. } = &topic;
+        if findings.iter().all(|(severity, _)| *severity == Severity::Warning) {
+            ok(format_args!("{name}: {summary}"));
+            match inspector.may_write(&topic, TIMEOUT) {
                 Some(Ok(())) => {
-                    ok(format_args!("{topic}: the right to write (nothing was written)"));
+                    ok(format_args!("{name}: the right to write (nothing was written)"));
                 }
-                Some(Err(error)) => exit = failed(format_args!("{topic}: {error}")),
+                Some(Err(error)) => exit = failed(format_args!("{name}: {error}")),
                 None => {
                     let unknown = "the right to write; the brokers do not tell the topic's settings, \
                                    which takes DESCRIBE_CONFIGS";
-                    print(WARN, "unknown", format_args!("{topic}: {unknown}"));
+                    print(WARN, "unknown", format_args!("{name}: {unknown}"));
                 }
             }
         }
-        for finding in mine() {
-            let text = format_args!("{topic}: {}", finding.text);
-            match finding.severity {
+        for (severity, text) in findings {
+            let text = format_args!("{name}: {text}");
+            match severity {
                 Severity::Error => exit = failed(text),
                 Severity::Warning | Severity::Missing => warning(text),
             }

@@ -13,7 +13,7 @@ use super::terminal::one_line;
 use super::{CommandResult, key};
 use crate::bridge::Listeners;
 use crate::config::{Config, Secret};
-use crate::kafka::{DevelopmentBroker, Reader, StartPosition};
+use crate::kafka::{DevelopmentBroker, Reader, TopicPosition};
 use crate::observe::log::Log;
 
 /// As many as docker-compose.yml gives the topic.
@@ -105,7 +105,7 @@ fn welcome(config: &Config, listeners: &Listeners, key: &str) -> io::Result<()> 
 
 /// Prints every record of a topic until the bridge has stopped.
 fn show(config: &Config, topic: &str, is_over: &AtomicBool) {
-    let reader = match Reader::open(config, topic, StartPosition::Beginning, TIMEOUT) {
+    let reader = match Reader::open(config, topic, TopicPosition::Beginning, TIMEOUT) {
         Ok(reader) => reader,
         Err(error) => return eprintln!("hookbridge: {topic} cannot be read back: {error}"),
     };

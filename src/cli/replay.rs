@@ -19,7 +19,7 @@ use super::serve::signals;
 use super::terminal::{BAD, GOOD, WARN, bar};
 use super::{CommandResult, Exit, block_on, tail, webhook};
 use crate::config::Config;
-use crate::kafka::{Bound, RangeReader, TopicRange};
+use crate::kafka::{RangeReader, TopicPosition, TopicRange};
 use crate::observe::log::Log;
 use revalidation::{NotReplayed, Revalidation};
 use sink::Sink;
@@ -51,11 +51,11 @@ pub struct ReplayArgs {
     #[arg(long)]
     partition: Option<i32>,
     /// Where to begin: an offset (with --partition), a time as RFC 3339 has it, or how long ago (10m)
-    #[arg(long, value_name = "PLACE", value_parser = bound)]
-    from: Option<WrittenBound>,
+    #[arg(long, value_name = "PLACE", value_parser = position)]
+    from: Option<WrittenPosition>,
     /// The first that is not replayed; without it, what is there when the replay begins
-    #[arg(long, value_name = "PLACE", value_parser = bound)]
-    to: Option<WrittenBound>,
+    #[arg(long, value_name = "PLACE", value_parser = position)]
+    to: Option<WrittenPosition>,
     /// The webhook of all records, whatever they say
     #[arg(long)]
     webhook: Option<String>,
@@ -74,19 +74,19 @@ pub struct ReplayArgs {
     dry_run: bool,
 }
 
-/// A bound and how it was written.
+/// A position and how it was written.
 #[derive(Debug, Clone)]
-struct WrittenBound {
+struct WrittenPosition {
     text: String,
-    bound: Bound,
+    position: TopicPosition,
 }
 
-fn bound(text: &str) -> Result<WrittenBound, &'static str> {
-    let offset = text.parse().ok().filter(|offset| *offset >= 0).map(Bound::Offset);
-    let bound = offset.or_else(|| tail::time(text).map(Bound::Time));
-    let bound =
-        bound.ok_or("write an offset, 2026-11-24T12:00:00Z, or how long ago, such as 10m")?;
-    Ok(WrittenBound { text: text.to_owned(), bound })
+fn position(text: &str) -> Result<WrittenPosition, &'static str> {
+    let offset = text.parse().ok().filter(|offset| *offset >= 0).map(TopicPosition::Offset);
+    let position = offset.or_else(|| tail::time(text).map(TopicPosition::Time));
+    let position =
+        position.ok_or("write an offset, 2026-11-24T12:00:00Z, or how long ago, such as 10m")?;
+    Ok(WrittenPosition { text: text.to_owned(), position })
 }
 
 impl ReplayArgs {
@@ -118,9 +118,10 @@ impl ReplayArgs {
     }
 
     fn span(&self, config: &Config) -> CommandResult<TopicRange> {
-        let bound = |written: &Option<WrittenBound>| written.as_ref().map(|written| written.bound);
-        let (from, to) = (bound(&self.from), bound(&self.to));
-        let is_offset = |bound| matches!(bound, Some(Bound::Offset(_)));
+        let position = |written: &Option<WrittenPosition>| written.as_ref().map(|one| one.position);
+        let from = position(&self.from).unwrap_or(TopicPosition::Beginning);
+        let to = position(&self.to).unwrap_or(TopicPosition::End);
+        let is_offset = |position| matches!(position, TopicPosition::Offset(_));
         if self.partition.is_none() && (is_offset(from) || is_offset(to)) {
             return Err("an offset belongs to a partition: name it with --partition".into());
         }
@@ -138,7 +139,7 @@ impl ReplayArgs {
 
     /// Each part has a group of its own: that a part is done says nothing about the records before it.
     fn group(&self) -> String {
-        let text = |written: &Option<WrittenBound>| {
+        let text = |written: &Option<WrittenPosition>| {
             written.as_ref().map(|written| written.text.clone()).unwrap_or_default()
         };
         match (&self.group, &self.from, &self.to) {

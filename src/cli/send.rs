@@ -17,7 +17,7 @@ use super::serve::{Signals, signals};
 use super::terminal::{BAR_INTERVAL, bar};
 use super::{CommandResult, Exit, block_on};
 use crate::config;
-use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, FirstFailure, Load, Plan, Target};
+use crate::load::{AuthMethod, Bodies, Clicks, ExchangeError, Load, Plan, Target};
 use report::LoadReport;
 
 const KEY_VARIABLE: &str = "HOOKBRIDGE_API_KEY";
@@ -104,13 +104,13 @@ impl SendArgs {
         // No load is started for a server that does not answer.
         let connected = timeout(plan.timeout, target.connect()).await;
         if let Err(failure) = connected.unwrap_or(Err(ExchangeError::Late)) {
-            return Err(explain(FirstFailure::NoResponse(failure)).into());
+            return Err(explain(Err(failure)).into());
         }
         let mut load = Load::start(target, &bodies, plan);
         self.watch(&mut load, plan.total(), &mut signals).await;
         let elapsed = load.elapsed();
         let (mut tally, unsent) = load.end();
-        let first_failure = tally.first.take().map(explain);
+        let first_failure = tally.first_failure.take().map(explain);
         Ok(LoadReport {
             url: self.url.to_string(),
             run,

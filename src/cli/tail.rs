@@ -13,7 +13,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::terminal::{BAD, FAINT, NAME, one_line};
 use super::{CommandResult, Exit, webhook};
 use crate::config::Config;
-use crate::kafka::{ConsumedRecord, Reader, StartPosition};
+use crate::kafka::{ConsumedRecord, Reader, TopicPosition};
 use crate::observe::redact;
 
 /// How long the brokers may take for one question.
@@ -49,7 +49,7 @@ pub struct TailArgs {
     key: Option<String>,
     /// Where to begin: beginning, end, a time as RFC 3339 has it, or how long ago, such as 10m
     #[arg(long, value_name = "PLACE", default_value = "end", value_parser = from)]
-    from: StartPosition,
+    from: TopicPosition,
     /// End after so many records
     #[arg(long)]
     count: Option<u64>,
@@ -61,12 +61,12 @@ pub struct TailArgs {
     show_addresses: bool,
 }
 
-fn from(text: &str) -> Result<StartPosition, &'static str> {
+fn from(text: &str) -> Result<TopicPosition, &'static str> {
     match text {
-        "beginning" => Ok(StartPosition::Beginning),
-        "end" => Ok(StartPosition::End),
+        "beginning" => Ok(TopicPosition::Beginning),
+        "end" => Ok(TopicPosition::End),
         text => time(text)
-            .map(StartPosition::Time)
+            .map(TopicPosition::Time)
             .ok_or("write beginning, end, 2026-11-24T12:00:00Z, or how long ago, such as 10m"),
     }
 }

@@ -17,7 +17,6 @@ use arc_swap::ArcSwap;
 use rdkafka::ClientConfig;
 use rdkafka::bindings as native;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::event::{EventfdFlags, eventfd};
@@ -31,21 +30,13 @@ use tracing::error;
 use super::context::{Context, code};
 use super::fault::Failure;
 use super::send_queue::InFlightRecord;
+use crate::config::Problem;
 
 /// How often to poll where the event descriptor cannot be listened to.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The headers of most records.
 const HEADERS: usize = 8;
-
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    #[error("an event descriptor cannot be had: {0}")]
-    System(#[from] rustix::io::Errno),
-}
 
 /// The client in use, which the supervisor may replace.
 pub(super) struct CurrentClient {
@@ -75,10 +66,12 @@ unsafe impl Send for EventQueue {}
 unsafe impl Sync for EventQueue {}
 
 impl Client {
-    pub fn start(config: &ClientConfig, context: Context) -> Result<Client, ClientError> {
+    pub fn start(config: &ClientConfig, context: Context) -> Result<Client, Problem> {
         // Non-blocking, so that a descriptor that nobody reads does not hold up the client's threads.
-        let readiness = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let producer = BaseProducer::from_config_and_context(config, context)?;
+        let readiness = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|error| Problem::new("kafka", format!("no event descriptor: {error}")))?;
+        let producer = BaseProducer::from_config_and_context(config, context)
+            .map_err(|error| Problem::new("kafka.options", error.to_string()))?;
         let queue = EventQueue::of(&producer);
         queue.notify(&readiness);
         Ok(Client { queue, producer, readiness })
@@ -111,11 +104,6 @@ impl Client {
             let failure = Failure::new(code(&error));
             self.producer.context().settle(message.delivery_opaque, Err(failure));
         }
-    }
-
-    /// Records that have no report yet.
-    pub fn in_flight(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
     }
 
     /// Serves events as they come.

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 use super::circuit_breaker::CircuitBreaker;
 use super::fault::{self, Failure, Fault};
 use super::send_queue::{DeliveryReport, InFlightRecord};
-use super::statistics::{self, Statistics};
+use super::statistics::Statistics;
 use crate::observe::health::Health;
 use crate::observe::metrics::{Metrics, RecordResult};
 
@@ -131,21 +131,20 @@ impl ProducerContext for Context {
 
 impl ClientContext for Context {
     fn stats_raw(&self, json: &[u8]) {
+        let Subscribers { metrics, health, .. } = &self.subscribers;
         let statistics = match Statistics::read(json) {
             Ok(statistics) => statistics,
             Err(error) => return warn!(%error, "The Kafka client's statistics cannot be read."),
         };
-        if self.subscribers.metrics.sampler.is_on()
-            && let Ok(partitions) = statistics::partitions(json)
-        {
-            self.subscribers.metrics.sampler.set_partitions(partitions);
+        metrics.kafka.queue.set(statistics.queued);
+        metrics.kafka.brokers_up.set(statistics.brokers_up);
+        if metrics.sampler.is_on() {
+            metrics.sampler.set_partitions(statistics.partitions);
         }
-        self.subscribers.metrics.kafka.queue.set(statistics.queued);
-        self.subscribers.metrics.kafka.brokers_up.set(statistics.brokers_up);
         let mut observed = self.observed();
         // Fewer than before means that a broker went away.
         if statistics.responses > std::mem::replace(&mut observed.responses, statistics.responses) {
-            self.subscribers.health.broker_responded();
+            health.broker_responded();
             if std::mem::take(&mut observed.is_silent) {
                 info!("Kafka brokers are heard from again.");
             }
@@ -169,7 +168,7 @@ impl ClientContext for Context {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // What an operator must know comes through `error` above, once.
+        // What an operator must know is logged once, by `error` above.
         if level as i32 <= RDKafkaLogLevel::Critical as i32 {
             error!(target: "librdkafka", facility, "{text}");
         } else {

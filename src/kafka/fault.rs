@@ -1,6 +1,8 @@
 //! The one table of what Kafka's error codes mean for us: the kind of fault, and what an operator
 //! should do about it; and what the bridge does about each kind.
 
+use std::fmt::Display;
+
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::observe::metrics::RecordResult;
@@ -12,26 +14,24 @@ pub struct Failure {
     code: Code,
 }
 
-/// What kind of fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The client's queue is full, or another record of the batch was refused: nothing is known
-    /// against this one.
+    /// The client's queue is full, or another record of the batch was refused: this one may be good.
     NotTried,
-    /// The client takes it for acknowledged, and no broker said so.
+    /// The client reports it as delivered, but no broker acknowledged it.
     ///
-    /// Of two requests on their way the first failed and the second did not. A broker takes the second
-    /// alone only if it has the first already, for it knows the numbers of a producer's records: so the
-    /// client reports the first as delivered. But a broker that knows nothing of the producer yet, or
-    /// no longer (`ProducerAppendInfo.checkSequence`), takes any number, and then the first is lost.
+    /// Of two requests in flight the first failed and the second did not. The broker knows the sequence
+    /// numbers of a producer's records and takes the second only after the first: so the client concludes
+    /// that the first was delivered, too. But a broker that does not know the producer yet, or no longer
+    /// (`ProducerAppendInfo.checkSequence`), takes any number, and then the first is lost.
     Unproven,
     /// No acknowledgement in time.
     TimedOut,
     /// Kafka takes no record of this size.
     TooLarge,
-    /// Kafka takes no such record.
+    /// Kafka takes no record with this content.
     Corrupt,
-    /// Kafka answered, and does not take it as things are.
+    /// Kafka refuses it now, for a reason that an operator can remove.
     Refused,
     /// The producer is broken and must be replaced.
     ProducerFailed,
@@ -46,24 +46,15 @@ pub enum Remedy {
     Repeat,
     /// Keep it until Kafka takes it.
     Spool,
-    /// Send it to the dead letters, if it is refused alone, too: a batch is refused as one.
+    /// Send it to the dead letters if it is refused alone, too: Kafka refuses a batch as one.
     DeadLetter,
     /// Keep it until there is a new producer.
     Rebuild,
 }
 
 impl Fault {
-    pub fn remedy(self) -> Remedy {
-        match self {
-            Fault::NotTried => Remedy::TryAgain,
-            Fault::Unproven => Remedy::Repeat,
-            Fault::TimedOut | Fault::Refused => Remedy::Spool,
-            Fault::TooLarge | Fault::Corrupt => Remedy::DeadLetter,
-            Fault::ProducerFailed => Remedy::Rebuild,
-        }
-    }
-
-    pub fn result(self) -> RecordResult {
+    /// How it is counted.
+    pub(super) fn result(self) -> RecordResult {
         match self {
             Fault::NotTried => RecordResult::QueueFull,
             Fault::Unproven => RecordResult::Unproven,
@@ -86,7 +77,13 @@ impl Failure {
     }
 
     pub fn remedy(&self) -> Remedy {
-        self.fault.remedy()
+        match self.fault {
+            Fault::NotTried => Remedy::TryAgain,
+            Fault::Unproven => Remedy::Repeat,
+            Fault::TimedOut | Fault::Refused => Remedy::Spool,
+            Fault::TooLarge | Fault::Corrupt => Remedy::DeadLetter,
+            Fault::ProducerFailed => Remedy::Rebuild,
+        }
     }
 
     /// For the log: what happened and what to do.
@@ -94,104 +91,78 @@ impl Failure {
         if self.fault == Fault::Unproven {
             return "the Kafka client takes it for delivered, but no broker said so".to_owned();
         }
-        let (_, advice) = classify(self.code);
-        if advice.is_empty() { self.code.to_string() } else { format!("{}: {advice}", self.code) }
+        with_advice(self.code, self.code)
     }
 }
 
-/// What to do about an error that belongs to no record.
+/// What an operator should do about an error; empty where there is nothing to say.
 pub(super) fn advice(code: Code) -> &'static str {
     classify(code).1
 }
 
-/// The table.
-fn classify(code: Code) -> (Fault, &'static str) {
-    match code {
-        Code::QueueFull => (
-            Fault::NotTried,
-            "Kafka takes records more slowly than they come; look at the brokers, or add replicas",
-        ),
-        Code::MessageTimedOut
-        | Code::OperationTimedOut
-        | Code::RequestTimedOut
-        | Code::TimedOutQueue => (
-            Fault::TimedOut,
-            "no broker acknowledged in time; look whether the brokers are up and reachable under \
-             the names they advertise, and whether the topic has enough in-sync replicas",
-        ),
-        Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
-            (Fault::TooLarge, "raise max.message.bytes of the topic, or lower http.max_body_bytes")
-        }
-        Code::InvalidDifferentRecord => {
-            (Fault::NotTried, "another record of its batch was refused")
-        }
-        Code::InvalidMessage | Code::InvalidRecord | Code::BadMessage => (
-            Fault::Corrupt,
-            "Kafka cannot read the record as it arrived, or the topic's policies forbid it (a \
-             compacted topic needs keys)",
-        ),
-        Code::Fatal
-        | Code::PurgeQueue
-        | Code::PurgeInflight
-        | Code::State
-        | Code::Fenced
-        | Code::GaplessGuarantee
-        | Code::OutOfOrderSequenceNumber
-        | Code::DuplicateSequenceNumber
-        | Code::InvalidProducerEpoch
-        | Code::InvalidProducerIdMapping
-        | Code::UnknownProducerId
-        | Code::ProducerFenced => (
-            Fault::ProducerFailed,
-            "the producer is being replaced; nothing to do unless this repeats",
-        ),
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => (
-            Fault::Refused,
-            "the topic does not exist; create it, with as many partitions as its readers need",
-        ),
-        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => (
-            Fault::Refused,
-            "fewer replicas are in sync than min.insync.replicas asks for; bring the missing \
-             brokers back, or lower it if the topic has fewer replicas than that",
-        ),
-        Code::TopicAuthorizationFailed => (
-            Fault::Refused,
-            "the bridge's user may not write to the topic; grant it WRITE and DESCRIBE",
-        ),
-        Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed => (
-            Fault::ProducerFailed,
-            "the bridge's user may not produce idempotently; grant it WRITE on the topic (brokers \
-             before 2.8 also ask for IDEMPOTENT_WRITE on the cluster)",
-        ),
-        Code::Authentication | Code::SaslAuthenticationFailed => (
-            Fault::Refused,
-            "the brokers do not know this user or password; look at sasl.mechanism, sasl.username \
-             and sasl.password under [kafka.options]",
-        ),
-        Code::SSL => (
-            Fault::Refused,
-            "the TLS handshake failed; look at security.protocol and ssl.ca.location under \
-             [kafka.options]",
-        ),
-        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve => (
-            Fault::TimedOut,
-            "no broker can be reached; look at kafka.brokers, and whether the brokers are up and \
-             reachable under the names they advertise",
-        ),
-        Code::InvalidTimestamp => (
-            Fault::Corrupt,
-            "the topic does not take this timestamp; widen its message.timestamp.before.max.ms and \
-             message.timestamp.after.max.ms, or narrow the webhook's timestamp_max settings",
-        ),
-        Code::PolicyViolation | Code::ThrottlingQuotaExceeded => (
-            Fault::Refused,
-            "the brokers throttle or forbid this; look at their quotas and policies",
-        ),
-        Code::KafkaStorageError => {
-            (Fault::Refused, "a broker's disk fails; look at the broker's log")
-        }
-        _ => (Fault::Refused, ""),
+/// What happened, and what an operator should do about it.
+pub(super) fn with_advice(what: impl Display, code: Code) -> String {
+    match advice(code) {
+        "" => what.to_string(),
+        advice => format!("{what}: {advice}"),
     }
+}
+
+/// The table: a kind of fault, its codes, and what an operator should do. A code that is not in it is refused.
+macro_rules! classify {
+    ($($fault:ident: $($code:ident)|+ => $advice:literal;)+) => {
+        fn classify(code: Code) -> (Fault, &'static str) {
+            match code {
+                $($(Code::$code)|+ => (Fault::$fault, $advice),)+
+                _ => (Fault::Refused, ""),
+            }
+        }
+    };
+}
+
+classify! {
+    NotTried: QueueFull
+        => "Kafka takes records more slowly than they come; look at the brokers, or add replicas";
+    NotTried: InvalidDifferentRecord
+        => "another record of its batch was refused";
+    TimedOut: MessageTimedOut | OperationTimedOut | RequestTimedOut | TimedOutQueue
+        => "no broker acknowledged in time; look whether the brokers are up and reachable under the \
+            names they advertise, and whether the topic has enough in-sync replicas";
+    TimedOut: BrokerTransportFailure | AllBrokersDown | Resolve
+        => "no broker can be reached; look at kafka.brokers, and whether the brokers are up and \
+            reachable under the names they advertise";
+    TooLarge: MessageSizeTooLarge | InvalidMessageSize
+        => "raise max.message.bytes of the topic, or lower http.max_body_bytes";
+    Corrupt: InvalidMessage | InvalidRecord | BadMessage
+        => "Kafka cannot read the record as it arrived, or the topic's policies forbid it (a \
+            compacted topic needs keys)";
+    Corrupt: InvalidTimestamp
+        => "the topic does not take this timestamp; widen its message.timestamp.before.max.ms and \
+            message.timestamp.after.max.ms, or narrow the webhook's timestamp_max settings";
+    Refused: UnknownTopic | UnknownTopicOrPartition | UnknownPartition
+        => "the topic does not exist; create it, with as many partitions as its readers need";
+    Refused: NotEnoughReplicas | NotEnoughReplicasAfterAppend
+        => "fewer replicas are in sync than min.insync.replicas asks for; bring the missing brokers \
+            back, or lower it if the topic has fewer replicas than that";
+    Refused: TopicAuthorizationFailed
+        => "the bridge's user may not write to the topic; grant it WRITE and DESCRIBE";
+    Refused: Authentication | SaslAuthenticationFailed
+        => "the brokers do not know this user or password; look at sasl.mechanism, sasl.username and \
+            sasl.password under [kafka.options]";
+    Refused: SSL
+        => "the TLS handshake failed; look at security.protocol and ssl.ca.location under \
+            [kafka.options]";
+    Refused: PolicyViolation | ThrottlingQuotaExceeded
+        => "the brokers throttle or forbid this; look at their quotas and policies";
+    Refused: KafkaStorageError
+        => "a broker's disk fails; look at the broker's log";
+    ProducerFailed: Fatal | PurgeQueue | PurgeInflight | State | Fenced | ProducerFenced
+        | GaplessGuarantee | OutOfOrderSequenceNumber | DuplicateSequenceNumber
+        | InvalidProducerEpoch | InvalidProducerIdMapping | UnknownProducerId
+        => "the producer is being replaced; nothing to do unless this repeats";
+    ProducerFailed: ClusterAuthorizationFailed | TransactionalIdAuthorizationFailed
+        => "the bridge's user may not produce idempotently; grant it WRITE on the topic (brokers \
+            before 2.8 also ask for IDEMPOTENT_WRITE on the cluster)";
 }
 
 #[cfg(test)]

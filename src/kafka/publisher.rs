@@ -116,12 +116,12 @@ impl Publisher {
     pub async fn publish(&self, record: &Record) -> Result<Acknowledged, Failure> {
         let send = || self.send(record.clone(), Preconditions::default());
         let report = send().wait().await;
-        match report.fault() {
-            Some(Fault::ProducerFailed) => {
+        match report.result.map_err(|failure| failure.fault) {
+            Err(Fault::ProducerFailed) => {
                 let mut generations = self.current.generation.subscribe();
                 let _ = generations.wait_for(|current| *current > report.generation).await;
             }
-            Some(Fault::Unproven) => {}
+            Err(Fault::Unproven) => {}
             _ => return report.verdict(),
         }
         send().verdict().await

@@ -14,17 +14,16 @@ use super::settings;
 use crate::config::Config;
 
 /// Reads a topic, all partitions.
-pub struct Reader {
-    consumer: BaseConsumer,
-}
+pub struct Reader(TopicConsumer);
 
-/// Where to begin.
+/// A position in each partition of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartPosition {
+pub enum TopicPosition {
     Beginning,
-    /// With what comes from now on.
+    /// Where the next record goes.
     End,
-    /// With the first record of this time or a later one.
+    Offset(i64),
+    /// The first record of this time or a later one.
     Time(Timestamp),
 }
 
@@ -41,19 +40,15 @@ pub struct ConsumedRecord {
 
 impl ConsumedRecord {
     pub(super) fn of(message: &BorrowedMessage) -> ConsumedRecord {
-        let headers = message.headers().map(|headers| {
-            let text = |value: Option<&[u8]>| {
-                String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
-            };
-            headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
-        });
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into();
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         ConsumedRecord {
             partition: message.partition(),
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_owned),
             value: message.payload().unwrap_or_default().to_owned(),
-            headers: headers.unwrap_or_default(),
+            headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
         }
     }
 
@@ -71,27 +66,14 @@ impl Reader {
     pub fn open(
         config: &Config,
         topic: &str,
-        from: StartPosition,
+        from: TopicPosition,
         timeout: Duration,
     ) -> Result<Reader, QueryError> {
-        let consumer = consumer(config, "hookbridge-reader", &[])?;
-        let partitions = partitions(&consumer, topic, timeout)?;
-        let mut list = TopicPartitionList::new();
-        match from {
-            StartPosition::Beginning => {
-                for partition in partitions {
-                    list.add_partition_offset(topic, partition, Offset::Beginning)?;
-                }
-            }
-            // Looked up now, so that nothing that comes from now on is missed.
-            from => {
-                for (partition, offset) in offsets(&consumer, topic, &partitions, from, timeout)? {
-                    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-                }
-            }
-        }
-        consumer.assign(&list)?;
-        Ok(Reader { consumer })
+        let options = [("group.id", "hookbridge-reader")];
+        let topic = TopicConsumer::open(config, topic, &options, timeout)?;
+        // Looked up now, so that no record that comes from now on is missed.
+        topic.assign(topic.offsets(from)?)?;
+        Ok(Reader(topic))
     }
 
     /// The next record, if one comes within the time-out.
@@ -100,77 +82,103 @@ impl Reader {
     ///
     /// What the consumer reports.
     pub fn next(&self, timeout: Duration) -> Result<Option<ConsumedRecord>, QueryError> {
-        let Some(message) = self.consumer.poll(timeout) else { return Ok(None) };
-        Ok(Some(ConsumedRecord::of(&message?)))
+        let message = self.0.consumer.poll(timeout).transpose()?;
+        Ok(message.map(|message| ConsumedRecord::of(&message)))
     }
 }
 
-/// A consumer that commits nothing by itself.
-pub(super) fn consumer(
-    config: &Config,
-    group: &str,
-    options: &[(&str, &str)],
-) -> Result<BaseConsumer, KafkaError> {
-    let mut client = settings::client(config);
-    client
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // The newest record should show at once.
-        .set("fetch.wait.max.ms", "100");
-    for (name, value) in options {
-        client.set(*name, *value);
-    }
-    client.create()
+/// An offset for each partition.
+pub(super) type Offsets = BTreeMap<i32, i64>;
+
+/// A consumer of one topic that commits nothing by itself.
+pub(super) struct TopicConsumer {
+    pub consumer: BaseConsumer,
+    pub topic: String,
+    pub partitions: Vec<i32>,
+    pub timeout: Duration,
 }
 
-/// The partitions of a topic.
-pub(super) fn partitions(
-    consumer: &BaseConsumer,
-    topic: &str,
-    timeout: Duration,
-) -> Result<Vec<i32>, QueryError> {
-    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Err(QueryError::about(topic, RDKafkaErrorCode::UnknownTopicOrPartition));
-    };
-    match found.error().map(RDKafkaErrorCode::from) {
-        Some(code) => Err(QueryError::about(topic, code)),
-        None => Ok(found.partitions().iter().map(|partition| partition.id()).collect()),
+impl TopicConsumer {
+    pub fn open(
+        config: &Config,
+        topic: &str,
+        options: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<TopicConsumer, QueryError> {
+        let mut client = settings::client(config);
+        client
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // An offset that the topic no longer has must not skip the rest.
+            .set("auto.offset.reset", "earliest")
+            // The newest record should show at once.
+            .set("fetch.wait.max.ms", "100")
+            .extend(options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let consumer: BaseConsumer = client.create()?;
+        let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+            return Err(QueryError::about(topic, RDKafkaErrorCode::UnknownTopicOrPartition));
+        };
+        if let Some(error) = found.error() {
+            return Err(QueryError::about(topic, error.into()));
+        }
+        let partitions = found.partitions().iter().map(|partition| partition.id()).collect();
+        Ok(TopicConsumer { consumer, topic: topic.to_owned(), partitions, timeout })
+    }
+
+    /// The offset of each partition at this position.
+    pub fn offsets(&self, at: TopicPosition) -> Result<Offsets, QueryError> {
+        // Beginning and end have numbers that no time has.
+        let raw = match at {
+            TopicPosition::Beginning => Offset::Beginning,
+            TopicPosition::End => Offset::End,
+            TopicPosition::Offset(offset) => {
+                return Ok(self.partitions.iter().map(|partition| (*partition, offset)).collect());
+            }
+            TopicPosition::Time(time) => Offset::Offset(time.as_millisecond().max(0)),
+        };
+        let found = self.consumer.offsets_for_times(self.list(raw)?, self.timeout)?;
+        let mut offsets = known_offsets(&found)?;
+        if offsets.len() < self.partitions.len() && at != TopicPosition::End {
+            // A partition without a record of this time or later starts at its end.
+            for (partition, end) in self.offsets(TopicPosition::End)? {
+                offsets.entry(partition).or_insert(end);
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// What the group has committed, of the partitions where it has.
+    pub fn committed(&self) -> Result<Offsets, QueryError> {
+        let list = self.list(Offset::Invalid)?;
+        Ok(known_offsets(&self.consumer.committed_offsets(list, self.timeout)?)?)
+    }
+
+    /// Reads these partitions from these offsets on.
+    pub fn assign(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> Result<(), QueryError> {
+        let offsets = offsets.into_iter().map(|(one, offset)| (one, Offset::Offset(offset)));
+        Ok(self.consumer.assign(&self.list_of(offsets)?)?)
+    }
+
+    fn list(&self, offset: Offset) -> Result<TopicPartitionList, KafkaError> {
+        self.list_of(self.partitions.iter().map(|partition| (*partition, offset)))
+    }
+
+    pub fn list_of(
+        &self,
+        offsets: impl Iterator<Item = (i32, Offset)>,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let offsets = offsets.map(|(partition, offset)| ((self.topic.clone(), partition), offset));
+        TopicPartitionList::from_topic_map(&offsets.collect())
     }
 }
 
-/// The offset of each partition at this place.
-pub(super) fn offsets(
-    consumer: &BaseConsumer,
-    topic: &str,
-    partitions: &[i32],
-    at: StartPosition,
-    timeout: Duration,
-) -> Result<BTreeMap<i32, i64>, QueryError> {
-    // Beginning and end have numbers that no time has.
-    let at_raw = match at {
-        StartPosition::Beginning => Offset::Beginning,
-        StartPosition::End => Offset::End,
-        StartPosition::Time(time) => Offset::Offset(time.as_millisecond().max(0)),
-    };
-    let mut asked = TopicPartitionList::new();
-    for partition in partitions {
-        asked.add_partition_offset(topic, *partition, at_raw)?;
-    }
-    let mut offsets = BTreeMap::new();
-    for element in consumer.offsets_for_times(asked, timeout)?.elements() {
+fn known_offsets(list: &TopicPartitionList) -> Result<Offsets, KafkaError> {
+    let mut offsets = Offsets::new();
+    for element in list.elements() {
         element.error()?;
         if let Offset::Offset(offset) = element.offset() {
             offsets.insert(element.partition(), offset);
-        }
-    }
-    if offsets.len() < partitions.len() && at != StartPosition::End {
-        // Where nothing is as late as that, the end is what comes next.
-        for (partition, end) in
-            self::offsets(consumer, topic, partitions, StartPosition::End, timeout)?
-        {
-            offsets.entry(partition).or_insert(end);
         }
     }
     Ok(offsets)

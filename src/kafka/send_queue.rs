@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
 
-use super::fault::{Failure, Fault};
+use super::fault::Failure;
 use crate::click::record::Record;
 
 /// Proof that every in-sync replica has a record. Only a delivery report makes one.
@@ -22,10 +22,6 @@ pub(super) struct DeliveryReport {
 }
 
 impl DeliveryReport {
-    pub fn fault(&self) -> Option<Fault> {
-        self.result.err().map(|failure| failure.fault)
-    }
-
     pub fn verdict(self) -> Result<Acknowledged, Failure> {
         self.result.map(Acknowledged)
     }

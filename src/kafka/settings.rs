@@ -1,72 +1,67 @@
 //! Every property of librdkafka that is relied on, with its reason.
 //!
-//! Also where it is librdkafka's own default: a default may change with the library, the promise
-//! may not.
+//! Properties whose value is librdkafka's default are set, too: a default may change with the library, the
+//! promise may not.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 use crate::config::{Config, Problem};
 
-/// Properties that carry the promise or that other settings stand for, by all their names, and what
-/// to do instead of setting them under `[kafka.options]`.
-const REFUSED: &[(&[&str], &str)] = &[
-    (
-        &["acks", "request.required.acks"],
-        "is fixed at all: a 200 means that every in-sync replica has the click",
-    ),
-    (
-        &["enable.idempotence"],
-        "is fixed at true: a retry inside the client must not write a click twice or out of order",
-    ),
-    (
-        &["partitioner"],
-        "is fixed at murmur2_random: it puts a key where Java producers, Kafka Streams and ksqlDB \
-         would",
-    ),
-    (
-        &["message.timeout.ms", "delivery.timeout.ms", "request.timeout.ms"],
-        "is set by kafka.ack_timeout_ms, whose place in the time chain is checked",
-    ),
-    (&["bootstrap.servers", "metadata.broker.list"], "is set by kafka.brokers"),
-    (&["message.max.bytes"], "is set by http.max_body_bytes"),
-    (
-        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
-        "is set by http.max_requests_in_flight and http.max_bytes_in_flight",
-    ),
-    (
-        &["statistics.interval.ms", "topic.metadata.refresh.interval.ms"],
-        "is fixed: readiness, metrics and the sight of new partitions depend on it",
-    ),
-    (
-        &["allow.auto.create.topics"],
-        "is fixed at false: a topic made by accident has the wrong number of partitions and replicas",
-    ),
-    (
-        &["delivery.report.only.error"],
-        "is fixed at false: the 200 is made from the report of success",
-    ),
-    (
-        &["enable.gapless.guarantee", "transactional.id", "test.mock.num.brokers"],
-        "is not supported: the bridge's promise does not rest on it",
-    ),
-];
+/// Why a property cannot be set under `[kafka.options]`, and what to do instead: it carries the promise, or
+/// another setting stands for it.
+fn refusal(property: &str) -> Option<&'static str> {
+    Some(match property {
+        "acks" | "request.required.acks" => {
+            "is fixed at all: a 200 means that every in-sync replica has the click"
+        }
+        "enable.idempotence" => {
+            "is fixed at true: a retry inside the client must not write a click twice or out of order"
+        }
+        "partitioner" => {
+            "is fixed at murmur2_random: it puts a key where Java producers, Kafka Streams and ksqlDB \
+             would"
+        }
+        "message.timeout.ms" | "delivery.timeout.ms" | "request.timeout.ms" => {
+            "is set by kafka.ack_timeout_ms, whose place in the time chain is checked"
+        }
+        "bootstrap.servers" | "metadata.broker.list" => "is set by kafka.brokers",
+        "message.max.bytes" => "is set by http.max_body_bytes",
+        "queue.buffering.max.messages" | "queue.buffering.max.kbytes" => {
+            "is set by http.max_requests_in_flight and http.max_bytes_in_flight"
+        }
+        "statistics.interval.ms" | "topic.metadata.refresh.interval.ms" => {
+            "is fixed: readiness, metrics and the sight of new partitions depend on it"
+        }
+        "allow.auto.create.topics" => {
+            "is fixed at false: a topic made by accident has the wrong number of partitions and replicas"
+        }
+        "delivery.report.only.error" => {
+            "is fixed at false: the 200 is made from the report of success"
+        }
+        "enable.gapless.guarantee" | "transactional.id" | "test.mock.num.brokers" => {
+            "is not supported: the bridge's promise does not rest on it"
+        }
+        _ => return None,
+    })
+}
 
 /// How long a record waits for others of its partition, in milliseconds. Each request costs the client, this
-/// host and the broker as much as many records; against sending at once, 64 connections needed about half
-/// the CPU for a click and 16 two thirds. The client wakes up by whole milliseconds: with half of one, what
-/// comes in the first half goes with the first, where with a whole one each partition waits by itself, up
-/// to two. That takes 16 connections a sixth less CPU, and is two thirds more clicks with 8.
+/// host and the broker as much as many records: compared with sending at once, a click took about half the
+/// CPU with 64 connections and two thirds with 16. The client wakes up by whole milliseconds. With a linger
+/// of half of one, records of the first half go with the first; with a whole one, each partition waits up to
+/// two by itself. Half takes a sixth less CPU with 16 connections, and gives two thirds more clicks with 8.
 const LINGER_MS: &str = "0.5";
 
-/// Some hundred clicks: larger batches bring nothing.
+/// Some hundred clicks; larger batches gain nothing.
 const BATCH_BYTES: usize = 128 << 10;
 
-/// Records from the spool, on their way or late; more than `delivery` ever has there.
+/// Records from the spool, in flight or late; more than `delivery` ever has there.
 const SPOOL_RECORDS: usize = 32_768;
 const SPOOL_KBYTES: usize = 32 << 10;
 
-/// What the properties set here need on top of the largest body: key, headers and framing.
+/// What a record needs on top of the largest body: key, headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
 /// Everything that is wrong with the Kafka settings, as librdkafka itself judges them.
@@ -74,8 +69,8 @@ pub fn check(config: &Config) -> Vec<Problem> {
     let key = |name: &str| format!("kafka.options.\"{name}\"");
     let mut problems = Vec::new();
     for (name, value) in config.kafka.options.iter() {
-        if let Some((_, why)) = REFUSED.iter().find(|(names, _)| names.contains(&name)) {
-            problems.push(Problem::new(key(name), *why));
+        if let Some(why) = refusal(name) {
+            problems.push(Problem::new(key(name), why));
             continue;
         }
         let mut one = ClientConfig::new();
@@ -92,11 +87,10 @@ pub fn check(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// What librdkafka says of a property, without its value, which may be a secret.
-fn reason(error: &rdkafka::error::KafkaError) -> String {
+/// librdkafka's reason, without the property's value, which may be a secret.
+fn reason(error: &KafkaError) -> String {
     match error {
-        rdkafka::error::KafkaError::ClientConfig(_, text, _, _) => text.clone(),
-        rdkafka::error::KafkaError::ClientCreation(text) => text.clone(),
+        KafkaError::ClientConfig(_, text, _, _) | KafkaError::ClientCreation(text) => text.clone(),
         other => other.to_string(),
     }
 }
@@ -107,10 +101,9 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     client
         .set("bootstrap.servers", &config.kafka.brokers)
         .set("client.id", "hookbridge")
-        // Brokers and balancers drop idle connections; a dead one is better noticed by the kernel
-        // than by a click.
+        // Brokers and balancers drop idle connections; the kernel should notice that before a click does.
         .set("socket.keepalive.enable", "true")
-        // A broker that does not even finish a handshake is not there.
+        // A broker that does not finish a handshake in this time counts as down.
         .set("socket.connection.setup.timeout.ms", "5000")
         // A small request must not wait in the kernel for another (Nagle's algorithm).
         .set("socket.nagle.disable", "true")
@@ -122,61 +115,56 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     for (name, value) in config.kafka.options.iter() {
         client.set(name, value);
     }
-    // Of what it is asked to say nothing is held back here; `log.level` decides what is written.
-    let is_asked = config.kafka.options.iter().any(|(name, _)| name == "debug");
-    client.set_log_level(if is_asked { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+    // Where `debug` is set, librdkafka passes on every line; `log.level` decides which are written.
+    let has_debug = config.kafka.options.iter().any(|(name, _)| name == "debug");
+    client.set_log_level(if has_debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     client
 }
 
 /// The settings of the producer: what the promise rests on, and what the operator has added.
 pub fn producer(config: &Config) -> ClientConfig {
-    let ack_timeout = config.kafka.ack_timeout_ms.to_string();
+    let Config { http, kafka, .. } = config;
+    let ack_timeout = kafka.ack_timeout_ms.to_string();
+    let record_bytes = (http.max_body_bytes + RECORD_OVERHEAD_BYTES).max(1_000_000);
+    let queue_records = 2 * http.max_requests_in_flight + SPOOL_RECORDS;
+    let queue_kbytes = (2 * http.max_bytes_in_flight / 1_024 + SPOOL_KBYTES).min(2_097_151);
     let mut client = self::client(config);
     // A broker that hangs must not keep a partition whose leader has moved from it for librdkafka's
     // 60 s. Longer than the broker's own time-out, so that it can answer with the reason.
     if client.get("socket.timeout.ms").is_none() {
-        client.set("socket.timeout.ms", (2 * config.kafka.ack_timeout_ms).max(5_000).to_string());
+        client.set("socket.timeout.ms", (2 * kafka.ack_timeout_ms).max(5_000).to_string());
     }
     // A batch is refused as one: it should be smaller than any topic's limit.
     if client.get("batch.size").is_none() {
         client.set("batch.size", BATCH_BYTES.to_string());
     }
-    if ["linger.ms", "queue.buffering.max.ms"].iter().all(|name| client.get(name).is_none()) {
+    if client.get("linger.ms").or(client.get("queue.buffering.max.ms")).is_none() {
         client.set("linger.ms", LINGER_MS);
     }
     client
         // The promise: all in-sync replicas have it, once, in order.
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        // Where Java's default partitioner puts a key. librdkafka's own default does not.
+        // As Java's default partitioner. librdkafka's own default puts keys elsewhere.
         .set("partitioner", "murmur2_random")
         // When the client gives a record up; it looks about once a second, so the verdict may be
-        // more than a second late. Never, where there is a spool: what is late goes there, too, and
-        // the client still sends it in its turn, so that time-outs change no order.
+        // more than a second late. With a spool it never does: a late record goes there, too, and the
+        // client still sends it in its turn, so that time-outs change no order.
         .set("message.timeout.ms", if config.spool.is_on() { "0" } else { &ack_timeout })
         // When the broker gives up waiting for its replicas: no later than we do, so that it answers
         // with the reason and the connection need not be cut.
         .set("request.timeout.ms", &ack_timeout)
-        // The largest body must fit, so that it is the topic that decides what is too large.
-        .set(
-            "message.max.bytes",
-            (config.http.max_body_bytes + RECORD_OVERHEAD_BYTES).max(1_000_000).to_string(),
-        )
+        // The largest body must fit, so that the topic decides what is too large.
+        .set("message.max.bytes", record_bytes.to_string())
         // Room for every admitted request, as much again for records whose senders are gone, and for
         // what the spool sends and what is late.
-        .set(
-            "queue.buffering.max.messages",
-            (2 * config.http.max_requests_in_flight + SPOOL_RECORDS).to_string(),
-        )
-        .set(
-            "queue.buffering.max.kbytes",
-            (2 * config.http.max_bytes_in_flight / 1_024 + SPOOL_KBYTES).min(2_097_151).to_string(),
-        )
-        // Queue depth, brokers and readiness are made from these.
+        .set("queue.buffering.max.messages", queue_records.to_string())
+        .set("queue.buffering.max.kbytes", queue_kbytes.to_string())
+        // The metrics of queue and brokers and readiness are made from them.
         .set("statistics.interval.ms", "1000")
         // New partitions and leaders are seen this soon.
         .set("topic.metadata.refresh.interval.ms", "5000")
-        // A missing topic is an answer after this long, instead of a time-out for 30 s.
+        // After this time a missing topic is reported as such; librdkafka's default is 30 s.
         .set("topic.metadata.propagation.max.ms", "1000")
         .set("delivery.report.only.error", "false");
     client

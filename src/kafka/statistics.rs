@@ -1,4 +1,4 @@
-//! What librdkafka tells of itself once a second (STATISTICS.md of librdkafka gives the fields).
+//! What librdkafka reports of itself once a second (STATISTICS.md of librdkafka lists the fields).
 
 use std::collections::HashMap;
 
@@ -7,68 +7,62 @@ use serde::Deserialize;
 use crate::observe::sampler::Partition;
 
 /// The fields that are used; the document has hundreds more.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Document {
     msg_cnt: i64,
-    brokers: HashMap<String, Broker>,
-}
-
-/// The same document, with what is only looked at while somebody looks.
-#[derive(Deserialize)]
-struct Sent {
-    topics: HashMap<String, SentToTopic>,
+    brokers: HashMap<String, BrokerFields>,
+    topics: HashMap<String, TopicFields>,
 }
 
 #[derive(Deserialize)]
-struct SentToTopic {
-    partitions: HashMap<i32, SentToPartition>,
-}
-
-#[derive(Deserialize)]
-struct SentToPartition {
-    txmsgs: u64,
-}
-
-/// How many records were sent to each partition so far.
-pub(super) fn partitions(json: &[u8]) -> serde_json::Result<Vec<Partition>> {
-    let sent: Sent = serde_json::from_slice(json)?;
-    let topics = sent.topics.into_iter().flat_map(|(topic, sent)| {
-        // Partition -1 is that of records which have none yet.
-        let known = sent.partitions.into_iter().filter(|(number, _)| *number >= 0);
-        known.map(move |(number, sent)| (topic.clone(), number, sent.txmsgs))
-    });
-    let partition = |(topic, number, records)| Partition { topic, number, records };
-    Ok(topics.map(partition).collect())
-}
-
-#[derive(Debug, Deserialize)]
-struct Broker {
+struct BrokerFields {
     nodeid: i32,
     state: String,
     rx: u64,
 }
 
+#[derive(Deserialize)]
+struct TopicFields {
+    partitions: HashMap<i32, PartitionFields>,
+}
+
+#[derive(Deserialize)]
+struct PartitionFields {
+    txmsgs: u64,
+}
+
 /// What the bridge makes of them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Statistics {
-    /// Records in the client, queued or on their way.
+    /// Records in the client, queued or in flight.
     pub queued: i64,
     /// Brokers that the client is connected to.
     pub brokers_up: i64,
-    /// Responses received so far from the brokers that are up: one that refuses our password also
+    /// Responses received so far from the brokers that are up. A broker that refuses our password also
     /// responds.
     pub responses: u64,
+    /// How many records were sent to each partition so far.
+    pub partitions: Vec<Partition>,
 }
 
 impl Statistics {
     pub fn read(json: &[u8]) -> serde_json::Result<Statistics> {
-        let document: Document = serde_json::from_slice(json)?;
-        let up = || document.brokers.values().filter(|broker| broker.state == "UP");
+        let Document { msg_cnt, brokers, topics } = serde_json::from_slice(json)?;
+        let up = || brokers.values().filter(|broker| broker.state == "UP");
+        let mut partitions = Vec::new();
+        for (topic, fields) in topics {
+            // Partition -1 holds the records that have none yet.
+            for (number, fields) in fields.partitions.into_iter().filter(|(number, _)| *number >= 0)
+            {
+                partitions.push(Partition { topic: topic.clone(), number, records: fields.txmsgs });
+            }
+        }
         Ok(Statistics {
-            queued: document.msg_cnt,
-            // Entries without a node id are addresses that brokers were first asked at.
+            queued: msg_cnt,
+            // Entries without a node id are the addresses of `kafka.brokers`.
             brokers_up: up().filter(|broker| broker.nodeid >= 0).count() as i64,
             responses: up().map(|broker| broker.rx).sum(),
+            partitions,
         })
     }
 }
@@ -91,8 +85,8 @@ mod tests {
             }}}
         }"#;
         let statistics = Statistics::read(json).expect("a document");
-        assert_eq!(statistics, Statistics { queued: 17, brokers_up: 1, responses: 43 });
-        let clicks = Partition { topic: "clicks".into(), number: 0, records: 12 };
-        assert_eq!(partitions(json).expect("a document"), [clicks]);
+        let partitions = vec![Partition { topic: "clicks".into(), number: 0, records: 12 }];
+        let expected = Statistics { queued: 17, brokers_up: 1, responses: 43, partitions };
+        assert_eq!(statistics, expected);
     }
 }

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::circuit_breaker::CircuitBreaker;
 use super::client::{Client, CurrentClient};
 use super::context::{Context, Subscribers, SupervisorRequest};
-use super::inspect::{Finding, Inspector, Severity};
+use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
 use super::settings;
 use crate::config::{Config, Problem};
@@ -76,8 +76,9 @@ impl Kafka {
         let (requests, received) = sync_channel(REQUESTS_MAX);
         let subscribers = Subscribers { metrics, health, breaker, supervisor: requests.clone() };
         let client_config = settings::producer(config);
+        let context = Context::new(0, subscribers.clone());
         let current = Arc::new(CurrentClient {
-            client: ArcSwap::from_pointee(start_client(&client_config, 0, &subscribers)?),
+            client: ArcSwap::from_pointee(Client::start(&client_config, context)?),
             generation: watch::Sender::new(0),
         });
         let supervisor = Supervisor {
@@ -134,11 +135,13 @@ impl Kafka {
         let _ = self.requests.send(SupervisorRequest::Stop);
         let client = self.current.client.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
-        let flushed = client.producer().flush(rest);
-        // Where it succeeds, the number could only be statistics that nobody fetches any more.
-        let left = flushed.map_or_else(|_timed_out| client.in_flight(), |()| 0);
+        let left = match client.producer().flush(rest) {
+            // The count could only be of statistics that nobody fetches any more.
+            Ok(()) => 0,
+            Err(_timed_out) => client.producer().in_flight_count(),
+        };
         let _ = self.thread.join();
-        left
+        usize::try_from(left).unwrap_or(0)
     }
 }
 
@@ -175,7 +178,8 @@ impl Supervisor {
     /// once more with the new one.
     fn replace(&mut self) {
         let generation = self.current.client.load().generation() + 1;
-        match start_client(&self.client_config, generation, &self.subscribers) {
+        let context = Context::new(generation, self.subscribers.clone());
+        match Client::start(&self.client_config, context) {
             Ok(client) => {
                 let old = self.current.client.swap(Arc::new(client));
                 self.current.generation.send_replace(generation);
@@ -197,12 +201,12 @@ impl Supervisor {
         // Any answer makes the replica ready; the state of the topics may take longer to find out.
         self.ask_brokers();
         match self.inspect() {
-            Ok(findings) => {
+            Ok(topics) => {
                 self.has_inspected = true;
-                if findings.is_empty() {
+                if topics.iter().all(|topic| topic.findings.is_empty()) {
                     info!("Kafka answers and the topics are in order.");
                 }
-                log(findings);
+                log(topics);
             }
             Err(error) => {
                 if self.explained.is_none() {
@@ -225,7 +229,7 @@ impl Supervisor {
 
     /// Inspects the topics over connections that are closed afterwards: open and idle they would take a
     /// third of the CPU of a bridge that has nothing to do.
-    fn inspect(&self) -> Result<Vec<Finding>, String> {
+    fn inspect(&self) -> Result<Vec<InspectedTopic>, String> {
         let inspector = Inspector::new(&self.config).map_err(|problem| problem.to_string())?;
         inspector.inspect(INSPECT_TIMEOUT).map_err(|error| error.to_string())
     }
@@ -235,20 +239,11 @@ impl Supervisor {
             return;
         }
         match self.inspect() {
-            Ok(findings) => log(findings),
+            Ok(topics) => log(topics),
             Err(error) => error!(%error, "Kafka does not answer."),
         }
         self.explained = Some(Instant::now());
     }
-}
-
-fn start_client(
-    config: &ClientConfig,
-    generation: u64,
-    subscribers: &Subscribers,
-) -> Result<Client, Problem> {
-    let client = Client::start(config, Context::new(generation, subscribers.clone()));
-    client.map_err(|error| Problem::new("kafka.options", error.to_string()))
 }
 
 /// Closes a producer that is no longer in use. Dropping the last reference closes it, which blocks: a worker
@@ -264,11 +259,13 @@ fn close_replaced(client: Arc<Client>) {
     }
 }
 
-fn log(findings: Vec<Finding>) {
-    for Finding { severity, topic, text } in findings {
-        match severity {
-            Severity::Error => error!(topic, "{text}"),
-            Severity::Warning | Severity::Missing => warn!(topic, "{text}"),
+fn log(topics: Vec<InspectedTopic>) {
+    for InspectedTopic { name: topic, findings, .. } in &topics {
+        for (severity, text) in findings {
+            match severity {
+                Severity::Error => error!(topic, "{text}"),
+                Severity::Warning | Severity::Missing => warn!(topic, "{text}"),
+            }
         }
     }
 }

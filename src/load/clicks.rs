@@ -1,7 +1,7 @@
-//! The bodies of a load: clicks as Opptima documents them, made up, or bodies that are given.
+//! The bodies of a load: made-up clicks as Opptima documents them, or bodies that are given.
 //!
-//! A few campaigns have most of the clicks, as in life: the second has half as many as the first, the
-//! third a third (Zipf's law). Each click can be told from all others by its `destination`.
+//! A few campaigns have most of the clicks: the second has half as many as the first, the third a third
+//! (Zipf's law). Each click has a `destination` of its own.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,69 +10,33 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-/// Opptima's clocks show Colombian time.
+/// Opptima's times are Colombian.
 const OFFSET: Offset = Offset::constant(-5);
 
-/// City, region, country, latitude, longitude, and how many clicks come from there.
-const CITIES: &[(&str, u32)] = &[
-    (
-        r#""cityName":"Bogota","regionName":"Distrito Capital de Bogota","countryName":"Colombia","latitude":4.60971,"longitude":-74.081749"#,
-        34,
-    ),
-    (
-        r#""cityName":"Medellin","regionName":"Antioquia","countryName":"Colombia","latitude":6.25184,"longitude":-75.563591"#,
-        17,
-    ),
-    (
-        r#""cityName":"Cali","regionName":"Valle del Cauca","countryName":"Colombia","latitude":3.43722,"longitude":-76.522499"#,
-        12,
-    ),
-    (
-        r#""cityName":"Barranquilla","regionName":"Atlantico","countryName":"Colombia","latitude":10.96854,"longitude":-74.781319"#,
-        8,
-    ),
-    (
-        r#""cityName":"Cartagena","regionName":"Bolivar","countryName":"Colombia","latitude":10.39972,"longitude":-75.514442"#,
-        6,
-    ),
-    (
-        r#""cityName":"Bucaramanga","regionName":"Santander","countryName":"Colombia","latitude":7.12539,"longitude":-73.119804"#,
-        4,
-    ),
-    (
-        r#""cityName":"Pereira","regionName":"Risaralda","countryName":"Colombia","latitude":4.81333,"longitude":-75.696111"#,
-        3,
-    ),
-    (
-        r#""cityName":"Cúcuta","regionName":"Norte de Santander","countryName":"Colombia","latitude":7.89391,"longitude":-72.507819"#,
-        3,
-    ),
-    (
-        r#""cityName":"Quito","regionName":"Pichincha","countryName":"Ecuador","latitude":-0.22985,"longitude":-78.524948"#,
-        3,
-    ),
-    (
-        r#""cityName":"Lima","regionName":"Lima","countryName":"Peru","latitude":-12.04318,"longitude":-77.028236"#,
-        3,
-    ),
-    (
-        r#""cityName":"Miami","regionName":"Florida","countryName":"United States","latitude":25.77427,"longitude":-80.193657"#,
-        4,
-    ),
-    (
-        r#""cityName":"Madrid","regionName":"Madrid","countryName":"Spain","latitude":40.4165,"longitude":-3.70256"#,
-        3,
-    ),
+/// City, region, country, latitude, longitude, and the share of the clicks that come from there.
+const CITIES: [(&str, &str, &str, f64, f64, u32); 12] = [
+    ("Bogota", "Distrito Capital de Bogota", "Colombia", 4.60971, -74.081749, 34),
+    ("Medellin", "Antioquia", "Colombia", 6.25184, -75.563591, 17),
+    ("Cali", "Valle del Cauca", "Colombia", 3.43722, -76.522499, 12),
+    ("Barranquilla", "Atlantico", "Colombia", 10.96854, -74.781319, 8),
+    ("Cartagena", "Bolivar", "Colombia", 10.39972, -75.514442, 6),
+    ("Bucaramanga", "Santander", "Colombia", 7.12539, -73.119804, 4),
+    ("Pereira", "Risaralda", "Colombia", 4.81333, -75.696111, 3),
+    ("Cúcuta", "Norte de Santander", "Colombia", 7.89391, -72.507819, 3),
+    ("Quito", "Pichincha", "Ecuador", -0.22985, -78.524948, 3),
+    ("Lima", "Lima", "Peru", -12.04318, -77.028236, 3),
+    ("Miami", "Florida", "United States", 25.77427, -80.193657, 4),
+    ("Madrid", "Madrid", "Spain", 40.4165, -3.70256, 3),
 ];
 
-/// Devices with their browsers, and how many clicks come from there.
-const DEVICES: &[(&str, u32)] = &[
-    (r#""device_type":"mobile","browser":"Chrome""#, 46),
-    (r#""device_type":"mobile","browser":"Safari""#, 19),
-    (r#""device_type":"desktop","browser":"Chrome""#, 20),
-    (r#""device_type":"desktop","browser":"Edge""#, 6),
-    (r#""device_type":"desktop","browser":"Firefox""#, 4),
-    (r#""device_type":"tablet","browser":"Safari""#, 5),
+/// Device, browser, and the share of the clicks that come from there.
+const DEVICES: [(&str, &str, u32); 6] = [
+    ("mobile", "Chrome", 46),
+    ("mobile", "Safari", 19),
+    ("desktop", "Chrome", 20),
+    ("desktop", "Edge", 6),
+    ("desktop", "Firefox", 4),
+    ("tablet", "Safari", 5),
 ];
 
 /// Contacts of an account.
@@ -83,7 +47,7 @@ const CONTACTS: u32 = 1_000_000;
 pub enum Bodies {
     /// Made up.
     Made(Clicks),
-    /// Given, taken in turn.
+    /// One or more that are given, taken in turn.
     Given(Arc<[Bytes]>),
 }
 
@@ -92,10 +56,7 @@ impl Bodies {
     pub fn get(&mut self, number: u64) -> &[u8] {
         match self {
             Bodies::Made(clicks) => clicks.make(number),
-            Bodies::Given(bodies) => {
-                let place = number.checked_rem(bodies.len() as u64).unwrap_or(0);
-                usize::try_from(place).ok().and_then(|place| bodies.get(place)).map_or(b"", |b| b)
-            }
+            Bodies::Given(bodies) => &bodies[number as usize % bodies.len()],
         }
     }
 }
@@ -104,44 +65,53 @@ impl Bodies {
 #[derive(Clone)]
 pub struct Clicks {
     run: Arc<str>,
-    campaigns: Arc<Weights>,
-    cities: Arc<Weights>,
-    devices: Arc<Weights>,
+    campaigns: Arc<Choice<u32>>,
+    cities: Arc<Choice<String>>,
+    devices: Arc<Choice<String>>,
     random: fastrand::Rng,
-    /// The time in its own words, and for which second they are.
+    /// A second, and its text.
     time: (i64, String),
     body: Vec<u8>,
 }
 
-/// How often each of several comes, summed up from the first.
-struct Weights(Vec<f64>);
+/// Items, each with the sum of the weights up to its own.
+struct Choice<T>(Vec<(f64, T)>);
 
-impl Weights {
-    fn new(weights: impl Iterator<Item = f64>) -> Arc<Weights> {
-        let sums = weights.scan(0.0, |sum, weight| {
-            *sum += weight;
-            Some(*sum)
-        });
-        Arc::new(Weights(sums.collect()))
+impl<T> Choice<T> {
+    fn new(items: impl Iterator<Item = (f64, T)>) -> Arc<Choice<T>> {
+        let mut sum = 0.0;
+        let add = |(weight, item)| {
+            sum += weight;
+            (sum, item)
+        };
+        Arc::new(Choice(items.map(add).collect()))
     }
 
-    fn choose(&self, random: &mut fastrand::Rng) -> usize {
-        let point = random.f64() * self.0.last().copied().unwrap_or(0.0);
-        self.0.partition_point(|sum| *sum <= point).min(self.0.len().saturating_sub(1))
+    fn choose(&self, random: &mut fastrand::Rng) -> &T {
+        let last = self.0.len() - 1;
+        let point = random.f64() * self.0[last].0;
+        &self.0[self.0.partition_point(|(sum, _)| *sum <= point).min(last)].1
     }
 }
 
 impl Clicks {
     /// Clicks of so many campaigns, marked with the name of this run.
     pub fn new(run: &str, campaigns: u32) -> Clicks {
-        let of = |table: &[(&str, u32)]| {
-            Weights::new(table.iter().map(|(_, weight)| f64::from(*weight)))
+        let city = |(city, region, country, latitude, longitude, weight)| {
+            let json = format!(
+                r#""cityName":"{city}","regionName":"{region}","countryName":"{country}","latitude":{latitude},"longitude":{longitude}"#
+            );
+            (f64::from(weight), json)
         };
+        let device = |(device, browser, weight)| {
+            (f64::from(weight), format!(r#""device_type":"{device}","browser":"{browser}""#))
+        };
+        let campaign = |rank| (1.0 / f64::from(rank), rank - 1);
         Clicks {
             run: run.into(),
-            campaigns: Weights::new((1..=campaigns.max(1)).map(|rank| 1.0 / f64::from(rank))),
-            cities: of(CITIES),
-            devices: of(DEVICES),
+            campaigns: Choice::new((1..=campaigns.max(1)).map(campaign)),
+            cities: Choice::new(CITIES.into_iter().map(city)),
+            devices: Choice::new(DEVICES.into_iter().map(device)),
             random: fastrand::Rng::new(),
             time: (i64::MIN, String::new()),
             body: Vec::new(),
@@ -155,11 +125,11 @@ impl Clicks {
             self.time = (now.as_second(), text);
         }
         let campaign = self.campaigns.choose(&mut self.random);
-        let (city, _) = CITIES[self.cities.choose(&mut self.random)];
-        let (device, _) = DEVICES[self.devices.choose(&mut self.random)];
+        let city = self.cities.choose(&mut self.random);
+        let device = self.devices.choose(&mut self.random);
         let contact = self.random.u32(..CONTACTS);
         self.body.clear();
-        // Memory takes everything.
+        // Writing to memory does not fail.
         let _ = write!(
             self.body,
             r#"{{"type":"Email marketing","event":"click","campid":"{}","relid":"123",{city},{device},"timestamp":"{}","email":"contact{contact}@example.com","campaignName":"Campaign {campaign}","subject":"News of campaign {campaign}","contactId":"{}","destination":"https://www.example.com/offers/{}?click={}-{number}"}}"#,

@@ -1,4 +1,6 @@
-//! A connection that is kept: a request goes out, its answer comes back.
+//! Connections of the load: a request goes out, its response comes back.
+//!
+//! HTTP/1.1 is read by hand, so that a response of 200 costs the load generator no allocation.
 
 use std::io;
 use std::time::Duration;
@@ -8,29 +10,28 @@ use tokio::time::Instant;
 
 use crate::http::ClientStream;
 
-/// Bytes of an answer that are read. A longer one ends its connection.
-const ANSWER_MAX: usize = 4_096;
+/// Bytes of a response that are read. A longer one ends its connection.
+const RESPONSE_MAX: usize = 4_096;
 /// Its headers.
 const HEADERS_MAX: usize = 64;
 
-/// A connection that is kept.
+/// A connection that is kept alive between requests.
 pub struct Connection {
     stream: ClientStream,
-    bytes: Box<[u8; ANSWER_MAX]>,
+    bytes: Box<[u8; RESPONSE_MAX]>,
     used: Instant,
 }
 
-/// An answer.
 #[derive(Debug)]
 pub struct ServerResponse {
     pub status: u16,
-    /// The text of one that is not 200, as far as it was read.
+    /// The body, as far as it was read; empty where the status is 200.
     pub text: String,
     /// Whether the connection is good for another request.
     pub keeps: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error("{0}")]
@@ -44,7 +45,7 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// A short name for its kind, under which it is counted.
+    /// The name under which it is counted.
     pub fn kind(&self) -> &'static str {
         match self {
             ExchangeError::Connect(_) => "not connected",
@@ -55,36 +56,35 @@ impl ExchangeError {
     }
 }
 
-/// What the head of an answer says.
 struct ResponseHead {
     status: u16,
     length: usize,
-    /// Of the body; none where only the connection's end tells.
+    /// Bytes of the body; none where only the connection's end tells.
     body: Option<usize>,
     keeps: bool,
 }
 
 impl Connection {
     pub fn over(stream: ClientStream) -> Connection {
-        Connection { stream, bytes: Box::new([0; ANSWER_MAX]), used: Instant::now() }
+        Connection { stream, bytes: Box::new([0; RESPONSE_MAX]), used: Instant::now() }
     }
 
     pub fn is_idle_for(&self, time: Duration) -> bool {
         self.used.elapsed() > time
     }
 
-    /// Sends a request and reads its answer. The caller holds the deadline; after a failure, or an
-    /// answer that does not keep the connection, it must not be used again.
+    /// Sends a request and reads its response. The caller holds the deadline. The connection must not be used
+    /// again after an error, or a response that does not keep it.
     ///
     /// # Errors
     ///
-    /// Why there is no answer.
+    /// Why there is no response.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<ServerResponse, ExchangeError> {
         let written = async {
             self.stream.write_all(request).await?;
             self.stream.flush().await
         };
-        // A server may answer before it has read all, and close: the answer tells more.
+        // A server may respond before it has read all, and close: the response tells more.
         let broken = written.await.err().map(|error| error.to_string());
         let mut length = 0;
         loop {
@@ -94,23 +94,23 @@ impl Connection {
                 return Err(ExchangeError::Lost(broken.unwrap_or_else(|| "it was closed".into())));
             }
             length += read;
-            if let Some(answer) = self.answer(&mut length)? {
+            if let Some(response) = self.response(&mut length)? {
                 self.used = Instant::now();
-                return Ok(answer);
+                return Ok(response);
             }
         }
     }
 
-    /// The answer in these first bytes, once it is whole or they are full.
-    fn answer(&mut self, length: &mut usize) -> Result<Option<ServerResponse>, ExchangeError> {
+    /// The response in the first bytes of the buffer, once it is complete or the buffer is full.
+    fn response(&mut self, length: &mut usize) -> Result<Option<ServerResponse>, ExchangeError> {
         while let Some(head) = head(&self.bytes[..*length])? {
             if head.status < 200 {
-                // An interim answer; the final one follows.
+                // An interim response; the final one follows.
                 self.bytes.copy_within(head.length..*length, 0);
                 *length -= head.length;
                 continue;
             }
-            let is_full = *length == ANSWER_MAX;
+            let is_full = *length == RESPONSE_MAX;
             let whole = head.body.map(|body| head.length.saturating_add(body));
             if whole.is_some_and(|whole| *length < whole) && !is_full {
                 return Ok(None);
@@ -119,27 +119,28 @@ impl Connection {
                 200 => String::new(),
                 _ => String::from_utf8_lossy(&self.bytes[head.length..*length]).into_owned(),
             };
-            // What came behind the answer was not asked for.
+            // Bytes behind the response were not asked for.
             let keeps = head.keeps && whole == Some(*length);
             return Ok(Some(ServerResponse { status: head.status, text, keeps }));
         }
         match *length {
-            ANSWER_MAX => Err(ExchangeError::NotHttp("its head is too long".into())),
+            RESPONSE_MAX => Err(ExchangeError::NotHttp("its head is too long".into())),
             _ => Ok(None),
         }
     }
 }
 
-/// The head of an answer, once it is whole.
+/// The head of a response, once it is complete.
 fn head(bytes: &[u8]) -> Result<Option<ResponseHead>, ExchangeError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut answer = httparse::Response::new(&mut headers);
-    let parsed = answer.parse(bytes).map_err(|error| ExchangeError::NotHttp(error.to_string()))?;
-    let (httparse::Status::Complete(length), Some(status)) = (parsed, answer.code) else {
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed =
+        response.parse(bytes).map_err(|error| ExchangeError::NotHttp(error.to_string()))?;
+    let (httparse::Status::Complete(length), Some(status)) = (parsed, response.code) else {
         return Ok(None);
     };
-    let (mut body, mut keeps) = (None, answer.version == Some(1));
-    for header in answer.headers.iter() {
+    let (mut body, mut keeps) = (None, response.version == Some(1));
+    for header in response.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
             body = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
         } else if header.name.eq_ignore_ascii_case("connection") {
@@ -160,8 +161,8 @@ mod tests {
 
     use super::*;
 
-    /// What is made of these bytes of a server that then closes.
-    async fn answer(bytes: &'static str) -> Result<ServerResponse, ExchangeError> {
+    /// What is made of these bytes from a server that then closes.
+    async fn response_to(bytes: &'static str) -> Result<ServerResponse, ExchangeError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let server = tokio::spawn(async move {
@@ -170,13 +171,13 @@ mod tests {
             stream.write_all(bytes.as_bytes()).await.expect("written");
         });
         let stream = TcpStream::connect(address).await.expect("a connection");
-        let answer = Connection::over(Either::Left(stream)).exchange(b"ask").await;
+        let response = Connection::over(Either::Left(stream)).exchange(b"ask").await;
         server.await.expect("the server");
-        answer
+        response
     }
 
     #[tokio::test]
-    async fn answers_are_read_as_far_as_they_go() {
+    async fn responses_are_read_as_far_as_they_go() {
         for (bytes, status, text, keeps) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, "", true),
             ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 None\r\n\r\n", 204, "", true),
@@ -190,15 +191,15 @@ mod tests {
             ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", 200, "", false),
             ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxx", 200, "", false),
         ] {
-            let answer = answer(bytes).await.expect(bytes);
-            let found = (answer.status, answer.text.as_str(), answer.keeps);
+            let response = response_to(bytes).await.expect(bytes);
+            let found = (response.status, response.text.as_str(), response.keeps);
             assert_eq!(found, (status, text, keeps), "{bytes:?}");
         }
     }
 
     #[tokio::test]
-    async fn what_is_no_answer_is_a_failure() {
-        let kind = async |bytes| answer(bytes).await.expect_err(bytes).kind();
+    async fn what_is_no_response_is_an_error() {
+        let kind = async |bytes| response_to(bytes).await.expect_err(bytes).kind();
         assert_eq!(kind("").await, "connection lost");
         assert_eq!(kind("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok").await, "connection lost");
         assert_eq!(kind("SSH-2.0-x\r\n").await, "not HTTP");

@@ -1,4 +1,4 @@
-//! What a load got: answers by status, failures by kind, and how long the answers took.
+//! The results of a load: responses by status, failures by kind, and how long the responses took.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,51 +7,41 @@ use hdrhistogram::Histogram;
 
 use super::connection::{ExchangeError, ServerResponse};
 
-/// An answer that takes longer than this counts as this.
+/// A response that takes longer than this counts as this.
 const LATENCY_MAX: Duration = Duration::from_secs(3_600);
 
-/// What a load got.
+/// The results of a load.
 pub struct Tally {
-    /// Answers by status.
+    /// Responses by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Clicks without an answer, by the kind of failure.
+    /// Clicks without a response, by the kind of failure.
     pub failures: BTreeMap<&'static str, u64>,
-    /// How long answers took, in microseconds.
+    /// How long responses took, in microseconds.
     pub latency: Histogram<u64>,
-    /// What went wrong first.
-    pub first: Option<FirstFailure>,
-}
-
-/// What went wrong first.
-#[derive(Debug)]
-pub enum FirstFailure {
-    Response(ServerResponse),
-    NoResponse(ExchangeError),
+    /// The first click that was not answered 200.
+    pub first_failure: Option<Result<ServerResponse, ExchangeError>>,
 }
 
 impl Default for Tally {
     fn default() -> Tally {
         let (statuses, failures) = (BTreeMap::new(), BTreeMap::new());
-        Tally { statuses, failures, latency: histogram(), first: None }
+        Tally { statuses, failures, latency: histogram(), first_failure: None }
     }
 }
 
 impl Tally {
     /// Notes what became of a click.
     pub fn note(&mut self, result: Result<ServerResponse, ExchangeError>, took: Duration) {
-        match result {
-            Ok(answer) => {
-                *self.statuses.entry(answer.status).or_default() += 1;
+        match &result {
+            Ok(response) => {
+                *self.statuses.entry(response.status).or_default() += 1;
                 let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 self.latency.saturating_record(micros);
-                if answer.status != 200 {
-                    self.first.get_or_insert(FirstFailure::Response(answer));
-                }
             }
-            Err(failure) => {
-                *self.failures.entry(failure.kind()).or_default() += 1;
-                self.first.get_or_insert(FirstFailure::NoResponse(failure));
-            }
+            Err(error) => *self.failures.entry(error.kind()).or_default() += 1,
+        }
+        if !result.as_ref().is_ok_and(|response| response.status == 200) {
+            self.first_failure.get_or_insert(result);
         }
     }
 
@@ -60,7 +50,7 @@ impl Tally {
         self.statuses.get(&200).copied().unwrap_or(0)
     }
 
-    /// Clicks that were sent, or should have been.
+    /// Clicks that were sent, or for which there was no connection.
     pub fn sent(&self) -> u64 {
         self.statuses.values().chain(self.failures.values()).sum()
     }
@@ -71,10 +61,8 @@ impl Tally {
     }
 }
 
-/// Microseconds, to three digits.
+/// An empty histogram of microseconds, with a precision of three digits.
 pub fn histogram() -> Histogram<u64> {
     let max = LATENCY_MAX.as_micros() as u64;
-    // These bounds are good ones.
-    let histogram = Histogram::new_with_bounds(1, max, 3);
-    histogram.unwrap_or_else(|_| unreachable!("the bounds are constant"))
+    Histogram::new_with_bounds(1, max, 3).unwrap_or_else(|_| unreachable!("constant and valid"))
 }

@@ -32,11 +32,11 @@ pub struct Target {
 impl Target {
     /// # Errors
     ///
-    /// What cannot be used. Nothing of the key is in it.
+    /// What of these cannot be used. The text holds nothing of the key.
     pub fn new(
         url: &Uri,
         key: Option<&str>,
-        proof: AuthMethod,
+        method: AuthMethod,
         authorities: Option<&[u8]>,
     ) -> Result<Target, String> {
         let connector = Connector::new(url, authorities)?;
@@ -44,9 +44,9 @@ impl Target {
         let host = url.authority().map_or("", |authority| authority.as_str());
         let mut lines = format!("host: {host}\r\n");
         if let Some(key) = key {
-            // Whatever a header cannot hold would end it, and begin another.
+            // A line break in the key would begin another header.
             HeaderValue::from_str(key).map_err(|_| "the key has bytes that no header can hold")?;
-            match proof {
+            match method {
                 AuthMethod::Bearer => lines.push_str(&format!("authorization: Bearer {key}\r\n")),
                 AuthMethod::Basic => {
                     let key = data_encoding::BASE64.encode(key.as_bytes());
@@ -74,12 +74,12 @@ impl Target {
         self.connector.connect().await.map(Connection::over).map_err(ExchangeError::Connect)
     }
 
-    /// Writes the request of the click with this number, over whatever is there.
+    /// Replaces the buffer by the request of the click with this number.
     pub fn write(&self, bodies: &mut Bodies, number: u64, request: &mut Vec<u8>) {
         request.clear();
         request.extend_from_slice(&self.head);
         let body = bodies.get(number);
-        // Memory takes everything.
+        // Writing to memory does not fail.
         let _ = write!(request, "{}\r\n\r\n", body.len());
         request.extend_from_slice(body);
     }

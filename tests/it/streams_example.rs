@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use hookbridge::kafka::{Reader, StartPosition};
+use hookbridge::kafka::{Reader, TopicPosition};
 use jiff::{SignedDuration, Timestamp, Unit};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
     let mut java = example("ClicksPerHour.java");
     java.args([&broker.addresses(), bridge.topic(), &campaigns, &counts]);
     let mut streams = Running(java.spawn().expect("java"));
-    let reader = Reader::open(&bridge.config, &counts, StartPosition::Beginning, PATIENCE)
+    let reader = Reader::open(&bridge.config, &counts, TopicPosition::Beginning, PATIENCE)
         .expect("a reader");
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     until_within(START_TIME, "every click is counted once", async || {

@@ -6,7 +6,7 @@ use hyper::Uri;
 use serde::Deserialize;
 
 use crate::cli::terminal::one_line;
-use crate::load::{ExchangeError, FirstFailure};
+use crate::load::{ExchangeError, ServerResponse};
 
 /// Other text of an answer is cut to this many characters.
 const TEXT_MAX: usize = 200;
@@ -18,13 +18,13 @@ struct ProblemDetails {
 }
 
 /// What went wrong, and what to do.
-pub fn explain(first: &FirstFailure, url: &Uri, has_key: bool) -> String {
+pub fn explain(first: &Result<ServerResponse, ExchangeError>, url: &Uri, has_key: bool) -> String {
     let server = url.authority().map_or("", |authority| authority.as_str());
     match first {
-        FirstFailure::NoResponse(failure) => {
+        Err(failure) => {
             format!("{server}: {failure}; {}", for_failure(failure, url))
         }
-        FirstFailure::Response(answer) => {
+        Ok(answer) => {
             let (status, detail) = (answer.status, detail(&answer.text));
             format!("{server} answers {status}: {detail}; {}", for_status(status, has_key))
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookbridge::config::Config;
-use hookbridge::kafka::{Reader, StartPosition};
+use hookbridge::kafka::{Reader, TopicPosition};
 use tokio::time::Instant;
 
 use super::load::{Book, read_mark};
@@ -38,7 +38,7 @@ impl Found {
     /// Reads a topic to its present end.
     fn read(&mut self, config: &Config, topic: &str, name: &str) {
         let expected = count(&config.kafka.brokers, topic);
-        let reader = Reader::open(config, topic, StartPosition::Beginning, PATIENCE).unwrap();
+        let reader = Reader::open(config, topic, TopicPosition::Beginning, PATIENCE).unwrap();
         let mut highest: HashMap<Arc<str>, u32> = HashMap::new();
         let mut deadline = Instant::now() + PATIENCE;
         let mut left = expected;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hookbridge::bridge::{Drained, Listeners, run};
 use hookbridge::config::{Config, Secret};
-use hookbridge::kafka::{ConsumedRecord, Reader, StartPosition};
+use hookbridge::kafka::{ConsumedRecord, Reader, TopicPosition};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -259,7 +259,7 @@ pub fn metric(scrape: &str, series: &str) -> f64 {
 
 /// A topic's records, once there are so many.
 pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<ConsumedRecord> {
-    let reader = Reader::open(config, topic, StartPosition::Beginning, PATIENCE).expect("a reader");
+    let reader = Reader::open(config, topic, TopicPosition::Beginning, PATIENCE).expect("a reader");
     let deadline = Instant::now() + PATIENCE;
     let mut records = Vec::new();
     while records.len() < expected {
