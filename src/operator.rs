@@ -1,43 +1,46 @@
-//! The operator's listener, on a thread of its own, so that no load on the senders' side can blind
-//! the operator.
+//! What an operator or a machine reads: the admin listener and the documents on it.
 //!
-//! - `GET /metrics`: everything in Prometheus' text form.
-//! - `GET /livez`: 200 while the process answers. Kafka has no say in it: a restart cures no broker.
-//! - `GET /readyz`: 200 while the replica should be sent requests, else 503 with the reason.
-//! - `GET /asyncapi.json`, `/schemas/NAME.json`: what is in the topics (`operator/schema.rs`).
-//! - `GET /openapi.json`: what both listeners take and answer (`operator/openapi.rs`).
-//! - `GET /`, `/page/...`: the live page (`operator/page.rs`), unless `admin.page` is off.
+//! The listener has its own thread, so that no load of clicks can keep an operator out. [`routes`] is the
+//! list of its paths.
+//!
+//! - `openapi.rs`: what both listeners take and answer, as OpenAPI.
+//! - `schema.rs`: what is in the topics, as JSON Schema and AsyncAPI.
+//! - `page.rs`: the live page.
 
 pub mod openapi;
-pub mod page;
+mod page;
 pub mod schema;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use http_body_util::{Channel, Full};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::config::{self, Config, Problem};
+use crate::config::{Config, HttpSettings};
 use crate::http::{self, Acceptor, Drain, Handler, InFlightRequest, Peer};
 use crate::observe::health::Health;
 use crate::observe::metrics::{ConnectionMetrics, Metrics};
+use Content::{Events, Fixed, Html, Livez, OpenApi, Readyz, Scrape};
 use page::Page;
-
-type Response = hyper::Response<Answer>;
 
 /// A scraper, a kubelet and a few people.
 const CONNECTIONS_MAX: usize = 64;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// The answer at any other path.
+const UNKNOWN: &str =
+    "/metrics, /livez, /readyz, /openapi.json, /asyncapi.json; / where admin.page is on\n";
 
 /// The running listener.
 pub struct Admin {
@@ -57,9 +60,7 @@ impl Admin {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> io::Result<Admin> {
-        let page = || Arc::new(Page::new(config, metrics.clone(), health.clone()));
-        let page = config.admin.page.then(page);
-        let limits = config::HttpSettings {
+        let limits = HttpSettings {
             max_connections: CONNECTIONS_MAX,
             max_connections_per_address: 0,
             // No balancer stands before it.
@@ -67,14 +68,23 @@ impl Admin {
             tls: None,
             ..config.http.clone()
         };
-        let documents = Arc::new(documents(config).map_err(io::Error::other)?);
+        let handler = AdminHandler {
+            routes: routes(config).into(),
+            openapi: openapi::document(config).map_err(io::Error::other)?.into(),
+            page: Arc::new(Page::new(config, metrics.clone(), health.clone())),
+            metrics,
+            health,
+        };
+        let page = config.admin.page.then(|| handler.page.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let serve = serve(listener, limits, Routes { metrics, health, documents, page });
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
+                if let Some(page) = page {
+                    tokio::spawn(async move { page.run().await });
+                }
                 tokio::select! {
-                    result = serve => if let Err(error) = result {
+                    result = serve(listener, limits, handler) => if let Err(error) = result {
                         tracing::error!(%error, "The admin listener cannot be served.");
                     },
                     _ = stopped => {}
@@ -84,7 +94,7 @@ impl Admin {
         Ok(Admin { stop, thread })
     }
 
-    /// Stops at once: an operator's question can be asked again.
+    /// Stops at once, without waiting for answers: an operator can ask again.
     pub fn stop(self) {
         drop(self.stop);
         let _ = self.thread.join();
@@ -93,173 +103,176 @@ impl Admin {
 
 async fn serve(
     listener: std::net::TcpListener,
-    limits: config::HttpSettings,
-    routes: Routes,
+    limits: HttpSettings,
+    handler: AdminHandler,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    // The operator's connections are not the senders': they are limited, but not counted.
+    // Connections to the admin listener are limited, but not counted with those of senders.
     let metrics = ConnectionMetrics::new(&prometheus::Registry::new()).map_err(io::Error::other)?;
     let acceptor = Acceptor::new(&limits, metrics);
     let limits = Arc::new(limits);
-    if let Some(page) = routes.page.clone() {
-        tokio::spawn(async move { page.run().await });
-    }
     loop {
         let socket = acceptor.accept(&listener).await;
-        let (routes, limits) = (routes.clone(), limits.clone());
-        tokio::spawn(
-            async move { http::serve(socket, routes, &limits, &Drain::default(), None).await },
-        );
+        let (handler, limits) = (handler.clone(), limits.clone());
+        tokio::spawn(async move {
+            http::serve(socket, handler, &limits, &Drain::default(), None).await
+        });
     }
 }
 
-#[derive(Clone)]
-struct Routes {
-    metrics: Arc<Metrics>,
-    health: Arc<Health>,
-    /// By path.
-    documents: Arc<BTreeMap<String, Bytes>>,
-    /// None where it is off.
-    page: Option<Arc<Page>>,
+/// A path of the listener: how to answer it, and what the OpenAPI document says of it.
+struct Route {
+    path: String,
+    id: String,
+    summary: String,
+    media: &'static str,
+    /// When it is answered 503.
+    unavailable: Option<&'static str>,
+    content: Content,
 }
 
-impl Handler for Routes {
-    type Body = Answer;
+enum Content {
+    Scrape,
+    Livez,
+    Readyz,
+    OpenApi,
+    Html,
+    Events,
+    Fixed(Bytes),
+}
 
-    async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response {
+/// Every path of the listener.
+fn routes(config: &Config) -> Vec<Route> {
+    let route = |path: &str, id: &str, summary: &str, media, content| Route {
+        path: path.to_owned(),
+        id: id.to_owned(),
+        summary: summary.to_owned(),
+        media,
+        unavailable: None,
+        content,
+    };
+    let document = |document: serde_json::Value| Fixed(document.to_string().into());
+    let metrics = "text/plain; version=0.0.4; charset=utf-8";
+    let topics = document(schema::of_topics(config));
+    let mut routes = vec![
+        route("/metrics", "metrics", "Everything in Prometheus' text form", metrics, Scrape),
+        // Kafka has no say in it: a restart cures no broker.
+        route("/livez", "livez", "The process answers", TEXT, Livez),
+        Route {
+            unavailable: Some("It should not; why"),
+            ..route("/readyz", "readyz", "The replica should be sent requests", TEXT, Readyz)
+        },
+        route("/openapi.json", "openapi", "This document", JSON, OpenApi),
+        route("/asyncapi.json", "asyncapi", "What is in the topics", JSON, topics),
+    ];
+    for webhook in &config.webhook {
+        let name = &webhook.name;
+        let (path, id) = (format!("/schemas/{name}.json"), format!("schema-{name}"));
+        let summary = format!("The JSON Schema of {name}'s events");
+        let schema = document(schema::of_events(webhook));
+        routes.push(route(&path, &id, &summary, JSON, schema));
+    }
+    if config.admin.page {
+        let (html, css) = ("text/html; charset=utf-8", "text/css; charset=utf-8");
+        let (script, events) = ("text/javascript; charset=utf-8", "text/event-stream");
+        let fixed = |text: &'static str| Fixed(Bytes::from_static(text.as_bytes()));
+        routes.extend([
+            route("/", "page", "The live page", html, Html),
+            route("/page/style.css", "style", "Its looks", css, fixed(page::STYLE)),
+            route("/page/script.js", "script", "Its script", script, fixed(page::SCRIPT)),
+            Route {
+                unavailable: Some("Too many look at the page already"),
+                ..route("/page/events", "events", "What changes on it", events, Events)
+            },
+        ]);
+    }
+    routes
+}
+
+type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
+
+#[derive(Clone)]
+struct AdminHandler {
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    page: Arc<Page>,
+    openapi: Bytes,
+    routes: Arc<[Route]>,
+}
+
+impl Handler for AdminHandler {
+    type Body = AdminBody;
+
+    async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response<AdminBody> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
             let allowed = HeaderValue::from_static("GET, HEAD");
             refused.headers_mut().insert(header::ALLOW, allowed);
             return refused;
         }
-        match request.uri().path() {
-            "/metrics" => self.scrape(),
-            "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" => match self.health.ready() {
-                Ok(()) => text(StatusCode::OK, "ready\n"),
-                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason.text()),
-            },
-            path => match self.documents.get(path) {
-                Some(document) => answer(document.clone(), "application/json"),
-                None => self.page.as_ref().and_then(|page| see(page, path)).unwrap_or_else(nothing),
-            },
+        let path = request.uri().path();
+        let Some(route) = self.routes.iter().find(|route| route.path == path) else {
+            return text(StatusCode::NOT_FOUND, UNKNOWN);
+        };
+        let mut answer = self.answer(route);
+        if path == "/" || path.starts_with("/page/") {
+            for (name, value) in page::HEADERS {
+                answer.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
         }
+        answer
     }
 
-    fn panicked(&self) -> Response {
+    fn panicked(&self) -> Response<AdminBody> {
         text(StatusCode::INTERNAL_SERVER_ERROR, "a panic; the log says where\n")
     }
 
-    fn answered(answer: &mut Response, in_flight: InFlightRequest) {
-        if let Answer::Events(_, kept) = answer.body_mut() {
-            *kept = Some(in_flight);
+    fn answered(answer: &mut Response<AdminBody>, in_flight: InFlightRequest) {
+        // The page's events, whose length nobody knows, keep the request in flight.
+        if answer.body().size_hint().exact().is_none() {
+            let events = std::mem::take(answer.body_mut());
+            let events = events.map_frame(move |frame| {
+                let _ = &in_flight;
+                frame
+            });
+            *answer.body_mut() = events.boxed_unsync();
         }
     }
 }
 
-impl Routes {
-    fn scrape(&self) -> Response {
-        match self.metrics.scrape() {
-            Ok(metrics) => answer(metrics, "text/plain; version=0.0.4; charset=utf-8"),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+impl AdminHandler {
+    fn answer(&self, route: &Route) -> Response<AdminBody> {
+        let unavailable = |why| text(StatusCode::SERVICE_UNAVAILABLE, why);
+        let whole = |body: Bytes| typed(Full::new(body).boxed_unsync(), route.media);
+        match &route.content {
+            Scrape => match self.metrics.scrape() {
+                Ok(metrics) => whole(metrics.into()),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+            },
+            Livez => text(StatusCode::OK, "alive\n"),
+            Readyz => match self.health.ready() {
+                Ok(()) => text(StatusCode::OK, "ready\n"),
+                Err(reason) => unavailable(reason.text()),
+            },
+            OpenApi => whole(self.openapi.clone()),
+            Html => whole(self.page.show().into_string().into()),
+            Events => match self.page.follow() {
+                Some(events) => typed(events.boxed_unsync(), route.media),
+                None => unavailable("too many look at the page already\n"),
+            },
+            Fixed(document) => whole(document.clone()),
         }
     }
 }
 
-fn nothing() -> Response {
-    let known =
-        "/metrics, /livez, /readyz, /openapi.json, /asyncapi.json; / where admin.page is on\n";
-    text(StatusCode::NOT_FOUND, known)
-}
-
-/// What machines may know of the listeners and the topics, by path.
-fn documents(config: &Config) -> Result<BTreeMap<String, Bytes>, Problem> {
-    let schema = |webhook: &config::WebhookSettings| {
-        (format!("/schemas/{}.json", webhook.name), schema::of_events(webhook))
-    };
-    let schemas = config.webhook.iter().map(schema);
-    let documents = schemas.chain([("/asyncapi.json".to_owned(), schema::of_topics(config))]);
-    let mut documents: BTreeMap<String, Bytes> =
-        documents.map(|(path, document)| (path, document.to_string().into())).collect();
-    documents.insert("/openapi.json".to_owned(), openapi::document(config)?.into());
-    Ok(documents)
-}
-
-/// The page and what belongs to it, if that is asked for.
-fn see(page: &Page, path: &str) -> Option<Response> {
-    let mut answer = match path {
-        "/" => answer(page.show().into_string(), "text/html; charset=utf-8"),
-        "/page/style.css" => answer(page::STYLE, "text/css; charset=utf-8"),
-        "/page/script.js" => answer(page::SCRIPT, "text/javascript; charset=utf-8"),
-        "/page/events" => match page.follow() {
-            Some(events) => typed(Answer::Events(events, None), "text/event-stream"),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "too many look at the page already\n"),
-        },
-        _ => return None,
-    };
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, page::POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    ] {
-        answer.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    Some(answer)
-}
-
-fn text(status: StatusCode, text: &str) -> Response {
-    let mut response = answer(text.to_owned(), "text/plain; charset=utf-8");
+fn text(status: StatusCode, text: &str) -> Response<AdminBody> {
+    let mut response = typed(Full::new(text.to_owned().into()).boxed_unsync(), TEXT);
     *response.status_mut() = status;
     response
 }
 
-fn answer(body: impl Into<Bytes>, content_type: &'static str) -> Response {
-    typed(Answer::Whole(Full::new(body.into())), content_type)
-}
-
-fn typed(body: Answer, content_type: &'static str) -> Response {
+fn typed(body: AdminBody, media: &'static str) -> Response<AdminBody> {
     let mut response = Response::new(body);
-    let content_type = HeaderValue::from_static(content_type);
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     response
-}
-
-/// What the operator is told: all at once, or as it comes.
-enum Answer {
-    Whole(Full<Bytes>),
-    /// With the request that is in hand for as long.
-    Events(Channel<Bytes>, Option<InFlightRequest>),
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Answer::Whole(body) => Pin::new(body).poll_frame(context),
-            Answer::Events(body, _) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Answer::Whole(body) => body.is_end_stream(),
-            Answer::Events(body, _) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Answer::Whole(body) => body.size_hint(),
-            Answer::Events(body, _) => body.size_hint(),
-        }
-    }
 }

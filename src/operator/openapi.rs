@@ -12,7 +12,7 @@ use crate::click::webhook::Webhook;
 use crate::config::{Config, Problem};
 use crate::http::CODINGS;
 use crate::ingest::hint;
-use crate::operator::schema;
+use crate::operator::{JSON, Route, TEXT, schema};
 
 /// The document for these settings, indented.
 ///
@@ -42,9 +42,10 @@ pub fn document(config: &Config) -> Result<String, Problem> {
         operation["parameters"] = parameters.into();
         paths.insert(path, json!({ "post": operation }));
     }
-    for (path, operation) in operator(config) {
-        // A webhook may be at the same path of the other listener.
-        let item = paths.entry(path).or_insert_with(|| json!({}));
+    for route in super::routes(config) {
+        let operation = admin_operation(&route, config);
+        // A webhook may have the same path on the other listener.
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
         item["get"] = operation;
     }
     let document = json!({
@@ -282,59 +283,26 @@ fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value
     response
 }
 
-/// The operator's paths.
-fn operator(config: &Config) -> Vec<(String, Value)> {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    let server = server("http", config.admin.listen.port());
-    let get = |id: &str, summary: &str, media: &str, unavailable: Option<&str>| {
-        let plain = |media: &str, description: &str| {
-            let schema = match media {
-                "application/json" => json!({ "type": "object" }),
-                _ => json!({ "type": "string" }),
-            };
-            json!({ "description": description, "content": { (media): { "schema": schema } } })
-        };
-        let mut responses = json!({
-            "200": plain(media, summary), "500": plain(TEXT, "The bridge made a mistake"),
-        });
-        if let Some(text) = unavailable {
-            responses["503"] = plain(TEXT, text);
-        }
-        json!({
-            "tags": ["admin"], "operationId": id, "summary": summary,
-            "servers": server, "responses": responses, "security": [],
-        })
+/// The operation of a path of the admin listener.
+fn admin_operation(route: &Route, config: &Config) -> Value {
+    let answer = |media: &str, description: &str| {
+        let kind = if media == JSON { "object" } else { "string" };
+        let schema = json!({ "type": kind });
+        json!({ "description": description, "content": { (media): { "schema": schema } } })
     };
-    let metrics = "text/plain; version=0.0.4; charset=utf-8";
-    let paths = [
-        ("/metrics", get("metrics", "Everything in Prometheus' text form", metrics, None)),
-        ("/livez", get("livez", "The process answers", TEXT, None)),
-        (
-            "/readyz",
-            get("readyz", "The replica should be sent requests", TEXT, Some("It should not; why")),
-        ),
-        ("/openapi.json", get("openapi", "This document", "application/json", None)),
-        ("/asyncapi.json", get("asyncapi", "What is in the topics", "application/json", None)),
-    ];
-    let mut paths: Vec<_> = paths.into_iter().map(|(path, get)| (path.to_owned(), get)).collect();
-    for name in config.webhook.iter().map(|webhook| &webhook.name) {
-        let (id, summary) =
-            (format!("schema-{name}"), format!("The JSON Schema of {name}'s events"));
-        let get = get(&id, &summary, "application/json", None);
-        paths.push((format!("/schemas/{name}.json"), get));
+    let mut responses = json!({
+        "200": answer(route.media, &route.summary),
+        "500": answer(TEXT, "The bridge made a mistake"),
+    });
+    if let Some(text) = route.unavailable {
+        responses["503"] = answer(TEXT, text);
     }
-    if config.admin.page {
-        let full = Some("Too many look at the page already");
-        let page = [
-            ("/", get("page", "The live page", "text/html; charset=utf-8", None)),
-            ("/page/style.css", get("style", "Its looks", "text/css; charset=utf-8", None)),
-            (
-                "/page/script.js",
-                get("script", "Its script", "text/javascript; charset=utf-8", None),
-            ),
-            ("/page/events", get("events", "What changes on it", "text/event-stream", full)),
-        ];
-        paths.extend(page.map(|(path, get)| (path.to_owned(), get)));
-    }
-    paths
+    json!({
+        "tags": ["admin"],
+        "operationId": route.id,
+        "summary": route.summary,
+        "servers": server("http", config.admin.listen.port()),
+        "responses": responses,
+        "security": [],
+    })
 }
