@@ -12,9 +12,12 @@ mod scheme;
 mod signature;
 pub mod sns;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use x509_parser::extensions::GeneralName;
+
+use super::outcome::{Refusal, Rejection};
 
 pub use key::{
     Key, KeyHash, Keys, Restrictions, format_hash, hash_key, parse_hash, parse_public_key,
@@ -56,6 +59,10 @@ impl Caller {
     pub fn named(name: &str) -> Caller {
         Caller { name: name.into() }
     }
+}
+
+fn refuse(detail: impl Into<Cow<'static, str>>) -> Rejection {
+    Refusal::Unauthorized.detailed(detail)
 }
 
 #[cfg(test)]

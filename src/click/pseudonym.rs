@@ -9,6 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ring::hmac;
+use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -43,7 +44,7 @@ impl Pseudonyms {
         let text = as_text(body)?;
         let paths = self.fields.iter().map(Pointer::tokens).collect();
         let mut found = Vec::new();
-        parse(text, |json| Inside { paths, found: &mut found }.walk(json))
+        parse(text, |json| json.deserialize_any(Inside { paths, found: &mut found }))
             .map_err(|_| Refusal::Malformed.plain())?;
         if found.is_empty() {
             return Ok(body.clone());
@@ -71,18 +72,13 @@ impl Pseudonyms {
     }
 }
 
-/// A value that may have the fields in it.
+/// Finds the fields in an object or an array.
 struct Inside<'p, 'f, 't> {
     paths: Vec<Path<'p>>,
     found: &'f mut Vec<&'t RawValue>,
 }
 
 impl<'p, 't> Inside<'p, '_, 't> {
-    /// Finds the fields in an object or an array.
-    fn walk<D: serde::Deserializer<'t>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-
     /// The rest of the paths that go through this member.
     fn through(&self, is_it: impl Fn(&str) -> bool) -> Vec<Path<'p>> {
         let rest = |path: &Path<'p>| path.split_first().filter(|(token, _)| is_it(token));
@@ -102,7 +98,7 @@ impl<'p, 't> Inside<'p, '_, 't> {
             Some(b'{' | b'[') => {
                 let mut json = serde_json::Deserializer::from_str(value.get());
                 let inside = Inside { paths, found: &mut *self.found };
-                inside.walk(&mut json).map_err(E::custom)?;
+                json.deserialize_any(inside).map_err(E::custom)?;
             }
             _ => {}
         }

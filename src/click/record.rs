@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use hyper::http::HeaderMap;
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::nanosecond;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::auth::Caller;
 use super::event::json::into_bytes;
-use super::event::{Envelope, Event, is_plausible};
+use super::event::{Envelope, Event};
 use super::outcome::Rejection;
 use super::webhook::Webhook;
 
@@ -172,14 +172,9 @@ impl<'r> Origin<'r> {
         Origin { webhook, caller, trace, received, ids }
     }
 
-    pub fn webhook(&self) -> &'r Webhook {
-        self.webhook
-    }
-
     /// Makes the record of an event.
     pub fn record(&mut self, event: Event<'_>, body: &Bytes) -> Record {
-        let (age, ahead) = (self.webhook.time_age_max, self.webhook.time_ahead_max);
-        let time = event.time().filter(|time| is_plausible(*time, self.received, age, ahead));
+        let time = event.time.filter(|time| self.webhook.believes(*time, self.received));
         let id = event.id.map(|id| hash(&[self.name(), &[1], id.as_bytes()]));
         Record {
             key: Some(into_bytes(event.key, body)),
@@ -244,9 +239,12 @@ fn hash(parts: &[&[u8]]) -> [u8; 16] {
 
 /// A UUID as RFC 9562 writes it.
 fn id_text(id: [u8; 16]) -> [u8; 36] {
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
     let mut text = [b'-'; 36];
-    for (from, to, at) in [(0, 4, 0), (4, 6, 9), (6, 8, 14), (8, 10, 19), (10, 16, 24)] {
-        HEXLOWER.encode_mut(&id[from..to], &mut text[at..at + 2 * (to - from)]);
+    for (byte, place) in id.into_iter().zip(PLACES) {
+        text[place] = digit(byte >> 4);
+        text[place + 1] = digit(byte & 0x0f);
     }
     text
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::auth::AuthScheme;
 use super::event::{Envelope, Shape};
@@ -42,6 +42,12 @@ pub struct Webhook {
 }
 
 impl Webhook {
+    /// Whether an event's time is near enough to the time of receipt.
+    pub(super) fn believes(&self, time: Timestamp, received: Timestamp) -> bool {
+        let age = received.duration_since(time);
+        age <= self.time_age_max && -age <= self.time_ahead_max
+    }
+
     /// The status of a refusal, as this webhook's senders understand it.
     pub fn status(&self, status: StatusCode) -> StatusCode {
         if status == StatusCode::SERVICE_UNAVAILABLE { self.unavailable } else { status }
@@ -95,5 +101,19 @@ mod tests {
         assert_eq!(find(Method::GET, "/click/more/secret"), Err(Refusal::WrongMethod));
         assert_eq!(find(Method::POST, "/click/more/secret/x"), Err(Refusal::UnknownPath));
         assert_eq!(find(Method::POST, "/secret"), Err(Refusal::UnknownPath));
+    }
+
+    #[test]
+    fn a_time_is_plausible_within_its_window() {
+        let now: Timestamp = "2026-01-10T12:00:00Z".parse().expect("a time");
+        let plausible = |text: &str| {
+            let time = text.parse().expect("a time");
+            click().believes(time, now)
+        };
+        assert!(plausible("2026-01-10T12:00:00Z"));
+        assert!(plausible("2026-01-03T12:00:00Z"));
+        assert!(!plausible("2026-01-03T11:59:59Z"));
+        assert!(plausible("2026-01-10T13:00:00Z"));
+        assert!(!plausible("2026-01-10T13:00:01Z"));
     }
 }

@@ -97,7 +97,7 @@ impl SnsClient {
         received: Timestamp,
         deadline: Instant,
     ) -> Result<Arc<Certificate>, Rejection> {
-        let name = format!("{}{}", message.topic.host(), message.certificate());
+        let name = format!("{}{}", message.topic.host(), &message.certificate);
         if let Some(certificate) = self.known(&name, received) {
             return Ok(certificate);
         }
@@ -107,7 +107,7 @@ impl SnsClient {
             if let Some(certificate) = self.known(&name, received) {
                 return Ok(certificate);
             }
-            let answer = self.get(&turn, message.topic.host(), message.certificate()).await?;
+            let answer = self.get(&turn, message.topic.host(), &message.certificate).await?;
             let certificate = Certificate::read(&answer).ok_or("what it gave is no certificate")?;
             let certificate = Arc::new(certificate);
             self.keep(name, certificate.clone());
@@ -128,7 +128,7 @@ impl SnsClient {
         deadline: Instant,
     ) -> Result<Option<Confirmed>, Rejection> {
         let topic = message.topic.arn();
-        match (message.kind, message.confirmation()) {
+        match (message.kind, message.confirmation.as_deref()) {
             (Kind::Notification, _) => {}
             (Kind::SubscriptionConfirmation, Some(path)) if sns.confirm => {
                 let visited = async {

@@ -11,7 +11,7 @@ use ring::hmac;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::{Caller, Signature};
+use super::{Caller, Signature, refuse};
 use crate::click::outcome::{Refusal, Rejection};
 
 /// The SHA-256 of a key.
@@ -97,7 +97,7 @@ impl Keys {
     /// [`Refusal::Unauthorized`].
     pub fn find(&self, hash: &KeyHash) -> Result<&Key, Rejection> {
         let key = self.search(|key| key.hash.map_or(Choice::from(0), |known| hash.ct_eq(&known)));
-        key.ok_or_else(|| Refusal::Unauthorized.detailed("The key is not known"))
+        key.ok_or_else(|| refuse("The key is not known"))
     }
 
     /// Finds the key that made a signature over this body, among those for this webhook.
@@ -115,7 +115,7 @@ impl Keys {
             Some(verifier) if key.is_for(webhook) => signature.is_by(verifier, body),
             _ => Choice::from(0),
         });
-        key.ok_or_else(|| Refusal::Unauthorized.detailed("No key made the signature of this body"))
+        key.ok_or_else(|| refuse("No key made the signature of this body"))
     }
 
     /// The key that matches, found in a time that does not depend on its place.
@@ -154,10 +154,8 @@ impl Key {
     }
 
     fn is_for(&self, webhook: &str) -> bool {
-        self.restrictions
-            .webhooks
-            .as_ref()
-            .is_none_or(|names| names.iter().any(|name| name == webhook))
+        let webhooks = self.restrictions.webhooks.as_ref();
+        webhooks.is_none_or(|names| names.iter().any(|name| name == webhook))
     }
 
     /// Whether it had expired when a request was received.
@@ -179,10 +177,10 @@ impl Key {
     ) -> Result<Caller, Rejection> {
         let Restrictions { not_before, networks, .. } = &self.restrictions;
         if not_before.is_some_and(|begin| received < begin) {
-            return Err(Refusal::Unauthorized.detailed("The key is not valid yet"));
+            return Err(refuse("The key is not valid yet"));
         }
         if self.has_expired(received) {
-            return Err(Refusal::Unauthorized.detailed("The key has expired"));
+            return Err(refuse("The key has expired"));
         }
         if !self.is_for(webhook) {
             return Err(Refusal::Forbidden.detailed("This key is not for this webhook"));

@@ -7,8 +7,8 @@ use hyper::header::{AUTHORIZATION, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::sns::Sns;
-use super::{KeyHash, Signature, SignatureAlgorithm, Signing, hash_key};
-use crate::click::outcome::{Refusal, Rejection};
+use super::{KeyHash, Signature, SignatureAlgorithm, Signing, hash_key, refuse};
+use crate::click::outcome::Rejection;
 
 /// How the senders of a webhook prove who they are.
 #[derive(Debug)]
@@ -49,16 +49,15 @@ impl AuthScheme {
     /// The value of `WWW-Authenticate`, which a 401 must have. Only the first two are registered.
     pub fn challenge(&self) -> &'static str {
         match self {
-            AuthScheme::Bearer => "Bearer",
-            AuthScheme::Basic => "Basic realm=\"hookbridge\", charset=\"UTF-8\"",
-            AuthScheme::Header(_) => "Header",
-            AuthScheme::Signed(Signing { algorithm: SignatureAlgorithm::HmacSha256, .. })
-            | AuthScheme::Mailgun { .. } => "HMAC-SHA256",
-            AuthScheme::Signed(Signing { algorithm: SignatureAlgorithm::EcdsaP256, .. }) => {
+            Self::Bearer => "Bearer",
+            Self::Basic => "Basic realm=\"hookbridge\", charset=\"UTF-8\"",
+            Self::Header(_) => "Header",
+            Self::Signed(signing) if signing.algorithm == SignatureAlgorithm::EcdsaP256 => {
                 "ECDSA-P256"
             }
-            AuthScheme::Sns(_) => "SNS",
-            AuthScheme::PathSecret => "Path-Secret",
+            Self::Signed(_) | Self::Mailgun { .. } => "HMAC-SHA256",
+            Self::Sns(_) => "SNS",
+            Self::PathSecret => "Path-Secret",
         }
     }
 
@@ -74,22 +73,18 @@ impl AuthScheme {
         received: Timestamp,
     ) -> Result<Claim<'_>, Rejection> {
         let key = match self {
-            AuthScheme::Bearer => authorization(headers, "bearer ")?,
-            AuthScheme::Basic => {
+            Self::Bearer => authorization(headers, "bearer ")?,
+            Self::Basic => {
                 let sent = BASE64.decode(authorization(headers, "basic ")?);
                 let pair = sent.ok().filter(|pair| pair.contains(&b':'));
                 let pair = pair.ok_or_else(|| refuse("This is not user:password in base64"))?;
                 return Ok(Claim::Key(hash_key(&pair)));
             }
-            AuthScheme::Header(name) => only(headers, name)?,
-            AuthScheme::Signed(signing) => {
-                return signing.read(headers, received).map(Claim::Signature);
-            }
-            AuthScheme::Mailgun { tolerance } => {
-                return Ok(Claim::InBody { tolerance: *tolerance });
-            }
-            AuthScheme::Sns(sns) => return Ok(Claim::Sns(sns)),
-            AuthScheme::PathSecret => path.rsplit('/').next().unwrap_or_default().as_bytes(),
+            Self::Header(name) => only(headers, name)?,
+            Self::Signed(signing) => return signing.read(headers, received).map(Claim::Signature),
+            Self::Mailgun { tolerance } => return Ok(Claim::InBody { tolerance: *tolerance }),
+            Self::Sns(sns) => return Ok(Claim::Sns(sns)),
+            Self::PathSecret => path.rsplit('/').next().unwrap_or_default().as_bytes(),
         };
         if key.is_empty() {
             return Err(refuse("The key is empty"));
@@ -100,14 +95,12 @@ impl AuthScheme {
 
 /// The credentials after this scheme in `Authorization`; the scheme's case does not matter.
 fn authorization<'r>(headers: &'r HeaderMap, scheme: &str) -> Result<&'r [u8], Rejection> {
-    let value = only(headers, &AUTHORIZATION)?;
-    match value.split_at_checked(scheme.len()) {
-        Some((sent, key)) if sent.eq_ignore_ascii_case(scheme.as_bytes()) => Ok(key.trim_ascii()),
-        _ => {
-            let scheme = scheme.trim_end();
-            Err(refuse(format!("The header authorization has another scheme than {scheme}")))
-        }
-    }
+    let parts = only(headers, &AUTHORIZATION)?.split_at_checked(scheme.len());
+    let parts = parts.filter(|(sent, _)| sent.eq_ignore_ascii_case(scheme.as_bytes()));
+    parts.map(|(_, key)| key.trim_ascii()).ok_or_else(|| {
+        let scheme = scheme.trim_end();
+        refuse(format!("The header authorization has another scheme than {scheme}"))
+    })
 }
 
 /// The value of the header of this name, which must be there once.
@@ -118,10 +111,6 @@ pub(super) fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r 
         (None, _) => Err(refuse(format!("The header {name} is missing"))),
         (Some(_), Some(_)) => Err(refuse(format!("There is more than one header {name}"))),
     }
-}
-
-pub(super) fn refuse(detail: impl Into<std::borrow::Cow<'static, str>>) -> Rejection {
-    Refusal::Unauthorized.detailed(detail)
 }
 
 #[cfg(test)]

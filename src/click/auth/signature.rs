@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::key::Verifier;
-use super::scheme::{only, refuse};
+use super::refuse;
+use super::scheme::only;
 use crate::click::outcome::Rejection;
 
 /// How requests are signed.
@@ -68,21 +69,18 @@ impl SignedPart {
     pub fn parse(template: &str) -> Option<Vec<SignedPart>> {
         let mut parts = Vec::new();
         let mut rest = template;
-        while !rest.is_empty() {
-            let (part, length) = if rest.starts_with("{timestamp}") {
-                (SignedPart::Timestamp, "{timestamp}".len())
-            } else if rest.starts_with("{body}") {
-                (SignedPart::Body, "{body}".len())
-            } else {
-                let length = rest.find('{').unwrap_or(rest.len());
-                (SignedPart::Text(rest[..length].to_owned()), length)
-            };
-            if length == 0 {
-                return None;
-            }
-            parts.push(part);
-            rest = &rest[length..];
+        while let Some((text, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}')?;
+            parts.push(SignedPart::Text(text.to_owned()));
+            parts.push(match name {
+                "timestamp" => SignedPart::Timestamp,
+                "body" => SignedPart::Body,
+                _ => return None,
+            });
+            rest = after;
         }
+        parts.push(SignedPart::Text(rest.to_owned()));
+        parts.retain(|part| *part != SignedPart::Text(String::new()));
         Some(parts)
     }
 }

@@ -2,6 +2,8 @@
 //! fetched. Which addresses may be fetched is decided here, from the configured topics alone: anybody may
 //! have a topic there, with valid signatures.
 
+use std::ops::RangeInclusive;
+
 use data_encoding::BASE64;
 use jiff::{SignedDuration, Timestamp};
 use ring::signature::{
@@ -12,9 +14,8 @@ use serde::Deserialize;
 use x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
 use x509_parser::pem::parse_x509_pem;
 
-use super::Caller;
-use super::scheme::refuse;
 use super::signature::is_in_time;
+use super::{Caller, refuse};
 use crate::click::outcome::Rejection;
 
 /// The longest name of a certificate, in characters.
@@ -46,8 +47,10 @@ pub struct Message<'w> {
     signed: String,
     signature: Vec<u8>,
     algorithm: &'static RsaParameters,
-    certificate: String,
-    confirmation: Option<String>,
+    /// The path, at the topic's host, of the certificate that it claims to be signed with.
+    pub certificate: String,
+    /// The path and query, at the topic's host, that confirm the subscription of the message.
+    pub confirmation: Option<String>,
 }
 
 /// What a message is about, by Amazon's names.
@@ -65,8 +68,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Certificate {
     key: Vec<u8>,
-    begins: i64,
-    ends: i64,
+    validity: RangeInclusive<i64>,
 }
 
 /// The fields of a message that are signed or needed.
@@ -220,18 +222,8 @@ impl Fields {
 }
 
 impl Message<'_> {
-    /// The path, at the topic's host, of the certificate that it claims to be signed with.
-    pub fn certificate(&self) -> &str {
-        &self.certificate
-    }
-
-    /// The path and query, at the topic's host, that confirm the subscription of the message.
-    pub fn confirmation(&self) -> Option<&str> {
-        self.confirmation.as_deref()
-    }
-
     /// The caller, whose name is the topic's ARN, if the message is signed with this certificate, which
-    /// must come from [`Message::certificate`].
+    /// must come from the address that it names.
     ///
     /// # Errors
     ///
@@ -260,13 +252,12 @@ impl Certificate {
         let (info, life) = (certificate.public_key(), certificate.validity());
         (info.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION).then(|| Certificate {
             key: info.subject_public_key.data.to_vec(),
-            begins: life.not_before.timestamp(),
-            ends: life.not_after.timestamp(),
+            validity: life.not_before.timestamp()..=life.not_after.timestamp(),
         })
     }
 
     pub fn is_good_at(&self, time: Timestamp) -> bool {
-        (self.begins..=self.ends).contains(&time.as_second())
+        self.validity.contains(&time.as_second())
     }
 }
 
