@@ -1,16 +1,16 @@
-//! HTTP mechanics, without knowledge of webhooks: accept connections, hold them to their limits,
-//! read bodies within a budget, close gracefully.
+//! HTTP mechanics, without knowledge of webhooks.
 //!
-//! - `accept.rs`: from the listener to a [`Socket`], within the connection limits.
-//! - `proxy.rs`: what trusted proxies say of a sender's address.
-//! - `connection.rs`: one connection, HTTP/1.1 or HTTP/2, and its timers.
-//! - `tls.rs`: the handshake before it, where TLS is configured.
-//! - `head.rs`: what hyper lets pass in a head and the bridge does not.
-//! - `body.rs`: the bounded read of a body, and the budget that all requests share.
-//! - `coding.rs`: bodies that come compressed.
+//! - `accept.rs`: connections, within the limits on their number.
+//! - `connection.rs`: serves a connection, HTTP/1.1 or HTTP/2.
+//! - `phase.rs`: what a connection waits for, and its timer.
+//! - `tls.rs`: the listener's certificate, and the handshake.
+//! - `proxy.rs`: the sender's address behind trusted proxies.
+//! - `head.rs`: checks of a head that hyper leaves out.
+//! - `body.rs`: the bounded read of a body, and the budget of all requests.
+//! - `coding.rs`: compressed bodies.
+//! - `rate_limit.rs`: rate limits.
 //! - `client.rs`: one request to another server.
 //! - `connect.rs`: a connection to another server.
-//! - `rate_limit.rs`: how often something may happen, for each of many.
 
 mod accept;
 mod body;
@@ -19,6 +19,7 @@ mod coding;
 mod connect;
 mod connection;
 mod head;
+mod phase;
 mod proxy;
 pub mod rate_limit;
 mod tls;
@@ -35,15 +36,16 @@ pub use body::{Admission, Slot, read_body};
 pub use client::{BoxError, get, send_blocking};
 pub use coding::{CODINGS, Coding, Unpacked};
 pub use connect::{ClientStream, Connector};
-pub use connection::{Closed, Handler, InFlightRequest, Peer, serve};
+pub use connection::{Closed, Handler, Peer, serve};
 pub use head::check_head;
-pub use proxy::sender;
+pub use phase::InFlightRequest;
+pub use proxy::sender_address;
 pub use tls::{Tls, TlsIdentity};
 
-/// While draining, how long a connection may take to begin its first request, from its acceptance.
-const FIRST_WORD_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for the first request of a connection to begin while the bridge drains.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Tells connections to finish what they do and close.
+/// Tells connections to finish their requests and close.
 #[derive(Clone, Default)]
 pub struct Drain(Arc<DrainState>);
 
@@ -59,13 +61,13 @@ impl Drain {
         self.0.wake.notify_waiters();
     }
 
-    /// Waits for it, and for as long as a connection then has to begin its first request.
-    async fn first_word_is_over(&self) {
+    /// Waits until the drain has begun, and a connection without a request has had its time.
+    async fn first_request_is_overdue(&self) {
         let wake = self.0.wake.notified();
         if !self.has_begun() {
             wake.await;
         }
-        sleep(FIRST_WORD_TIMEOUT).await;
+        sleep(FIRST_REQUEST_TIMEOUT).await;
     }
 
     fn has_begun(&self) -> bool {

@@ -167,7 +167,7 @@ impl Handler for Arc<Ingest> {
 
     async fn handle(&self, mut peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
-        peer.address = http::sender(peer.address, &head.headers, &self.state.limits);
+        peer.address = http::sender_address(peer.address, &head.headers, &self.state.limits);
         let mut log = RequestLog::open(&self.state, peer);
         let mut result = self.receive(&head, body, &mut log).await;
         if let Err(why) = &mut result {

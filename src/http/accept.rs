@@ -1,4 +1,4 @@
-//! From the listener to a [`Socket`], within the connection limits.
+//! Accepts connections within the limits on their number.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,29 +13,29 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error};
 
 use super::proxy::is_trusted;
-use crate::config;
-use crate::http::rate_limit::client_network;
+use super::rate_limit::{RateLimiter, client_network};
+use crate::config::HttpSettings;
 use crate::observe::metrics::{ConnectionMetrics, ConnectionRefusal};
 
-/// How long the listener rests when there is no descriptor for another connection.
+/// How long the listener rests when there is no file descriptor for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The most connections that Linux holds for a listener by default (net.core.somaxconn).
+/// The most connections that Linux queues for a listener by default (net.core.somaxconn).
 const BACKLOG_MAX: u16 = 4_096;
 
-/// What a connection over the limit is told before it is closed.
+/// The answer on a connection over the limit.
 const OVER_LIMIT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
     content-length: 119\r\n\r\n\
     {\"type\":\"urn:hookbridge:problem:too_many_connections\",\"title\":\"Too many connections\",\
     \"status\":503,\"detail\":\"Try again\"}";
 
-/// One address may have at most so many times as many connections as are free: however many others
-/// there are, some are always left, and one address alone may have seven of eight.
+/// An address may have at most this many times as many connections as are free. So some are always left for
+/// others, and one address alone may have seven of eight.
 const SHARE_OF_FREE: usize = 7;
 
-/// Listens on an address. The kernel holds as many connections back as it may: by the standard library's
-/// word it would be 128, and whoever is in a larger burst tries again a second later.
+/// Listens on an address. The kernel queues as many connections as it may; with the standard library it would
+/// be 128, and clients in a larger burst would try again a second later.
 ///
 /// # Errors
 ///
@@ -47,69 +47,66 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// How many connections each address may have open, and has; one that has none is not in it.
-struct Addresses {
-    max: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
-}
+/// Open connections by address; an address without any is not in it.
+type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// Lets connections in, up to the limits.
+/// Accepts connections, up to the limits.
 pub struct Acceptor {
     max: u32,
-    /// Whether connections are plain HTTP, so that one over the limit can be told so.
+    max_per_address: usize,
+    /// Whether connections are plain HTTP, so that one over the limit can be answered.
     is_plain: bool,
     permits: Arc<Semaphore>,
-    addresses: Arc<Addresses>,
+    addresses: Addresses,
     /// Their connections are those of many senders.
     proxies: Vec<IpNet>,
     metrics: ConnectionMetrics,
-    last_complaint: Mutex<Option<Instant>>,
+    /// Log lines about failed accepts.
+    lines: RateLimiter,
 }
 
-/// An accepted connection, and its place within the limits.
+/// An accepted connection.
 pub struct Socket {
-    /// Not yet tied to a runtime: the thread that serves it is not the one that accepted it.
-    pub stream: std::net::TcpStream,
-    pub peer: SocketAddr,
-    pub place: ConnectionPermit,
+    /// Not yet registered with a runtime: it is served by another thread.
+    pub(super) stream: std::net::TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) permit: ConnectionPermit,
 }
 
-/// A connection's place within the limits, given back when dropped.
-pub struct ConnectionPermit {
+/// A connection's place within the limits, until it is dropped.
+pub(super) struct ConnectionPermit {
     permit: OwnedSemaphorePermit,
+    max_per_address: usize,
     address: Option<IpAddr>,
-    addresses: Arc<Addresses>,
+    addresses: Addresses,
     metrics: ConnectionMetrics,
 }
 
 impl Acceptor {
-    pub fn new(limits: &config::HttpSettings, metrics: ConnectionMetrics) -> Acceptor {
-        let max = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+    pub fn new(limits: &HttpSettings, metrics: ConnectionMetrics) -> Acceptor {
         Acceptor {
-            max,
+            max: u32::try_from(limits.max_connections).unwrap_or(u32::MAX),
+            max_per_address: limits.max_connections_per_address,
             is_plain: limits.tls.is_none(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
-            addresses: Arc::new(Addresses {
-                max: limits.max_connections_per_address,
-                open: Mutex::default(),
-            }),
+            addresses: Addresses::default(),
             proxies: limits.trusted_proxies.clone(),
             metrics,
-            last_complaint: Mutex::new(None),
+            lines: RateLimiter::per_second(1),
         }
     }
 
-    /// The next connection within the limits. Those beyond are told so and closed.
+    /// The next connection within the limits. Those over them are answered and closed.
     pub async fn accept(&self, listener: &TcpListener) -> Socket {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => match self.place(peer.ip()) {
-                    Some(place) => match stream.into_std() {
-                        Ok(stream) => return Socket { stream, peer, place },
+                Ok((stream, peer)) => match self.permit(peer.ip()) {
+                    Some(permit) => match stream.into_std() {
+                        Ok(stream) => return Socket { stream, peer, permit },
                         Err(error) => debug!(%error, "A connection could not be handed over."),
                     },
-                    // A fresh socket's send buffer is empty: this is written whole or, if the
-                    // sender is gone already, not at all.
+                    // The send buffer of a new socket is empty: this is written whole or, if the client
+                    // is gone already, not at all.
                     None if self.is_plain => {
                         let _ = stream.try_write(OVER_LIMIT);
                     }
@@ -120,10 +117,10 @@ impl Acceptor {
         }
     }
 
-    /// The connections that the kernel has already accepted for a listener about to close.
+    /// The connections that the kernel has already accepted for a listener that is about to close.
     pub async fn accept_rest(&self, listener: &TcpListener) -> Vec<Socket> {
         let mut rest = Vec::new();
-        // More than the kernel holds back at once have come after the close was due.
+        // Connections beyond the kernel's queue arrived after the close was due.
         while rest.len() < BACKLOG_MAX.into() {
             match timeout(Duration::ZERO, self.accept(listener)).await {
                 Ok(socket) => rest.push(socket),
@@ -138,19 +135,24 @@ impl Acceptor {
         let _ = self.permits.acquire_many(self.max).await;
     }
 
-    fn place(&self, address: IpAddr) -> Option<ConnectionPermit> {
+    fn permit(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             self.metrics.refused[ConnectionRefusal::Limit].inc();
             return None;
         };
         self.metrics.open.inc();
-        let (addresses, metrics) = (self.addresses.clone(), self.metrics.clone());
-        let mut place = ConnectionPermit { permit, address: None, addresses, metrics };
-        (is_trusted(&self.proxies, address) || place.take_of(address)).then_some(place)
+        let mut permit = ConnectionPermit {
+            permit,
+            max_per_address: self.max_per_address,
+            address: None,
+            addresses: self.addresses.clone(),
+            metrics: self.metrics.clone(),
+        };
+        (is_trusted(&self.proxies, address) || permit.count_address(address)).then_some(permit)
     }
 
-    /// A connection that failed before it was ours is nothing; without descriptors or memory the
-    /// listener rests, since they do not come back by asking at once.
+    /// Ignores a connection that failed before it was accepted. Without descriptors or memory the listener
+    /// rests, because trying again at once brings none.
     async fn recover(&self, error: io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
@@ -158,7 +160,7 @@ impl Acceptor {
             return;
         }
         self.metrics.refused[ConnectionRefusal::FileDescriptors].inc();
-        if self.may_complain() {
+        if self.lines.take(Instant::now()) {
             error!(
                 %error,
                 "No connection can be accepted; trying again. If descriptors ran out, raise the \
@@ -167,36 +169,26 @@ impl Acceptor {
         }
         sleep(PAUSE).await;
     }
-
-    /// At most once a second.
-    fn may_complain(&self) -> bool {
-        let mut last = self.last_complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
-        if due {
-            *last = Some(Instant::now());
-        }
-        due
-    }
 }
 
 impl ConnectionPermit {
-    /// Takes one of those that this address may have, too; false if it has them all.
-    pub(super) fn take_of(&mut self, address: IpAddr) -> bool {
+    /// Counts the connection for this address, too; false if that has as many as it may have.
+    pub(super) fn count_address(&mut self, address: IpAddr) -> bool {
         let address = client_network(address);
         let free = self.permit.semaphore().available_permits() + 1;
-        let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (max, open) = (self.addresses.max, all.get(&address).copied().unwrap_or_default());
-        if max != 0 && open >= max {
-            self.metrics.refused[ConnectionRefusal::AddressLimit].inc();
-            return false;
-        }
-        if open >= SHARE_OF_FREE * free {
-            self.metrics.refused[ConnectionRefusal::Limit].inc();
-            return false;
-        }
-        all.insert(address, open + 1);
-        self.address = Some(address);
-        true
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = addresses.get(&address).copied().unwrap_or_default();
+        let refusal = if self.max_per_address != 0 && open >= self.max_per_address {
+            ConnectionRefusal::AddressLimit
+        } else if open >= SHARE_OF_FREE * free {
+            ConnectionRefusal::Limit
+        } else {
+            addresses.insert(address, open + 1);
+            self.address = Some(address);
+            return true;
+        };
+        self.metrics.refused[refusal].inc();
+        false
     }
 }
 
@@ -204,11 +196,11 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.metrics.open.dec();
         let Some(address) = &self.address else { return };
-        let mut all = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = all.get_mut(address) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = addresses.get_mut(address) {
             *open -= 1;
             if *open == 0 {
-                all.remove(address);
+                addresses.remove(address);
             }
         }
     }

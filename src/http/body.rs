@@ -1,7 +1,7 @@
 //! The bounded read of a body, and the budget that all requests share.
 
 use std::error::Error;
-use std::io;
+use std::{io, iter};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -10,12 +10,12 @@ use prometheus::IntGauge;
 use tokio::time::timeout;
 
 use crate::click::outcome::{Refusal, Rejection};
-use crate::config;
+use crate::config::HttpSettings;
 
 /// Admits requests up to the limits on their number and on the bytes of their bodies.
 ///
-/// The gauges are the counters: what an operator sees is what the limits are held against. Two
-/// threads that ask at the same moment may exceed a limit by one request each.
+/// The metrics are the counters. Two threads that ask at the same moment may exceed a limit by one request
+/// each.
 #[derive(Clone)]
 pub struct Admission {
     requests: IntGauge,
@@ -24,15 +24,14 @@ pub struct Admission {
     max_bytes: i64,
 }
 
-/// An admitted request's share of the budget, from the socket to the acknowledgement; given back
-/// when dropped.
+/// An admitted request's part of the budget, until it is dropped.
 pub struct Slot<'a> {
     admission: &'a Admission,
     reserved: i64,
 }
 
 impl Admission {
-    pub fn new(limits: &config::HttpSettings, requests: IntGauge, bytes: IntGauge) -> Admission {
+    pub fn new(limits: &HttpSettings, requests: IntGauge, bytes: IntGauge) -> Admission {
         let cap = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
         Admission {
             requests,
@@ -55,7 +54,7 @@ impl Admission {
 }
 
 impl Slot<'_> {
-    /// Takes more of the budget.
+    /// Takes bytes of the budget.
     ///
     /// # Errors
     ///
@@ -79,9 +78,8 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Reads a whole body, within its limit, its share of the budget and its time.
-///
-/// A body that states its length is judged by it before a byte is read.
+/// Reads a whole body, within its limit, the budget and its time. The stated length of a body is checked
+/// before a byte is read.
 ///
 /// # Errors
 ///
@@ -90,27 +88,27 @@ impl Drop for Slot<'_> {
 pub async fn read_body(
     body: Incoming,
     slot: &mut Slot<'_>,
-    limits: &config::HttpSettings,
+    limits: &HttpSettings,
 ) -> Result<Bytes, Rejection> {
-    let stated =
-        body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    if let Some(length) = stated {
-        if length > limits.max_body_bytes {
+    let max = limits.max_body_bytes;
+    let stated = body.size_hint().exact();
+    if let Some(length) = stated.map(|length| usize::try_from(length).unwrap_or(usize::MAX)) {
+        if length > max {
             return Err(Refusal::BodyTooLarge.plain());
         }
         slot.reserve(length)?;
     }
-    let read = collect(body, slot, stated.is_some(), limits.max_body_bytes);
+    let read = collect(body, slot, stated.is_some(), max);
     timeout(limits.body_timeout(), read).await.unwrap_or_else(|_| Err(Refusal::SlowBody.plain()))
 }
 
 async fn collect(
     mut body: Incoming,
     slot: &mut Slot<'_>,
-    reserved: bool,
+    is_reserved: bool,
     max: usize,
 ) -> Result<Bytes, Rejection> {
-    // A click arrives in one piece, which is passed on as it is.
+    // A click arrives in one piece, which is passed on without a copy.
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -118,7 +116,7 @@ async fn collect(
         if first.len() + rest.len() + data.len() > max {
             return Err(Refusal::BodyTooLarge.plain());
         }
-        if !reserved {
+        if !is_reserved {
             slot.reserve(data.len())?;
         }
         if first.is_empty() {
@@ -127,26 +125,21 @@ async fn collect(
             rest.extend_from_slice(&data);
         }
     }
-    if rest.is_empty() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(whole.freeze())
+    Ok(if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() })
 }
 
 /// Tells a broken body from a sender that is gone.
 fn body_error(error: hyper::Error) -> Rejection {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{InvalidData, InvalidInput};
-            if matches!(error.kind(), InvalidData | InvalidInput) {
-                return Refusal::NotHttp.detailed("The body's transfer coding is broken");
-            }
-        }
-        cause = error.source();
+    use io::ErrorKind::{InvalidData, InvalidInput};
+    let first: &(dyn Error + 'static) = &error;
+    let mut causes = iter::successors(Some(first), |&error| error.source());
+    let is_broken = causes.any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| matches!(cause.kind(), InvalidData | InvalidInput))
+    });
+    if is_broken {
+        Refusal::NotHttp.detailed("The body's transfer coding is broken")
+    } else {
+        Refusal::SenderGone.because(error.to_string())
     }
-    Refusal::SenderGone.because(error.to_string())
 }

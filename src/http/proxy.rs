@@ -1,7 +1,5 @@
-//! What trusted proxies say of the address of a sender: a header of each request, or the PROXY protocol
-//! before everything else on a connection.
-//!
-//! Nobody else is listened to: anybody can write a header.
+//! The address of a sender behind trusted proxies: from a header of each request, or from the PROXY protocol
+//! at the beginning of a connection. Both are ignored from any other address, since anyone can write them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,33 +14,32 @@ use tokio::time::timeout;
 
 use super::Drain;
 use crate::click::outcome::Refusal;
-use crate::config;
+use crate::config::HttpSettings;
 
-/// The address of a sender that a trusted proxy does not name in a way that can be read: it is in none
-/// of the networks that somebody would write down.
+/// The address of a sender that a trusted proxy does not name legibly. It is in no network that a setting
+/// would list.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// The first bytes of either version, as many as tell them apart.
-const BEGIN: usize = v2::PROTOCOL_PREFIX.len();
+/// Bytes that tell the two versions of the PROXY protocol apart.
+const PREFIX_LENGTH: usize = v2::PROTOCOL_PREFIX.len();
 
-/// With its line end (section 2.1).
+/// Bytes of a header of version 1, with its line end (section 2.1).
 const V1_LENGTH_MAX: usize = 107;
 
-/// Addresses and what else a proxy may add to them.
+/// Bytes of a header of version 2 after its length: addresses, and what a proxy may add.
 const V2_LENGTH_MAX: usize = 4 << 10;
 
-/// Whether an address is that of a proxy whose word is believed.
 pub(super) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
     // On a socket for both families an IPv4 proxy has an address of IPv6.
-    !proxies.is_empty() && proxies.iter().any(|net| net.contains(&address.to_canonical()))
+    proxies.iter().any(|net| net.contains(&address.to_canonical()))
 }
 
-/// Who sends a request that comes from this address: the last address before those of trusted proxies.
-/// Its port is 0 where the proxy does not say it.
-pub fn sender(
+/// The address of a request's sender: the last one before those of trusted proxies. Its port is 0 where the
+/// proxy does not name it.
+pub fn sender_address(
     peer: SocketAddr,
     headers: &HeaderMap,
-    settings: &config::HttpSettings,
+    settings: &HttpSettings,
 ) -> SocketAddr {
     let is_proxy = |address: SocketAddr| is_trusted(&settings.trusted_proxies, address.ip());
     if !is_proxy(peer) {
@@ -51,7 +48,7 @@ pub fn sender(
     let name = settings.forwarded_header.as_str();
     let is_standard = name.eq_ignore_ascii_case(FORWARDED.as_str());
     let mut sender = peer;
-    // The nearest wrote last.
+    // The nearest proxy wrote last.
     for value in headers.get_all(name).iter().rev() {
         let text = value.to_str().unwrap_or("?");
         let hops = if is_standard { forwarded(text) } else { listed(text) };
@@ -65,13 +62,13 @@ pub fn sender(
     sender
 }
 
-/// The addresses of `X-Forwarded-For` and its like; none where one cannot be read.
+/// The addresses of `X-Forwarded-For` and similar headers; none for one that cannot be read.
 fn listed(text: &str) -> Vec<Option<SocketAddr>> {
     let hops = text.split(',').map(str::trim).filter(|hop| !hop.is_empty());
     hops.map(address).collect()
 }
 
-/// The same of `Forwarded` (RFC 7239, section 4).
+/// The addresses of `Forwarded` (RFC 7239, section 4); none for one that cannot be read.
 fn forwarded(text: &str) -> Vec<Option<SocketAddr>> {
     let Some(hops) = unquoted(text, ',') else { return vec![None] };
     let hops = hops.into_iter().map(str::trim).filter(|hop| !hop.is_empty());
@@ -84,7 +81,7 @@ fn forwarded(text: &str) -> Vec<Option<SocketAddr>> {
     .collect()
 }
 
-/// The parts between separators that are not within quotes; none if a quote is not closed.
+/// Splits at separators outside of quotes. None if a quote is not closed.
 fn unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = text.split(|c: char| {
@@ -100,90 +97,75 @@ fn unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     (!is_quoted).then_some(parts)
 }
 
-/// Reads an address with or without its port; one of IPv6 may be in brackets.
+/// Reads an address with or without a port. An IPv6 address may be in brackets.
 fn address(text: &str) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let alone = bare.parse().ok().map(|address| SocketAddr::new(address, 0));
     alone.or_else(|| text.parse().ok())
 }
 
-/// Waits for the header with which a proxy begins a connection, for as long as for a request's head.
-/// The address that it speaks for; none if it speaks for itself.
+/// Waits for the PROXY header of a connection, as long as for the head of a request. The address of the
+/// client; none if the proxy connects on its own behalf.
 ///
 /// # Errors
 ///
-/// Why the connection is to be closed: without a refusal if it ended by itself or the bridge drains.
-pub(super) async fn introduced(
+/// Why the connection is to be closed; no refusal where it ended or the bridge drains.
+pub(super) async fn read_header(
     stream: &mut TcpStream,
-    settings: &config::HttpSettings,
+    settings: &HttpSettings,
     drain: &Drain,
 ) -> Result<Option<SocketAddr>, Option<Refusal>> {
     let result = tokio::select! {
         result = timeout(settings.header_timeout(), read(stream)) => result,
-        () = drain.first_word_is_over() => return Err(None),
+        () = drain.first_request_is_overdue() => return Err(None),
     };
-    match result {
-        Ok(Ok(address)) => Ok(address),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(Some(Refusal::NotHttp)),
-        // Balancers connect and hang up to see whether somebody is there.
-        Ok(Err(_)) => Err(None),
-        Err(_late) => Err(Some(Refusal::SlowHead)),
-    }
+    let header = result.map_err(|_elapsed| Some(Refusal::SlowHead))?;
+    // Load balancers connect and hang up as a health check.
+    let header = header.map_err(|_ended| None)?;
+    parse(&header).ok_or(Some(Refusal::NotHttp))
 }
 
-/// Reads the header and not a byte more.
-async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-    let mut header = vec![0; BEGIN];
+/// Reads the header and not a byte more. One that is too long is left incomplete, and so is no header.
+async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut header = vec![0; PREFIX_LENGTH];
     stream.read_exact(&mut header).await?;
     if header == v2::PROTOCOL_PREFIX {
-        let mut rest = [0; 4];
-        stream.read_exact(&mut rest).await?;
-        header.extend(rest);
-        let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
-        if length > V2_LENGTH_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        let [kind, length] = [stream.read_u16().await?, stream.read_u16().await?];
+        header.extend([kind, length].map(u16::to_be_bytes).concat());
         let begin = header.len();
-        header.resize(begin + length, 0);
-        stream.read_exact(&mut header[begin..]).await?;
+        if usize::from(length) <= V2_LENGTH_MAX {
+            header.resize(begin + usize::from(length), 0);
+            stream.read_exact(&mut header[begin..]).await?;
+        }
     } else {
-        while header.starts_with(b"PROXY ") && !header.ends_with(b"\n") {
-            if header.len() == V1_LENGTH_MAX {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
+        while header.starts_with(b"PROXY ")
+            && !header.ends_with(b"\n")
+            && header.len() < V1_LENGTH_MAX
+        {
             header.push(stream.read_u8().await?);
         }
     }
-    parse(&header).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    Ok(header)
 }
 
-/// Whom a whole header speaks for, if it is one.
+/// The client of a complete header; none if it is no header.
 fn parse(header: &[u8]) -> Option<Option<SocketAddr>> {
-    Some(match HeaderResult::parse(header) {
-        HeaderResult::V1(parsed) => match parsed.ok()?.addresses {
-            v1::Addresses::Tcp4(pair) => {
-                Some(SocketAddr::new(pair.source_address.into(), pair.source_port))
-            }
-            v1::Addresses::Tcp6(pair) => {
-                Some(SocketAddr::new(pair.source_address.into(), pair.source_port))
-            }
+    let source = match HeaderResult::parse(header) {
+        HeaderResult::V1(header) => match header.ok()?.addresses {
+            v1::Addresses::Tcp4(pair) => Some((pair.source_address.into(), pair.source_port)),
+            v1::Addresses::Tcp6(pair) => Some((pair.source_address.into(), pair.source_port)),
             v1::Addresses::Unknown => None,
         },
-        HeaderResult::V2(parsed) => {
-            let parsed = parsed.ok()?;
-            match parsed.addresses {
-                // The proxy's own, such as to see whether somebody is there.
-                _ if parsed.command == v2::Command::Local => None,
-                v2::Addresses::IPv4(pair) => {
-                    Some(SocketAddr::new(pair.source_address.into(), pair.source_port))
-                }
-                v2::Addresses::IPv6(pair) => {
-                    Some(SocketAddr::new(pair.source_address.into(), pair.source_port))
-                }
+        HeaderResult::V2(header) => match header.ok()? {
+            v2::Header { command: v2::Command::Local, .. } => None,
+            v2::Header { addresses, .. } => match addresses {
+                v2::Addresses::IPv4(pair) => Some((pair.source_address.into(), pair.source_port)),
+                v2::Addresses::IPv6(pair) => Some((pair.source_address.into(), pair.source_port)),
                 v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
-            }
-        }
-    })
+            },
+        },
+    };
+    Some(source.map(|(ip, port)| SocketAddr::new(ip, port)))
 }
 
 #[cfg(test)]
@@ -193,17 +175,17 @@ mod tests {
     #[track_caller]
     fn check(header: &str, peer: &str, sent: &[(&'static str, &str)], expected: &str) {
         let trusted = ["10.0.0.0/8", "2001:db8:1::/48"];
-        let settings = config::HttpSettings {
+        let settings = HttpSettings {
             trusted_proxies: trusted.map(|net| net.parse().expect("a network")).into(),
             forwarded_header: header.into(),
-            ..config::HttpSettings::default()
+            ..HttpSettings::default()
         };
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
             headers.append(*name, value.parse().expect("a header value"));
         }
         let peer = SocketAddr::new(peer.parse().expect("an address"), 4711);
-        let sender = sender(peer, &headers, &settings);
+        let sender = sender_address(peer, &headers, &settings);
         assert_eq!(sender.to_string(), expected, "{header} {peer} {sent:?}");
     }
 
