@@ -20,8 +20,6 @@ use tokio::time::Instant;
 /// Senders that each wait for their event to be on disk.
 const SENDERS: usize = 256;
 const EVENTS: usize = 400_000;
-/// Events read, and removed, at once.
-const CHUNK: usize = 2_048;
 
 fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
@@ -53,9 +51,7 @@ fn main() {
     let start = Usage::now();
     let mut drained = 0;
     runtime.block_on(async {
-        while let Some(events) =
-            spool.read(0, CHUNK, usize::MAX).await.filter(|events| !events.is_empty())
-        {
+        while let Some(events) = spool.read(0).await.filter(|events| !events.is_empty()) {
             drained += events.len();
             events.iter().for_each(|event| spool.remove(event.position));
         }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::bridge::reload::{Files, Reload, SettingsFile};
 use crate::config::{Config, Problem};
-use crate::delivery::{Backlog, BacklogError, Delivery, DeliveryState};
+use crate::delivery::{Backlog, Delivery, DeliveryState};
 use crate::http::{self, Acceptor, Admission, Drain, Socket};
 use crate::ingest::{Ingest, IngestState};
 use crate::kafka::{CircuitBreaker, Kafka};
@@ -80,15 +80,6 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-impl From<BacklogError> for StartError {
-    fn from(error: BacklogError) -> StartError {
-        match error {
-            BacklogError::Spool(problem) => StartError::Config(problem),
-            BacklogError::Forwarder(error) => StartError::System(error),
-        }
-    }
-}
-
 impl From<Problem> for StartError {
     fn from(problem: Problem) -> StartError {
         StartError::Config(problem)
@@ -146,7 +137,7 @@ pub async fn run(
     let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
     let admin = Admin::start(listeners.admin, &config, metrics.clone(), health.clone())?;
     let kafka = start_kafka(&config, &delivery)?;
-    let backlog = Backlog::open(&config, &kafka, &delivery)?;
+    let backlog = Backlog::open::<StartError>(&config, &kafka, &delivery)?;
     let acceptor = Acceptor::new(&config.http, metrics.connections.clone());
     let workers = Workers::start(&config, &state, &kafka, backlog.as_ref(), &delivery)?;
     let listener = tokio::net::TcpListener::from_std(listeners.http)?;
@@ -174,10 +165,10 @@ pub async fn run(
         Some(backlog) => {
             // What the Kafka client still has is in the spool, too, and nothing is to be flushed. The
             // workers stay until then: they hear of late acknowledgements.
-            let left = backlog.forwarder.finish(requests_deadline).await;
+            let (left, writer) = backlog.finish(requests_deadline).await;
             workers.stop();
             close_kafka(kafka, Instant::now()).await;
-            backlog.writer.close();
+            writer.close();
             Drained { cut_off, unacknowledged: 0, spooled: left }
         }
         None => {

@@ -1,29 +1,48 @@
-//! What "hold" means: a record is held durably, and a [`Receipt`] says so, or it is not.
+//! A click is *held* when Kafka has acknowledged it, or the spool has it on disk, fsynced. A [`Receipt`]
+//! is the proof, and the only way to a 200.
 //!
-//! Kafka first; where Kafka does not acknowledge in time, cannot, or must wait for earlier events of
-//! the same key, the spool. The drain (`delivery/forwarder.rs`) takes events from the spool to Kafka.
+//! # The path of a click
+//!
+//! 1. It goes directly to Kafka where the circuit breaker is closed and the click's shard (a hash of topic
+//!    and key) has nothing in the spool. An acknowledgement within `kafka.ack_timeout_ms` holds it.
+//! 2. Otherwise it goes to the spool, and the fsync holds it. A click whose acknowledgement is late is in
+//!    the spool *and* stays with the Kafka client; it leaves the spool with its late acknowledgement.
+//! 3. Where the spool does not take it, Kafka may still acknowledge it. If not, the answer is 503.
+//!
+//! The forwarder takes the events of the spool to Kafka. While Kafka is away the breaker is open: clicks go
+//! straight to the spool, and the forwarder probes Kafka with a few of the oldest events until one is
+//! acknowledged. Without a spool there is only step 1, and 503.
+//!
+//! # Where a click can be lost
+//!
+//! Before its 200: any other answer leaves it with the sender, who must send it again. After its 200:
+//! with the disk of the spool, if that is lost before the forwarder has emptied it, or with Kafka's own
+//! replicas. An event that neither its topic nor its dead letters take is set aside on disk.
 //!
 //! # Order
 //!
-//! Each key's events reach Kafka in the order in which they arrived here, because
+//! The events of each key reach Kafka in the order of their arrival here, because
 //!
-//! - the Kafka client keeps the order of what it is given, and with a spool never gives up by itself:
-//!   an event that is late goes to the spool *and* stays with the client, and leaves the spool with
-//!   its late acknowledgement;
-//! - as long as a shard of the spool holds events, later ones of that shard go behind them;
-//! - after a breakdown nothing goes directly before everything that failed is in the spool
-//!   (`kafka/circuit_breaker.rs`);
-//! - in a shard in which Kafka refused something, the drain sends one event at a time (`refusals.rs`).
+//! - the Kafka client keeps the order of its records and, with a spool, never gives up by itself;
+//! - while a shard has events in the spool, later ones of that shard go behind them;
+//! - after a failed producer, nothing goes directly before all that it failed is in the spool;
+//! - in a shard in which Kafka refused something, the forwarder sends one event at a time.
 //!
-//! Three things can change an order. Kafka refuses by the batch: the drain sends without waiting, so that
-//! of a batch that Kafka refuses for good what is sent again comes after what was behind it. Where the
-//! disk fails or is full, a click is rather delivered out of order than refused. And when the process
-//! is killed, what the Kafka client had may be there before what was on disk.
+//! Three exceptions: Kafka refuses whole batches, so that an event of a refused batch of the forwarder may
+//! be sent again after events that followed it. Where the disk fails or is full, a click goes to Kafka
+//! out of order rather than be refused. When the process is killed, records that the Kafka client
+//! had may reach Kafka before earlier events on disk.
+//!
+//! # Files
+//!
+//! - `spool.rs`, `spool/`: the durable queue on disk.
+//! - `backlog.rs`: opens the spool and starts the forwarder; `forwarder.rs`: from the spool to Kafka.
+//! - `refusals.rs`: shards in which Kafka refused something lately.
+//! - `backpressure.rs`: delays answers, so that the forwarder gets through.
 
 mod backlog;
 mod backpressure;
 mod forwarder;
-mod late;
 mod refusals;
 pub mod spool;
 
@@ -35,27 +54,24 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::click::outcome::{Held, Refusal, Rejection};
 use crate::click::record::Record;
-use crate::delivery::spool::{NotSpooled, Position, Spool};
 use crate::kafka::{
-    Acknowledged, CircuitBreaker, Failure, Fault, Preconditions, Publisher, Remedy,
+    CircuitBreaker, Failure, Fault, InFlightRecord, Preconditions, Publisher, Remedy,
 };
 use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics};
-
-pub use backlog::{Backlog, BacklogError};
 use backpressure::{Backpressure, DelayedAnswer};
-pub use forwarder::Forwarder;
-use late::LateEvent;
 use refusals::Refusals;
+use spool::{NotSpooled, Position, Spool};
 
-/// How long to wait for room in a spool that is full but being drained, before looking again.
+pub use backlog::Backlog;
+
+/// How long to wait for room in a full spool that is being emptied, before looking again.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
 
-/// How many records of one body are on their way at once.
+/// How many records of one body are in flight at once.
 const AT_ONCE: usize = 500;
 
-/// Proof that a click is held durably, and where. Only [`Delivery`] makes one, and only from one
-/// is a 200 made.
+/// Proof that a click is held durably, and where. Only [`Delivery`] makes one.
 #[derive(Debug)]
 pub struct Receipt(Held);
 
@@ -68,7 +84,7 @@ impl Receipt {
         Receipt(if record.is_dead_letter() { Held::AsDeadLetter } else { held })
     }
 
-    /// One for both: it says what is furthest from Kafka, and a dead letter only of nothing else.
+    /// One for both: it says which is furthest from Kafka, and a dead letter only if both are.
     fn and(self, other: Receipt) -> Receipt {
         let far = |held| match held {
             Held::AsDeadLetter => 0,
@@ -83,8 +99,8 @@ impl Receipt {
 #[derive(Clone)]
 pub struct Delivery {
     publisher: Publisher,
-    spool: Option<Spool>,
-    shared: DeliveryState,
+    spool: Option<Arc<Spool>>,
+    state: DeliveryState,
 }
 
 /// What the workers and the forwarder share.
@@ -97,6 +113,9 @@ pub struct DeliveryState {
     backpressure: Arc<Backpressure>,
     ack_timeout: Duration,
 }
+
+/// A receipt, and the delay of the answer for a record that went behind the spool.
+type HeldRecord<'a> = (Receipt, Option<DelayedAnswer<'a>>);
 
 impl DeliveryState {
     /// An event that Kafka has not acknowledged after `ack_timeout` is late.
@@ -112,92 +131,23 @@ impl DeliveryState {
 }
 
 impl Delivery {
-    pub fn new(publisher: Publisher, spool: Option<Spool>, shared: DeliveryState) -> Delivery {
-        Delivery { publisher, spool, shared }
+    pub fn new(publisher: Publisher, spool: Option<Arc<Spool>>, state: DeliveryState) -> Delivery {
+        Delivery { publisher, spool, state }
     }
 
-    /// Holds a record, or says by the deadline that it does not.
+    /// Holds a record, or fails by the deadline.
     ///
     /// # Errors
     ///
     /// Why the record is not held. With [`Refusal::Unconfirmed`] nobody knows: it may still land.
     pub async fn hold(&self, record: Record, deadline: Instant) -> Result<Receipt, Rejection> {
         let held = self.hold_one(record, deadline).await?;
-        Ok(answer_in_turn(held, deadline).await)
+        Ok(answer_when_due(held, deadline).await)
     }
 
-    async fn hold_one(
-        &self,
-        record: Record,
-        deadline: Instant,
-    ) -> Result<HeldRecord<'_>, Rejection> {
-        let sampler = &self.shared.metrics.sampler;
-        let sample = sampler.sample(record.received(), record.key(), record.value());
-        let held = self.hold_unseen(record, deadline).await?;
-        sampler.keep(sample, held.0.held());
-        Ok(held)
-    }
-
-    /// The same, whether or not somebody looks.
-    async fn hold_unseen(
-        &self,
-        mut record: Record,
-        deadline: Instant,
-    ) -> Result<HeldRecord<'_>, Rejection> {
-        let Some(spool) = &self.spool else {
-            return Ok((self.hold_in_kafka(&record, deadline).await?, None));
-        };
-        let position = spool.position(&record);
-        // Before the pass: what the present producer fails must be in the spool before anything goes
-        // to the next one.
-        let generation = Some(self.publisher.generation());
-        let pass = self.shared.breaker.try_acquire();
-        let is_behind = pass.is_some() && spool.holds(position);
-        let mut late = None;
-        if pass.is_some() && !is_behind {
-            let sent = self.publisher.send(record, Preconditions { generation, failures: None });
-            let verdict = timeout(self.shared.ack_timeout, sent.verdict()).await;
-            if let Ok(Ok(_acknowledged)) = verdict {
-                return Ok((Receipt::new(sent.record(), Held::InKafka), None));
-            }
-            record = sent.record().clone();
-            if verdict.is_err() {
-                self.shared.breaker.failed();
-                late = Some(LateEvent::follow(sent, position, spool));
-            } else {
-                // An answer, if not the one hoped for: no sign of an outage.
-                self.shared.refusals.note(position.shard());
-            }
-        }
-        let written = spool.put(position, &record);
-        // From here on its shard holds it, and the direct way is free.
-        drop(pass);
-        let waiting = is_behind.then(|| self.shared.backpressure.enter());
-        // In memory of its own, which a click that Kafka takes need not have.
-        let held = self.hold_otherwise(spool, position, record, written, late, deadline);
-        Ok((Box::pin(held).await?, waiting))
-    }
-
-    /// Holds a record that does not go directly: on disk, or in Kafka after all.
-    async fn hold_otherwise(
-        &self,
-        spool: &Spool,
-        position: Position,
-        record: Record,
-        written: impl Future<Output = Result<(), NotSpooled>>,
-        late: Option<LateEvent>,
-        deadline: Instant,
-    ) -> Result<Receipt, Rejection> {
-        let may_wait = late.is_none();
-        match self.hold_on_disk(spool, position, &record, written, may_wait, deadline).await {
-            Ok(()) => Ok(Receipt::new(&record, Held::OnDisk)),
-            Err(why) => self.hold_after_all(record, late, why, deadline).await,
-        }
-    }
-
-    /// Holds all records of a body, or says by the deadline that it does not hold them all: some it may
-    /// hold all the same. They are sent in their order, not too many at once, so that no body keeps the
-    /// others of this thread waiting.
+    /// Holds all records of a body, in their order, or fails by the deadline; some may be held even
+    /// then. Only so many are in flight at once, so that no body keeps the thread's other requests
+    /// waiting.
     ///
     /// # Errors
     ///
@@ -207,129 +157,160 @@ impl Delivery {
         records: Vec<Record>,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
-        let mut held = None;
+        let mut held: Option<HeldRecord> = None;
         let mut records = records.into_iter();
-        loop {
+        while records.len() > 0 {
             let some = records.by_ref().take(AT_ONCE).map(|record| self.hold_one(record, deadline));
-            let some = try_join_all(some).await?;
-            let Some(next) = some.into_iter().reduce(both) else { break };
-            held = Some(match held {
-                Some(held) => both(held, next),
-                None => next,
-            });
+            let some = try_join_all(some).await?.into_iter();
+            held = some.chain(held).reduce(|one, other| (one.0.and(other.0), one.1.or(other.1)));
         }
-        // Of nothing nobody can say that it is held; a body without an event is a dead letter.
+        // A body without an event is a dead letter, which is a record.
         let held = held.ok_or_else(|| Refusal::Invalid.plain())?;
-        Ok(answer_in_turn(held, deadline).await)
+        Ok(answer_when_due(held, deadline).await)
     }
 
-    /// Waits until the record is on disk; where the spool is full, but being drained, until there is
-    /// room for it, if it may wait.
-    async fn hold_on_disk(
+    /// Holds a record, and samples it for the page.
+    async fn hold_one(
+        &self,
+        record: Record,
+        deadline: Instant,
+    ) -> Result<HeldRecord<'_>, Rejection> {
+        let sampler = &self.state.metrics.sampler;
+        let sample = sampler.sample(record.received(), record.key(), record.value());
+        let held = match &self.spool {
+            Some(spool) => self.hold_with_spool(spool, record, deadline).await?,
+            None => (self.hold_in_kafka(&record, deadline).await?, None),
+        };
+        sampler.keep(sample, held.0.held());
+        Ok(held)
+    }
+
+    async fn hold_with_spool(
+        &self,
+        spool: &Arc<Spool>,
+        mut record: Record,
+        deadline: Instant,
+    ) -> Result<HeldRecord<'_>, Rejection> {
+        let position = spool.position(&record);
+        // Before the permit: what the present producer fails must be in the spool before anything goes
+        // to the next one.
+        let generation = Some(self.publisher.generation());
+        let permit = self.state.breaker.try_acquire();
+        let is_behind = permit.is_some() && spool.holds(position);
+        let mut late = None;
+        if permit.is_some() && !is_behind {
+            let sent = self.publisher.send(record, Preconditions { generation, failures: None });
+            let verdict = timeout(self.state.ack_timeout, sent.verdict()).await;
+            if let Ok(Ok(_acknowledged)) = verdict {
+                return Ok((Receipt::new(sent.record(), Held::InKafka), None));
+            }
+            record = sent.record().clone();
+            if verdict.is_err() {
+                self.state.breaker.failed();
+                follow_late(sent.clone(), position, spool);
+                late = Some(sent);
+            } else {
+                // Kafka answers: no sign of an outage.
+                self.state.refusals.note(position.shard());
+            }
+        }
+        let written = spool.put(position, &record);
+        // Its shard holds the record now, and the direct path is free.
+        drop(permit);
+        let delay = is_behind.then(|| self.state.backpressure.delay_answer());
+        // On the heap, so that the future of a click that Kafka takes stays small.
+        let receipt =
+            Box::pin(self.hold_in_spool(spool, position, record, written, late, deadline));
+        Ok((receipt.await?, delay))
+    }
+
+    /// Holds a record on disk, or in Kafka after all: better out of order than refused.
+    async fn hold_in_spool(
         &self,
         spool: &Spool,
         position: Position,
-        record: &Record,
+        record: Record,
         written: impl Future<Output = Result<(), NotSpooled>>,
-        may_wait: bool,
+        late: Option<Arc<InFlightRecord>>,
         deadline: Instant,
-    ) -> Result<(), Rejection> {
-        let slow = || Refusal::Unconfirmed.because("the disk did not confirm in time");
-        let mut result = timeout_at(deadline, written).await.map_err(|_| slow())?;
-        while may_wait
-            && matches!(result, Err(NotSpooled::Full))
-            && !self.shared.breaker.is_open()
+    ) -> Result<Receipt, Rejection> {
+        let mut result = timeout_at(deadline, written).await;
+        // While the spool is being emptied, wait for room; a late record may hear from Kafka instead.
+        while matches!(result, Ok(Err(NotSpooled::Full)))
+            && late.is_none()
+            && !self.state.breaker.is_open()
             && Instant::now() < deadline
         {
             let _ = timeout_at(deadline, timeout(ROOM_WAIT, spool.room())).await;
-            let written = spool.put(position, record);
-            result = timeout_at(deadline, written).await.map_err(|_| slow())?;
+            result = timeout_at(deadline, spool.put(position, &record)).await;
         }
-        result.map_err(|why| match why {
-            NotSpooled::Full => Refusal::SpoolFull.because("spool.max_bytes or the disk is full"),
-            NotSpooled::Failed(reason) => Refusal::SpoolFailed.because(&*reason),
-        })
-    }
-
-    /// The disk did not take the record: Kafka may, after all. Better out of order than refused.
-    async fn hold_after_all(
-        &self,
-        record: Record,
-        late: Option<LateEvent>,
-        why: Rejection,
-        deadline: Instant,
-    ) -> Result<Receipt, Rejection> {
-        let verdict = async {
-            match late {
-                Some(late) => Some(late.arrives().await),
-                None if why.refusal == Refusal::SpoolFailed
-                    && self.shared.health.brokers_respond() =>
-                {
-                    let sent = self.publisher.send(record.clone(), Preconditions::default());
-                    Some(sent.verdict().await.is_ok())
-                }
-                None => None,
+        let why = match result {
+            Ok(Ok(())) => return Ok(Receipt::new(&record, Held::OnDisk)),
+            Ok(Err(NotSpooled::Full)) => {
+                Refusal::SpoolFull.because("spool.max_bytes or the disk is full")
             }
+            Ok(Err(NotSpooled::Failed(reason))) => Refusal::SpoolFailed.because(&*reason),
+            Err(_elapsed) => Refusal::Unconfirmed.because("the disk did not confirm in time"),
         };
-        match timeout_at(deadline, verdict).await {
-            Ok(Some(true)) => Ok(Receipt::new(&record, Held::InKafka)),
-            Ok(Some(false) | None) => Err(why),
-            // The client has it still.
+        let may_send = why.refusal == Refusal::SpoolFailed && self.state.health.brokers_respond();
+        let sent = match late {
+            Some(late) => late,
+            None if may_send => self.publisher.send(record, Preconditions::default()),
+            None => return Err(why),
+        };
+        match timeout_at(deadline, sent.verdict()).await {
+            Ok(Ok(_acknowledged)) => Ok(Receipt::new(sent.record(), Held::InKafka)),
+            Ok(Err(_failure)) => Err(why),
+            // The client still has it.
             Err(_elapsed) => Err(Refusal::Unconfirmed.because(why.cause.unwrap_or_default())),
         }
     }
 
-    /// Without a spool, Kafka's word is all there is.
+    /// Without a spool: Kafka acknowledges the record or its dead letter, or it is not held.
     async fn hold_in_kafka(
         &self,
         record: &Record,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
-        let Err(failure) = self.publish(record, deadline).await? else {
+        let publish = async |record: &Record| {
+            let verdict = timeout_at(deadline, self.publisher.publish(record)).await;
+            let slow = "the Kafka client gave no verdict before the answer was due";
+            verdict.map_err(|_elapsed| Refusal::Unconfirmed.because(slow))
+        };
+        let Err(failure) = publish(record).await? else {
             return Ok(Receipt::new(record, Held::InKafka));
         };
-        let Some(reason) = dead_letter_reason(record, failure) else {
-            return Err(refusal(failure).because(failure.explain()));
-        };
-        let letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
-        // In memory of its own, which a click that Kafka takes need not have.
-        match Box::pin(self.publish(&letter, deadline)).await? {
-            Ok(_acknowledged) => {
-                self.shared.metrics.dead_letters(record.webhook(), reason, 1);
-                Ok(Receipt(Held::AsDeadLetter))
-            }
-            Err(_) => Err(refusal(failure).because(failure.explain())),
-        }
-    }
-
-    /// Kafka's verdict, if there is one by the deadline.
-    async fn publish(
-        &self,
-        record: &Record,
-        deadline: Instant,
-    ) -> Result<Result<Acknowledged, Failure>, Rejection> {
-        timeout_at(deadline, self.publisher.publish(record)).await.map_err(|_elapsed| {
-            Refusal::Unconfirmed
-                .because("the Kafka client gave no verdict before the answer was due")
-        })
+        let refused = || refusal(failure).because(failure.explain());
+        let reason = dead_letter_reason(record, failure).ok_or_else(refused)?;
+        let dead_letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
+        // On the heap, so that the future of a click that Kafka takes stays small.
+        Box::pin(publish(&dead_letter)).await?.map_err(|_failure| refused())?;
+        self.state.metrics.dead_letters(record.webhook(), reason, 1);
+        Ok(Receipt(Held::AsDeadLetter))
     }
 }
 
-/// A receipt, and the sender's place among those whose clicks go behind the drain, if it has one.
-type HeldRecord<'a> = (Receipt, Option<DelayedAnswer<'a>>);
-
-/// One for both.
-fn both<'a>(one: HeldRecord<'a>, other: HeldRecord<'a>) -> HeldRecord<'a> {
-    (one.0.and(other.0), one.1.or(other.1))
-}
-
-/// Waits until the sender's turn to be answered: once for a request, however many events it has, which all
-/// have one deadline.
-async fn answer_in_turn((receipt, waiting): HeldRecord<'_>, deadline: Instant) -> Receipt {
-    if let Some(waiting) = waiting {
-        Box::pin(waiting.pause(deadline)).await;
+/// Waits until the answer is due: once for a request, however many events it has.
+async fn answer_when_due((receipt, delay): HeldRecord<'_>, deadline: Instant) -> Receipt {
+    if let Some(delay) = delay {
+        Box::pin(delay.wait(deadline)).await;
     }
     receipt
+}
+
+/// Claims a record whose acknowledgement is late, and waits in the background for its verdict, however
+/// long it takes: acknowledged, it leaves the spool; else the forwarder sends it again.
+fn follow_late(sent: Arc<InFlightRecord>, position: Position, spool: &Arc<Spool>) {
+    spool.claim(position);
+    let spool = spool.clone();
+    tokio::spawn(async move {
+        match sent.verdict().await {
+            // The claim goes with the event, or when the event is not found.
+            Ok(_acknowledged) => spool.remove(position),
+            Err(_failure) => spool.release(position),
+        }
+        spool.wake_forwarder();
+    });
 }
 
 /// Why a record that Kafka does not take belongs to the dead letters, if it does.

@@ -97,7 +97,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let mut signals = signals()?;
     let state = bridge::delivery_state(config)?;
     let kafka = bridge::start_kafka(config, &state)?;
-    let Some(backlog) = Backlog::open(config, &kafka, &state)? else { return Ok(0) };
+    let Some(backlog) = Backlog::open::<StartError>(config, &kafka, &state)? else { return Ok(0) };
     let total = backlog.spool.events();
     let bar = bar(Some(total), "events");
     let set_aside = || state.metrics.spool.set_aside.get();
@@ -111,7 +111,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
             () = signals.next() => break,
         }
     }
-    let left = backlog.forwarder.finish(Instant::now() + FINISH_TIMEOUT).await;
+    let (left, writer) = backlog.finish(Instant::now() + FINISH_TIMEOUT).await;
     bar.set_position(total.saturating_sub(left));
     bar.abandon_with_message("");
     let set_aside = set_aside() - set_aside_before;
@@ -119,6 +119,6 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     println!("{delivered} events delivered, {left} left, {set_aside} set aside");
     report_poller.abort();
     bridge::close_kafka(kafka, Instant::now()).await;
-    backlog.writer.close();
+    writer.close();
     Ok(left)
 }

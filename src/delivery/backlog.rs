@@ -1,48 +1,62 @@
-//! The spool, open, with the drain at work on it.
+//! The spool, open, and the forwarder at work on it.
 
 use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use super::{DeliveryState, Forwarder};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::DeliveryState;
+use super::forwarder::Forwarder;
+use super::spool::{Spool, SpoolWriter};
 use crate::config::{Config, Problem};
-use crate::delivery::spool::{Spool, SpoolWriter};
 use crate::kafka::Kafka;
+
+/// How often to look whether the spool is empty.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The spool and what works on it.
 pub struct Backlog {
-    pub spool: Spool,
-    /// To be closed last.
-    pub writer: SpoolWriter,
-    pub forwarder: Forwarder,
-}
-
-/// Why there is no backlog.
-#[derive(Debug, thiserror::Error)]
-pub enum BacklogError {
-    #[error("{0}")]
-    Spool(Problem),
-    #[error("the drain cannot be started: {0}")]
-    Forwarder(#[from] io::Error),
+    pub spool: Arc<Spool>,
+    writer: SpoolWriter,
+    forwarder: JoinHandle<()>,
+    stop_forwarder: oneshot::Sender<()>,
 }
 
 impl Backlog {
-    /// Opens the spool, if there is to be one, and begins to drain it.
+    /// Opens the spool, if it is on, and starts the forwarder.
     ///
     /// # Errors
     ///
-    /// Another process has the spool, or there is no thread to be had.
-    pub fn open(
+    /// Another process uses the spool, or the system refuses a thread.
+    pub fn open<E: From<Problem> + From<io::Error>>(
         config: &Config,
         kafka: &Kafka,
-        shared: &DeliveryState,
-    ) -> Result<Option<Backlog>, BacklogError> {
+        state: &DeliveryState,
+    ) -> Result<Option<Backlog>, E> {
         if !config.spool.is_on() {
             return Ok(None);
         }
-        let (metrics, health) = (shared.metrics.spool.clone(), shared.health.clone());
+        let (metrics, health) = (state.metrics.spool.clone(), state.health.clone());
         let body_max = config.http.max_body_bytes;
-        let opened = Spool::open(&config.spool, body_max, metrics, health);
-        let (spool, writer) = opened.map_err(BacklogError::Spool)?;
-        let forwarder = Forwarder::start(kafka.publisher(), spool.clone(), shared.clone())?;
-        Ok(Some(Backlog { spool, writer, forwarder }))
+        let (spool, writer) = Spool::open(&config.spool, body_max, metrics, health)?;
+        let (stop_forwarder, stopped) = oneshot::channel();
+        let publisher = kafka.publisher();
+        let forwarder = Forwarder { publisher, spool: spool.clone(), state: state.clone() };
+        let forwarder = forwarder.start(stopped)?;
+        Ok(Some(Backlog { spool, writer, forwarder, stop_forwarder }))
+    }
+
+    /// Waits until the spool is empty, at most until the deadline, and stops the forwarder. Returns how
+    /// many events are left on disk, and the writer, to be closed after the Kafka client.
+    pub async fn finish(self, deadline: Instant) -> (u64, SpoolWriter) {
+        while self.spool.events() > 0 && Instant::now() < deadline {
+            sleep(LOOK_INTERVAL).await;
+        }
+        drop(self.stop_forwarder);
+        let _ = tokio::task::spawn_blocking(|| self.forwarder.join()).await;
+        (self.spool.events(), self.writer)
     }
 }

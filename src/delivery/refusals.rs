@@ -1,5 +1,5 @@
 //! Shards of which Kafka refused an event lately. Where one event is refused and the next is not, the
-//! order of the two is lost: in such a shard the drain sends one event at a time.
+//! order of the two is lost: of such a shard the forwarder sends one event at a time.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,9 @@ const MEMORY: Duration = Duration::from_secs(3);
 
 /// When each shard's last event was refused.
 #[derive(Default)]
-pub struct Refusals {
+pub(super) struct Refusals {
     by_shard: Mutex<HashMap<usize, Instant>>,
-    /// Whether there are any: most of the time there are none.
+    /// Most of the time there are none, and the lock is not needed.
     any: AtomicBool,
 }
 
@@ -27,7 +27,7 @@ impl Refusals {
         self.any.store(true, Ordering::SeqCst);
     }
 
-    /// Whether one was, lately.
+    /// Whether an event of this shard was refused lately.
     pub fn has(&self, shard: usize) -> bool {
         if !self.any.load(Ordering::SeqCst) {
             return false;

@@ -1,4 +1,4 @@
-//! What waits in a spool's folder, for whoever looks into one that no bridge uses.
+//! How much waits in the folder of a spool that no bridge uses.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,18 +11,18 @@ use super::store::{Store, StoreError};
 pub struct Contents {
     /// By topic.
     pub topics: HashMap<String, WaitingEvents>,
-    /// Events that no topic takes.
+    /// Events that neither their topic nor its dead letters take.
     pub set_aside: u64,
     /// Events that cannot be read any more.
     pub damaged: u64,
 }
 
-/// How much waits.
+/// How many events wait.
 #[derive(Debug, Default)]
 pub struct WaitingEvents {
     pub events: u64,
     pub bytes: u64,
-    /// When the oldest was written, milliseconds since the Unix epoch.
+    /// When the oldest was written, in milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
 }
 
@@ -34,23 +34,23 @@ impl WaitingEvents {
     }
 }
 
-/// Looks into a folder that no bridge uses.
+/// Counts what waits in a folder that no bridge uses.
 ///
 /// # Errors
 ///
 /// There is no spool, or it is in use, or damaged.
 pub fn contents(folder: &Path) -> Result<Contents, StoreError> {
-    let store = Store::look_into(folder)?;
+    let store = Store::open_existing(folder)?;
     let mut contents = Contents { set_aside: store.totals()?.set_aside, ..Contents::default() };
-    store.read(0, usize::MAX, |_, bytes| {
-        let read = frame::read(bytes).and_then(|f| Some((f.written_ms, f.record().ok()?)));
-        let Some((written_ms, record)) = read else {
-            contents.damaged += 1;
-            return true;
-        };
-        let one =
-            WaitingEvents { events: 1, bytes: bytes.len() as u64, oldest_ms: Some(written_ms) };
-        contents.topics.entry(record.topic().to_string()).or_default().add(&one);
+    store.read(0, |_, bytes| {
+        match frame::read(bytes).and_then(|f| Some((f.written_ms, f.record().ok()?))) {
+            Some((written_ms, record)) => {
+                let (events, bytes, oldest_ms) = (1, bytes.len() as u64, Some(written_ms));
+                let topic = contents.topics.entry(record.topic().to_string()).or_default();
+                topic.add(&WaitingEvents { events, bytes, oldest_ms });
+            }
+            None => contents.damaged += 1,
+        }
         true
     })?;
     Ok(contents)

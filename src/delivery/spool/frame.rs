@@ -1,19 +1,16 @@
 //! One event as bytes on disk: a record, with what it takes to trust it.
 //!
-//! The store keeps the bytes; what is added here says whether they are still what was written, and
-//! makes them recognizable in the wreck of a damaged file (`salvage.rs`).
-//!
 //! | bytes | what |
 //! | --- | --- |
 //! | 8 | the mark, which also names this version of the layout |
 //! | 4 | CRC-32 of all that follows |
 //! | 4 | length of the record |
-//! | 8 | the event's number in the order |
+//! | 8 | the event's sequence number |
 //! | 2 | its shard |
 //! | 8 | when it was written, milliseconds since the Unix epoch |
 //! | | the record, as postcard writes it |
 //!
-//! Numbers are little-endian.
+//! Numbers are little-endian. With mark and checksum, `salvage.rs` finds frames in a damaged file.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -27,11 +24,12 @@ pub(super) const MARK: [u8; 8] = *b"\x00hbevt2\xff";
 /// The length of what comes before the record.
 pub(super) const HEAD: usize = 34;
 
-/// A frame whose checksum was right.
+/// A frame whose checksum is right.
 pub(super) struct Frame<'b> {
     pub position: Position,
     pub written_ms: i64,
-    record: &'b [u8],
+    /// All of it.
+    pub bytes: &'b [u8],
 }
 
 /// What is wrong with a frame.
@@ -59,41 +57,34 @@ pub(super) fn write(position: Position, now: Timestamp, record: &Record) -> Resu
     Ok(frame.into())
 }
 
-/// Reads the frame that the bytes begin with; there may be more behind it.
+/// Reads the frame that the bytes begin with; more may follow it.
 pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
-    let head = bytes.get(..HEAD).filter(|head| head.starts_with(&MARK))?;
-    let number = |from: usize| head[from..from + 4].try_into().map(u32::from_le_bytes).ok();
-    let wide = |from: usize| head[from..from + 8].try_into().map(u64::from_le_bytes).ok();
-    let end = HEAD.checked_add(usize::try_from(number(12)?).ok()?)?;
-    let frame = bytes.get(..end)?;
-    if crc32fast::hash(&frame[12..]) != number(8)? {
+    let bytes = bytes.get(..length(bytes)?).filter(|frame| frame.starts_with(&MARK))?;
+    if crc32fast::hash(&bytes[12..]) != u32::from_le_bytes(field(bytes, 8)?) {
         return None;
     }
-    Some(Frame {
-        position: Position { sequence: wide(16)?, shard: shard(head)? },
-        written_ms: wide(26)?.cast_signed(),
-        record: &frame[HEAD..],
-    })
+    let sequence = u64::from_le_bytes(field(bytes, 16)?);
+    let written_ms = i64::from_le_bytes(field(bytes, 26)?);
+    Some(Frame { position: Position { sequence, shard: shard(bytes)? }, written_ms, bytes })
 }
 
-/// How many bytes the frame that begins here says it has, whether or not they are right.
+/// The length that the frame says it has; not verified.
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
-    let length = bytes.get(12..16)?.try_into().map(u32::from_le_bytes).ok()?;
-    HEAD.checked_add(usize::try_from(length).ok()?)
+    HEAD.checked_add(usize::try_from(u32::from_le_bytes(field(bytes, 12)?)).ok()?)
 }
 
-/// The shard that the frame says it has, without a look at its checksum.
+/// The shard that the frame says it has; not verified.
 pub(super) fn shard(bytes: &[u8]) -> Option<u16> {
-    bytes.get(24..26)?.try_into().map(u16::from_le_bytes).ok()
+    Some(u16::from_le_bytes(field(bytes, 24)?))
+}
+
+fn field<const LENGTH: usize>(bytes: &[u8], from: usize) -> Option<[u8; LENGTH]> {
+    bytes.get(from..)?.first_chunk().copied()
 }
 
 impl Frame<'_> {
-    pub fn length(&self) -> usize {
-        HEAD + self.record.len()
-    }
-
     pub fn record(&self) -> Result<Record, Damage> {
-        Ok(postcard::from_bytes(self.record)?)
+        Ok(postcard::from_bytes(&self.bytes[HEAD..])?)
     }
 }
 
@@ -112,7 +103,7 @@ mod tests {
         bytes.extend(b"more");
         let frame = read(&bytes).expect("a frame");
         assert_eq!((frame.position, frame.written_ms), (position, now.as_millisecond()));
-        assert_eq!(frame.length(), length);
+        assert_eq!(frame.bytes.len(), length);
         let back = frame.record().expect("a record");
         assert_eq!(back.topic(), record.topic());
         assert_eq!((back.key(), back.value()), (record.key(), record.value()));

@@ -1,39 +1,37 @@
-//! What can be read of a damaged file, by looking through all of it for whole frames, wherever they
-//! lie and whatever the store makes of the rest.
+//! Finds every whole frame in a damaged file, wherever it lies and whatever the store makes of the rest.
 //!
-//! Pages that the store had let go may still hold events that Kafka already has: those are delivered
-//! again, with the same event id. None that is still whole is lost.
+//! Pages that the store had freed may still hold events that Kafka has already: those are delivered
+//! again, with the same event id. No event that is still whole is lost.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::frame::{self, HEAD, MARK};
+use super::frame::{self, Frame, HEAD, MARK};
 
-/// How much of the file is looked at in one piece, beside the frame that spans two.
+/// How much of the file is read at once.
 const PIECE: usize = 4 << 20;
 
-/// Calls `found` with every whole frame of the file. `length_max` bounds what is believed of a
-/// frame's own word on its length.
+/// Calls `found` with every whole frame of the file. `length_max` bounds the length that a frame that is
+/// cut off may claim.
 pub(super) fn salvage<E: From<io::Error>>(
     path: &Path,
     length_max: usize,
-    mut found: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    mut found: impl FnMut(Frame) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut file = File::open(path)?;
     let mut window: Vec<u8> = Vec::new();
     loop {
-        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut window)?;
-        let is_last = read == 0;
+        let is_last = file.by_ref().take(PIECE as u64).read_to_end(&mut window)? == 0;
         let mut from = 0;
-        // What may be the beginning of a frame that goes on in the next piece.
+        // Where a frame may begin that goes on in the next piece.
         let mut rest = window.len();
         while let Some(offset) = memchr::memmem::find(&window[from..], &MARK) {
             let start = from + offset;
             let bytes = &window[start..];
             if let Some(frame) = frame::read(bytes) {
-                found(frame.position.sequence, &bytes[..frame.length()])?;
-                from = start + frame.length();
+                from = start + frame.bytes.len();
+                found(frame)?;
                 continue;
             }
             let may_go_on = bytes.len() < HEAD
@@ -80,8 +78,9 @@ mod tests {
         bytes.extend(frame(5));
         file.write_all(&bytes).expect("written");
         let mut numbers = Vec::new();
-        salvage(file.path(), 1 << 20, |number, bytes| {
-            assert_eq!(bytes, frame(number));
+        salvage(file.path(), 1 << 20, |found| {
+            let number = found.position.sequence;
+            assert_eq!(found.bytes, frame(number));
             numbers.push(number);
             io::Result::Ok(())
         })

@@ -1,37 +1,34 @@
 //! The events on disk: the only file that names redb.
 //!
-//! Opening is also where damage is dealt with. redb verifies the checksum of every page when it opens
-//! a file that was not closed cleanly, and here it is asked to do so always; a file that does not
-//! pass is set aside under another name, and what can be read of it goes into a new one.
+//! Opening also deals with damage. redb verifies the checksum of every page of a file that was not
+//! closed cleanly, and here it is asked to do so always; a file that does not pass is set aside under
+//! another name, and every event in it that can be read goes into a new one.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
-    Table, TableDefinition,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tracing::error;
 
-use super::frame;
 use super::salvage::salvage;
+use super::{Position, frame};
 
-/// Waiting events, by their place in the order.
+/// Waiting events, by sequence number.
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// Events that neither the topic nor its dead letters take.
 const SET_ASIDE: TableDefinition<u64, &[u8]> = TableDefinition::new("set-aside");
-/// Numbers about them: [`BYTES`].
+/// Figures about them, by name.
 const TOTALS: TableDefinition<&str, u64> = TableDefinition::new("totals");
 /// The sum of the lengths of the waiting events.
 const BYTES: &str = "bytes";
 
 const FILE: &str = "spool.redb";
 
-/// Room that is given up when the disk is full, so that events can still be removed: a store that
+/// A file that is deleted when the disk is full, so that events can still be removed: a store that
 /// never overwrites what is in force needs some pages for every change.
 const RESERVE: &str = "reserve";
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
@@ -39,7 +36,7 @@ pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 /// Pages kept in memory.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// An empty file that is larger than this is made small again.
+/// An empty file that is larger than this is compacted.
 const COMPACT_BYTES: u64 = 16 << 20;
 
 /// Bytes of events that are copied in one transaction out of a damaged file.
@@ -59,15 +56,27 @@ pub(super) struct Totals {
     pub set_aside: u64,
     /// When the oldest event was written, milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
-    /// The highest place in the order that is taken.
+    /// The highest sequence number in use.
     pub last: u64,
 }
 
-/// One change; several are made together, durably, or none of them.
-pub(super) enum Change {
-    Put { sequence: u64, frame: Bytes },
-    Remove { sequence: u64 },
-    SetAside { sequence: u64 },
+/// A change of one event; several are made together, durably, or none of them.
+pub(super) struct Change {
+    pub position: Position,
+    pub action: Action,
+}
+
+pub(super) enum Action {
+    /// Writes this frame.
+    Put(Bytes),
+    Remove,
+    SetAside,
+}
+
+impl Change {
+    pub fn frame_length(&self) -> usize {
+        if let Action::Put(frame) = &self.action { frame.len() } else { 0 }
+    }
 }
 
 /// Why the disk cannot be used.
@@ -84,63 +93,37 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub fn is_disk_full(&self) -> bool {
-        matches!(
-            self,
-            StoreError::Io(error) if matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        )
+    pub(super) fn is_disk_full(&self) -> bool {
+        let StoreError::Io(error) = self else { return false };
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 }
 
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> StoreError {
+        use ErrorKind::{InvalidData, UnexpectedEof};
+        use redb::Error::{Corrupted, DatabaseAlreadyOpen, Io, RepairAborted, UpgradeRequired};
         match error {
-            redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            DatabaseAlreadyOpen => StoreError::InUse,
+            Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => error.into(),
+            Io(_) | Corrupted(_) | UpgradeRequired(_) | RepairAborted => {
                 StoreError::Damaged(error.to_string())
             }
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                StoreError::Damaged(error.to_string())
-            }
-            redb::Error::Io(error) => StoreError::Io(error),
-            redb::Error::Corrupted(_)
-            | redb::Error::UpgradeRequired(_)
-            | redb::Error::RepairAborted => StoreError::Damaged(error.to_string()),
             error => StoreError::Other(error.to_string()),
         }
     }
 }
 
-/// Every error of redb's own by its common type.
-macro_rules! from_redb {
-    ($($error:ty),*) => {$(
-        impl From<$error> for StoreError {
-            fn from(error: $error) -> StoreError {
-                redb::Error::from(error).into()
-            }
-        }
-    )*};
-}
-from_redb!(
-    DatabaseError,
-    StorageError,
-    redb::TransactionError,
-    redb::TableError,
-    redb::CommitError,
-    redb::CompactionError
-);
-
-/// Runs something that may meet a damaged file: the store may panic on one.
-fn guarded<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(StoreError::Damaged("the store cannot make sense of it".into())))
+/// Runs something that may meet a damaged file, on which redb may panic.
+fn guarded<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => Ok(result?),
+        Err(_panic) => Err(StoreError::Damaged("the store cannot make sense of it".into())),
+    }
 }
 
 impl Store {
-    /// Opens the store in this folder, or makes it. Calls `damaged` if its file had to be set aside.
+    /// Opens the store in this folder, or makes it. Calls `damaged` if its file was damaged.
     pub fn open(
         folder: &Path,
         frame_max: usize,
@@ -148,22 +131,17 @@ impl Store {
     ) -> Result<Store, StoreError> {
         fs::create_dir_all(folder)?;
         let path = folder.join(FILE);
-        match Store::open_file(&path) {
-            Err(StoreError::Damaged(reason)) => {
-                error!(reason, "The spool is damaged; what can be read of it goes on.");
-                let aside = Store::mend(&path, frame_max)?;
-                error!(file = %aside.display(), "The damaged file is set aside.");
-                damaged();
-                Store::open_file(&path)
-            }
-            opened => opened,
-        }
+        let opened = Store::open_file(&path);
+        let Err(StoreError::Damaged(reason)) = opened else { return opened };
+        error!(reason, "The spool is damaged; what can be read of it goes on.");
+        Store::mend(&path, frame_max)?;
+        damaged();
+        Store::open_file(&path)
     }
 
-    /// Puts everything that can be read of a damaged file into a new one, and that in its position. Until
-    /// it is there, whole and durable, the damaged file stays where it is: this can be tried again.
-    /// Returns the damaged file's new name.
-    fn mend(path: &Path, frame_max: usize) -> Result<PathBuf, StoreError> {
+    /// Writes every event that can be read of a damaged file to a new one, and puts that in its place.
+    /// Until the new one is durable the damaged file stays where it is: this can be tried again.
+    fn mend(path: &Path, frame_max: usize) -> Result<(), StoreError> {
         let new = path.with_extension("new");
         let _ = fs::remove_file(&new);
         let filled = Store::open_file(&new).and_then(|store| store.fill_from(path, frame_max));
@@ -174,11 +152,12 @@ impl Store {
         fs::rename(&new, path)?;
         sync_folder(path)?;
         error!(events, "Events were read out of the damaged spool.");
-        Ok(aside)
+        error!(file = %aside.display(), "The damaged file is set aside.");
+        Ok(())
     }
 
-    /// Opens a store that is there, without setting anything aside.
-    pub fn look_into(folder: &Path) -> Result<Store, StoreError> {
+    /// Opens a store that exists, without mending it.
+    pub fn open_existing(folder: &Path) -> Result<Store, StoreError> {
         let path = folder.join(FILE);
         fs::metadata(&path)?;
         Store::open_file(&path)
@@ -204,12 +183,13 @@ impl Store {
         Ok(Store { database, path: path.to_owned() })
     }
 
-    /// Puts everything that can be read of a damaged file into this store. Returns how much that is.
+    /// Puts everything that can be read of a damaged file into this store. Returns how many events.
     fn fill_from(self, damaged: &Path, frame_max: usize) -> Result<u64, StoreError> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        salvage(damaged, frame_max, |sequence, frame| {
-            bytes += frame.len();
-            batch.push(Change::Put { sequence, frame: Bytes::copy_from_slice(frame) });
+        salvage(damaged, frame_max, |frame| {
+            bytes += frame.bytes.len();
+            let action = Action::Put(Bytes::copy_from_slice(frame.bytes));
+            batch.push(Change { position: frame.position, action });
             if bytes >= SALVAGE_BYTES {
                 self.apply(&std::mem::take(&mut batch))?;
                 bytes = 0;
@@ -220,29 +200,36 @@ impl Store {
         Ok(self.totals()?.events)
     }
 
-    /// Makes all changes durable, or none. Returns for each whether there was an event at its place
-    /// before.
-    pub fn apply(&self, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
+    /// Makes all changes durable, or none. Returns for each whether its event was there before.
+    pub fn apply<'a>(
+        &self,
+        changes: impl IntoIterator<Item = &'a Change>,
+    ) -> Result<Vec<bool>, StoreError> {
         guarded(|| {
-            let mut found = Vec::with_capacity(changes.len());
+            let mut found = Vec::new();
             let transaction = self.database.begin_write()?;
             {
                 let mut events = transaction.open_table(EVENTS)?;
                 let mut set_aside = transaction.open_table(SET_ASIDE)?;
                 let mut totals = transaction.open_table(TOTALS)?;
                 let mut bytes = totals.get(BYTES)?.map_or(0, |bytes| bytes.value());
-                for change in changes {
-                    let before = match change {
-                        Change::Put { sequence, frame } => {
+                for Change { position: Position { sequence, .. }, action } in changes {
+                    let before = match action {
+                        Action::Put(frame) => {
                             bytes += frame.len() as u64;
-                            length(events.insert(sequence, &**frame)?)
+                            events.insert(sequence, &**frame)?
                         }
-                        Change::Remove { sequence } => length(events.remove(sequence)?),
-                        Change::SetAside { sequence } => {
-                            move_event(&mut events, &mut set_aside, *sequence)?
+                        Action::Remove => events.remove(sequence)?,
+                        Action::SetAside => {
+                            let event = events.remove(sequence)?;
+                            if let Some(event) = &event {
+                                set_aside.insert(sequence, event.value())?;
+                            }
+                            event
                         }
                     };
-                    bytes = bytes.saturating_sub(before.unwrap_or(0));
+                    let length = before.as_ref().map(|event| event.value().len() as u64);
+                    bytes = bytes.saturating_sub(length.unwrap_or(0));
                     found.push(before.is_some());
                 }
                 totals.insert(BYTES, bytes)?;
@@ -252,18 +239,18 @@ impl Store {
         })
     }
 
-    /// The waiting events from this place on, at most so many, as long as `found` wants more.
+    /// Calls `found` with the waiting events from this sequence number on, as long as it returns true.
     pub fn read(
         &self,
         from: u64,
-        count: usize,
-        mut found: impl FnMut(u64, &[u8]) -> bool,
+        mut found: impl FnMut(Position, &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         guarded(|| {
             let events = self.database.begin_read()?.open_table(EVENTS)?;
-            for event in events.range(from..)?.take(count) {
+            for event in events.range(from..)? {
                 let (sequence, frame) = event?;
-                if !found(sequence.value(), frame.value()) {
+                let shard = frame::shard(frame.value()).unwrap_or_default();
+                if !found(Position { sequence: sequence.value(), shard }, frame.value()) {
                     break;
                 }
             }
@@ -290,29 +277,13 @@ impl Store {
         })
     }
 
-    /// Gives the disk back what an outage took, once nothing waits any more; also a little, if it is
-    /// needed.
-    pub fn tidy(&mut self, is_needed: bool) -> Result<(), StoreError> {
+    /// Gives the disk back what the store does not need, if that is much or `is_needed`.
+    pub fn compact(&mut self, is_needed: bool) -> Result<(), StoreError> {
         if is_needed || fs::metadata(&self.path)?.len() > COMPACT_BYTES {
             guarded(|| Ok(self.database.compact().map(drop)?))?;
         }
         Ok(())
     }
-}
-
-fn length(event: Option<redb::AccessGuard<&[u8]>>) -> Option<u64> {
-    event.map(|event| event.value().len() as u64)
-}
-
-/// Moves an event to another table and returns its length, if it is there.
-fn move_event(
-    from: &mut Table<u64, &[u8]>,
-    to: &mut Table<u64, &[u8]>,
-    sequence: u64,
-) -> Result<Option<u64>, StorageError> {
-    let Some(event) = from.remove(sequence)? else { return Ok(None) };
-    to.insert(sequence, event.value())?;
-    Ok(Some(event.value().len() as u64))
 }
 
 /// Makes the names in a file's folder survive a power cut, as its content does.
@@ -327,26 +298,21 @@ pub(super) fn take_reserve(folder: &Path, and_more: bool) -> io::Result<()> {
     if fs::metadata(&path).is_ok_and(|reserve| reserve.len() == RESERVE_BYTES) {
         return Ok(());
     }
-    let written = write_reserve(&path, if and_more { 2 } else { 1 });
-    if written.is_err() {
-        // A part of it only takes room.
-        give_up_reserve(folder);
-    }
-    written
-}
-
-fn write_reserve(path: &Path, times: u64) -> io::Result<()> {
     // Under another name until it is whole.
     let part = path.with_extension("part");
-    let mut file = File::create(&part)?;
-    let taken = io::copy(&mut io::repeat(0).take(times * RESERVE_BYTES), &mut file)
-        .and_then(|_| file.set_len(RESERVE_BYTES))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&part, path));
-    if taken.is_err() {
+    let length = if and_more { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
+    let write = || {
+        let mut file = File::create(&part)?;
+        io::copy(&mut io::repeat(0).take(length), &mut file)?;
+        file.set_len(RESERVE_BYTES)?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    };
+    write().inspect_err(|_| {
+        // A part of it only takes room.
         let _ = fs::remove_file(&part);
-    }
-    taken
+        give_up_reserve(folder);
+    })
 }
 
 pub(super) fn give_up_reserve(folder: &Path) {
