@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use hyper::header::HeaderName;
 use serde_json::{Map, Value, json};
 
 use crate::click::auth::{AuthScheme, Signing};
@@ -23,23 +24,13 @@ pub fn document(config: &Config) -> Result<String, Problem> {
     let has_certificates = config.http.names_callers();
     let (mut paths, mut schemes) = (Map::new(), Map::new());
     for webhook in &config.webhooks()? {
-        let (way, secret) = prove(webhook, has_certificates);
+        let has_secret = !has_certificates && matches!(webhook.auth_scheme, AuthScheme::PathSecret);
+        let scheme = security_scheme(webhook, has_certificates);
         let mut operation = post(config, webhook);
-        operation["security"] = match way {
-            Some((name, scheme)) => {
-                let security = json!([{ (name.as_str()): [] }]);
-                schemes.insert(name, scheme);
-                security
-            }
-            None => json!([]),
-        };
-        let path = format!("{}{}", webhook.path, if secret { "/{secret}" } else { "" });
-        let mut parameters = parameters(webhook, secret);
-        parameters.push(json!({
-            "name": "traceparent", "in": "header", "schema": { "type": "string" },
-            "description": "W3C Trace Context; goes on to the record if it is valid",
-        }));
-        operation["parameters"] = parameters.into();
+        operation["security"] = scheme.iter().map(|(name, _)| json!({ (name): [] })).collect();
+        operation["parameters"] = parameters(webhook, has_secret).into();
+        schemes.extend(scheme);
+        let path = format!("{}{}", webhook.path, if has_secret { "/{secret}" } else { "" });
         paths.insert(path, json!({ "post": operation }));
     }
     for route in super::routes(config) {
@@ -74,52 +65,51 @@ fn server(scheme: &str, port: u16) -> Value {
     json!([{ "url": format!("{scheme}://{{host}}:{port}"), "variables": variables }])
 }
 
-/// How senders prove who they are, by its name; and whether it is by a secret in the path.
-fn prove(webhook: &Webhook, has_certificates: bool) -> (Option<(String, Value)>, bool) {
-    let api_key = |name: String, header: &str, description: &str| {
+/// How senders authenticate, with the name of it; none where OpenAPI has no scheme for it.
+fn security_scheme(webhook: &Webhook, has_certificates: bool) -> Option<(String, Value)> {
+    if has_certificates {
+        return Some(("certificate".into(), json!({ "type": "mutualTLS" })));
+    }
+    let http = |scheme: &str| (scheme.to_owned(), json!({ "type": "http", "scheme": scheme }));
+    let api_key = |kind: &str, header: &HeaderName, description: &str| {
+        let header = header.as_str();
         let scheme = json!({
             "type": "apiKey", "in": "header", "name": header, "description": description,
         });
-        Some((name, scheme))
+        (format!("{kind}-{header}"), scheme)
     };
-    let is_in_path = matches!(webhook.auth_scheme, AuthScheme::PathSecret);
-    if has_certificates {
-        let scheme = json!({ "type": "mutualTLS" });
-        return (Some(("certificate".into(), scheme)), false);
-    }
-    let scheme = match &webhook.auth_scheme {
-        AuthScheme::Bearer => {
-            Some(("bearer".into(), json!({ "type": "http", "scheme": "bearer" })))
-        }
-        AuthScheme::Basic => Some(("basic".into(), json!({ "type": "http", "scheme": "basic" }))),
-        AuthScheme::Header(header) => {
-            api_key(format!("header-{header}"), header.as_str(), "The key")
-        }
+    match &webhook.auth_scheme {
+        AuthScheme::Bearer => Some(http("bearer")),
+        AuthScheme::Basic => Some(http("basic")),
+        AuthScheme::Header(header) => Some(api_key("header", header, "The key")),
         AuthScheme::Signed(Signing { header, .. }) => {
-            let name = webhook.auth_scheme.challenge().to_lowercase();
-            api_key(format!("{name}-{header}"), header.as_str(), "A signature made with the key")
+            let kind = webhook.auth_scheme.challenge().to_lowercase();
+            Some(api_key(&kind, header, "A signature made with the key"))
         }
         AuthScheme::Mailgun { .. } | AuthScheme::Sns(_) | AuthScheme::PathSecret => None,
-    };
-    (scheme, is_in_path)
+    }
 }
 
-/// What belongs to the proof and is no scheme of its own.
+/// The parameters in the path and the headers that are no security scheme.
 fn parameters(webhook: &Webhook, has_secret: bool) -> Vec<Value> {
-    let parameter = |name: &str, place: &str, description: &str| {
+    let required = |name: &str, place: &str, description: &str| {
         json!({
             "name": name, "in": place, "required": true, "description": description,
             "schema": { "type": "string", "minLength": 1 },
         })
     };
-    let time = match &webhook.auth_scheme {
-        AuthScheme::Signed(Signing { timestamp_header: Some(name), .. }) => {
-            Some(parameter(name.as_str(), "header", "When it was signed"))
-        }
-        _ => None,
-    };
-    let secret = has_secret.then(|| parameter("secret", "path", "The key"));
-    time.into_iter().chain(secret).collect()
+    let mut parameters = Vec::new();
+    if let AuthScheme::Signed(Signing { timestamp_header: Some(name), .. }) = &webhook.auth_scheme {
+        parameters.push(required(name.as_str(), "header", "When it was signed"));
+    }
+    if has_secret {
+        parameters.push(required("secret", "path", "The key"));
+    }
+    parameters.push(json!({
+        "name": "traceparent", "in": "header", "schema": { "type": "string" },
+        "description": "W3C Trace Context; goes on to the record if it is valid",
+    }));
+    parameters
 }
 
 /// A webhook's one operation.
@@ -257,23 +247,20 @@ fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value
             "detail": { "type": "string" },
         },
     });
-    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut headers = Map::new();
     let hints =
         facts.iter().filter_map(|facts| hint(facts.status, webhook.auth_scheme.challenge()));
     for (name, value) in hints {
-        let values = headers.entry(name.to_string()).or_default();
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        if !values.contains(&value) {
+        let value = json!(String::from_utf8_lossy(value.as_bytes()));
+        let header = headers.entry(name.as_str()).or_insert_with(
+            || json!({ "required": true, "schema": { "type": "string", "enum": [] } }),
+        );
+        if let Some(values) = header["schema"]["enum"].as_array_mut()
+            && !values.contains(&value)
+        {
             values.push(value);
         }
     }
-    let headers: Map<String, Value> = headers
-        .into_iter()
-        .map(|(name, values)| {
-            let schema = json!({ "type": "string", "enum": values });
-            (name, json!({ "required": true, "schema": schema }))
-        })
-        .collect();
     let mut response = json!({
         "description": text, "content": { "application/problem+json": { "schema": schema } },
     });

@@ -10,7 +10,9 @@
 //! 1.5 MiB more while somebody looks (sketch, tail, records, drawings).
 
 mod chart;
+mod figures;
 mod history;
+mod tables;
 mod tail;
 mod top_keys;
 mod view;
@@ -30,9 +32,8 @@ use crate::config::Config;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use history::{History, STEP};
-use tail::Tail;
-use top_keys::Minutes;
-use view::{Part, View};
+use tail::RecentRecords;
+use top_keys::TopKeys;
 
 pub const STYLE: &str = include_str!("page/style.css");
 pub const SCRIPT: &str = include_str!("page/script.js");
@@ -55,13 +56,13 @@ pub const HEADERS: [(HeaderName, &str); 6] = [
 const VIEWERS_MAX: usize = 8;
 
 /// How often records are taken that are to be looked at.
-const GLANCE: Duration = Duration::from_millis(250);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often the page is drawn for those who look.
-const FRAME: Duration = Duration::from_secs(1);
+const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who has loaded the page looks for so long, with or without a script that follows it.
-const LOOK: Duration = Duration::from_secs(10);
+const VIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a viewer may take to read a frame; then it is let go, and may come again.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,20 +76,20 @@ pub struct Page {
     topics: Vec<String>,
     tail_is_on: bool,
     started: Instant,
-    state: Mutex<State>,
-    frames: watch::Sender<Arc<Frame>>,
+    state: Mutex<PageState>,
+    frames: watch::Sender<Arc<Drawing>>,
     viewers: Arc<Semaphore>,
     woken: Notify,
 }
 
-struct State {
+struct PageState {
     history: History,
-    minutes: Minutes,
-    tail: Tail,
+    top_keys: TopKeys,
+    tail: RecentRecords,
     /// When the page was last loaded.
     loaded: Option<Instant>,
     /// Since when somebody looks.
-    looked_since: Option<Instant>,
+    viewed_since: Option<Instant>,
     drawn: Option<Instant>,
     /// The parts as they were last drawn.
     parts: HashMap<&'static str, String>,
@@ -96,7 +97,7 @@ struct State {
 
 /// What is sent to those who look.
 #[derive(Default)]
-struct Frame {
+struct Drawing {
     number: u64,
     /// All parts, as one event.
     whole: Bytes,
@@ -113,12 +114,12 @@ impl Page {
             topics: config.webhook.iter().map(|webhook| webhook.topic.clone()).collect(),
             tail_is_on: config.admin.tail,
             started: now,
-            state: Mutex::new(State {
+            state: Mutex::new(PageState {
                 history: History::new(&metrics, now),
-                minutes: Minutes::default(),
-                tail: Tail::default(),
+                top_keys: TopKeys::default(),
+                tail: RecentRecords::default(),
                 loaded: None,
-                looked_since: None,
+                viewed_since: None,
                 drawn: None,
                 parts: HashMap::new(),
             }),
@@ -133,7 +134,7 @@ impl Page {
     /// Samples the counters, and draws while somebody looks, for ever.
     pub async fn run(&self) {
         loop {
-            let pause = if self.tick(Instant::now()) { GLANCE } else { STEP };
+            let pause = if self.tick(Instant::now()) { SAMPLE_INTERVAL } else { STEP };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.woken.notified() => {}
@@ -149,7 +150,7 @@ impl Page {
         self.begin(&mut state, now);
         self.take(&mut state, now);
         state.history.read(&self.metrics, now);
-        view::page(self.parts(&state, now), &self.settings, self.tail_is_on)
+        view::page(view::parts(self, &state, now), &self.settings, self.tail_is_on)
     }
 
     /// What changes of it, from now on; none where too many look already.
@@ -168,73 +169,59 @@ impl Page {
     /// True while somebody looks.
     fn tick(&self, now: Instant) -> bool {
         let mut state = self.lock();
-        let loaded = state.loaded.is_some_and(|loaded| now.duration_since(loaded) < LOOK);
+        let loaded = state.loaded.is_some_and(|loaded| now.duration_since(loaded) < VIEW_TIMEOUT);
         if loaded || self.viewers.available_permits() < VIEWERS_MAX {
             self.take(&mut state, now);
-            if state.drawn.is_none_or(|drawn| now.duration_since(drawn) >= FRAME) {
+            if state.drawn.is_none_or(|drawn| now.duration_since(drawn) >= DRAW_INTERVAL) {
                 self.draw(&mut state, now);
             }
             return true;
         }
-        if state.looked_since.take().is_some() {
+        if state.viewed_since.take().is_some() {
             self.metrics.sampler.stop();
-            (state.minutes, state.tail) = (Minutes::default(), Tail::default());
+            (state.top_keys, state.tail) = (TopKeys::default(), RecentRecords::default());
             (state.drawn, state.parts) = (None, HashMap::new());
             let number = self.frames.borrow().number;
-            self.frames.send_replace(Arc::new(Frame { number, ..Frame::default() }));
+            self.frames.send_replace(Arc::new(Drawing { number, ..Drawing::default() }));
         }
         state.history.read(&self.metrics, now);
         false
     }
 
     /// Somebody looks.
-    fn begin(&self, state: &mut State, now: Instant) {
-        if state.looked_since.is_none() {
-            state.looked_since = Some(now);
+    fn begin(&self, state: &mut PageState, now: Instant) {
+        if state.viewed_since.is_none() {
+            state.viewed_since = Some(now);
             self.woken.notify_one();
         }
     }
 
     /// Takes the records that have been seen.
-    fn take(&self, state: &mut State, now: Instant) {
+    fn take(&self, state: &mut PageState, now: Instant) {
         let records = self.metrics.sampler.take();
-        state.minutes.forget(now);
+        state.top_keys.forget(now);
         for key in records.iter().filter_map(|record| record.key.as_deref()) {
-            state.minutes.count(key, now);
+            state.top_keys.count(key, now);
         }
         if self.tail_is_on {
             state.tail.take(records);
         }
     }
 
-    fn draw(&self, state: &mut State, now: Instant) {
+    fn draw(&self, state: &mut PageState, now: Instant) {
         state.drawn = Some(now);
         state.history.read(&self.metrics, now);
-        let parts = self.parts(state, now).into_iter();
+        let parts = view::parts(self, state, now).into_iter();
         let parts: HashMap<_, _> = parts.map(|(id, markup)| (id, markup.into_string())).collect();
         let changes: HashMap<_, _> =
             parts.iter().filter(|(id, html)| state.parts.get(*id) != Some(html)).collect();
         let number = self.frames.borrow().number + 1;
-        let frame = Frame { number, whole: event(&parts), changes: event(&changes) };
+        let frame = Drawing { number, whole: event(&parts), changes: event(&changes) };
         self.frames.send_replace(Arc::new(frame));
         state.parts = parts;
     }
 
-    fn parts(&self, state: &State, now: Instant) -> Vec<Part> {
-        let view = View {
-            metrics: &self.metrics,
-            health: &self.health,
-            history: &state.history,
-            minutes: &state.minutes,
-            tail: self.tail_is_on.then_some(&state.tail),
-            topics: &self.topics,
-            up: now - self.started,
-            looked: state.looked_since.map(|since| now - since).unwrap_or_default(),
-        };
-        view.parts()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PageState> {
         // Nothing is done under the lock that could leave it half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,7 +235,7 @@ fn event(parts: &impl serde::Serialize) -> Bytes {
 /// Sends a viewer what changes, for as long as it reads. One that has missed a frame gets all of the
 /// next, so that nothing is kept for it.
 async fn send(
-    mut frames: watch::Receiver<Arc<Frame>>,
+    mut frames: watch::Receiver<Arc<Drawing>>,
     mut sender: channel::Sender<Bytes>,
     _viewer: OwnedSemaphorePermit,
 ) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::click::event::Pointer;
@@ -53,9 +53,10 @@ struct Documented {
     fields: BTreeMap<String, Field>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Field {
     r#type: Value,
+    #[serde(rename(serialize = "description"))]
     text: String,
 }
 
@@ -101,16 +102,12 @@ pub fn of_events(webhook: &WebhookSettings) -> Value {
 }
 
 /// What the sender documents of the event that the webhook is for.
-fn documented(webhook: &WebhookSettings) -> Map<String, Value> {
+fn documented(webhook: &WebhookSettings) -> Value {
     let is_it = |event: &&Documented| {
         event.r#type.eq_ignore_ascii_case(&webhook.r#type)
             && event.event.eq_ignore_ascii_case(&webhook.event)
     };
-    let fields = DOCUMENTED.iter().find(is_it).into_iter().flat_map(|event| &event.fields);
-    let field = |(name, Field { r#type, text }): (&String, &Field)| {
-        (name.clone(), json!({ "type": r#type, "description": text }))
-    };
-    fields.map(field).collect()
+    DOCUMENTED.iter().find(is_it).map_or_else(|| json!({}), |event| json!(event.fields))
 }
 
 /// The same for a pointer of the settings; an empty one leads nowhere.

@@ -3,6 +3,9 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::figures::compact;
+use super::history::STEP;
+
 /// Of the drawing; the page scales it.
 const SIZE: (u32, u32) = (420, 150);
 
@@ -17,41 +20,35 @@ pub const SECOND: RGBColor = RGBColor(4, 4, 4);
 pub const ALARM: RGBColor = RGBColor(5, 5, 5);
 
 /// One line of a chart.
-pub struct Line {
+pub struct Series {
     pub colour: RGBColor,
     pub is_filled: bool,
     /// One for each step of time, the newest last.
     pub values: Vec<Option<f32>>,
 }
 
-/// Draws lines over the last steps, of which each takes so many minutes; nothing if that cannot be done.
-pub fn draw(lines: &[Line], steps: usize, minutes_per_step: f64) -> String {
+/// Draws the last minutes; empty if that cannot be done.
+pub fn draw(lines: &[Series], minutes: usize) -> String {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     // It writes into memory; what fails is a range without an extent, and the chart is then empty.
-    let drawn = draw_on(&root, lines, steps, minutes_per_step).and_then(|()| root.present());
+    let drawn = draw_on(&root, lines, minutes).and_then(|()| root.present());
     drop(root);
     if drawn.is_ok() { svg } else { String::new() }
 }
 
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-fn draw_on<'a>(
-    root: &DrawingArea<SVGBackend<'a>, Shift>,
-    lines: &[Line],
-    steps: usize,
-    minutes_per_step: f64,
-) -> Drawn<'a> {
+fn draw_on(root: &DrawingArea<SVGBackend, Shift>, lines: &[Series], minutes: usize) -> Drawn {
     let values = || lines.iter().flat_map(|line| line.values.iter().flatten().copied());
     let top = f64::from(values().fold(0.0_f32, f32::max));
     let top = if top > 0.0 { top * 1.1 } else { 1.0 };
-    let span = steps as f64 * minutes_per_step;
     let mut chart = ChartBuilder::on(root)
         .margin_top(8)
         .margin_right(14)
         .x_label_area_size(20)
         .y_label_area_size(42)
-        .build_cartesian_2d(-span..0.0, 0.0..top)?;
+        .build_cartesian_2d(-(minutes as f64)..0.0, 0.0..top)?;
     let text = ("sans-serif", 14).into_font().color(&TEXT);
     chart
         .configure_mesh()
@@ -69,7 +66,7 @@ fn draw_on<'a>(
         .label_style(text)
         .draw()?;
     for line in lines {
-        for run in runs(line, steps, minutes_per_step) {
+        for run in runs(line, minutes) {
             let style = line.colour.stroke_width(2);
             if line.is_filled {
                 let area = AreaSeries::new(run, 0.0, line.colour.mix(0.15)).border_style(style);
@@ -84,7 +81,9 @@ fn draw_on<'a>(
 
 /// The points of a line, in one piece for each time without a gap. Where there are more than fit, each
 /// stands for the largest of a few.
-fn runs(line: &Line, steps: usize, minutes_per_step: f64) -> Vec<Vec<(f64, f64)>> {
+fn runs(line: &Series, minutes: usize) -> Vec<Vec<(f64, f64)>> {
+    let minutes_per_step = STEP.as_secs_f64() / 60.0;
+    let steps = minutes * 60 / STEP.as_secs() as usize;
     let fold = steps.div_ceil(COLUMNS);
     let newest = &line.values[line.values.len().saturating_sub(steps)..];
     // From the end, so that the same values fall together until the next one comes.
@@ -109,17 +108,6 @@ fn runs(line: &Line, steps: usize, minutes_per_step: f64) -> Vec<Vec<(f64, f64)>
     .collect()
 }
 
-/// A number in as few characters as tell it.
-pub fn compact(value: f64) -> String {
-    let (value, unit) = match value.abs() {
-        size if size >= 1e6 => (value / 1e6, " M"),
-        size if size >= 1e4 => (value / 1e3, " k"),
-        _ => (value, ""),
-    };
-    let text = format!("{value:.*}", usize::from(value.abs() < 10.0 && value.fract().abs() > 0.01));
-    text + unit
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,12 +116,12 @@ mod tests {
     fn lines_have_gaps_and_at_most_so_many_points() {
         let values = (0..720).map(|n| Some(n as f32).filter(|_| !(300..=400).contains(&n)));
         let values = values.collect();
-        let line = Line { colour: FIRST, is_filled: true, values };
-        let runs = runs(&line, 720, 1.0 / 12.0);
+        let line = Series { colour: FIRST, is_filled: true, values };
+        let runs = runs(&line, 60);
         assert_eq!(runs.len(), 2);
         assert!(runs.iter().map(Vec::len).sum::<usize>() <= COLUMNS);
         assert_eq!(runs[1].last(), Some(&(0.0, 719.0)));
-        let svg = draw(&[line], 720, 1.0 / 12.0);
+        let svg = draw(&[line], 60);
         assert!(svg.starts_with("<svg") && svg.contains("\nnow\n"), "{svg}");
         assert!(svg.contains("stroke=\"#030303\""), "{svg}");
     }
@@ -141,15 +129,8 @@ mod tests {
     #[test]
     fn nothing_can_be_drawn_of_nothing_but_the_axes() {
         for values in [vec![], vec![None], vec![Some(0.0)], vec![Some(f32::MAX)]] {
-            let line = Line { colour: FIRST, is_filled: false, values };
-            assert!(draw(&[line], 60, 1.0 / 12.0).starts_with("<svg"));
+            let line = Series { colour: FIRST, is_filled: false, values };
+            assert!(draw(&[line], 5).starts_with("<svg"));
         }
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let numbers = [0.0, 0.25, 2.0, 2.5, 12.5, 1_200.0, 12_000.0, 2_500_000.0];
-        let short = ["0", "0.2", "2", "2.5", "12", "1200", "12 k", "2.5 M"];
-        assert_eq!(numbers.map(compact), short);
     }
 }

@@ -77,6 +77,11 @@ impl History {
         Window { from: self.readings.front().unwrap_or(last), to: last }
     }
 
+    /// One value of each point of the last hour, the newest last.
+    pub fn values(&self, value: impl Fn(&Point) -> Option<f32>) -> Vec<Option<f32>> {
+        self.points.iter().map(value).collect()
+    }
+
     /// The last hour, the newest last.
     pub fn points(&self) -> &VecDeque<Point> {
         &self.points

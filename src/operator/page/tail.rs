@@ -1,4 +1,4 @@
-//! The last records, as people may see them: cut, with addresses masked, as text alone.
+//! The last records, as people may see them: cut, with addresses redacted, as text alone.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::observe::sampler::{KEY_MAX, SampledRecord, VALUE_MAX};
 const ROWS: usize = 40;
 
 /// A record as it is shown.
-pub struct Row {
+pub struct ShownRecord {
     pub received: Timestamp,
     /// None for a dead letter.
     pub key: Option<String>,
@@ -24,14 +24,14 @@ pub struct Row {
 
 /// The last records, the newest first.
 #[derive(Default)]
-pub struct Tail(VecDeque<Row>);
+pub struct RecentRecords(VecDeque<ShownRecord>);
 
-impl Tail {
-    /// Takes what has been seen; only as many as are shown are looked into.
+impl RecentRecords {
+    /// Adds records; those beyond the last [`ROWS`] are dropped unread.
     pub fn take(&mut self, records: Vec<SampledRecord>) {
         let skipped = records.len().saturating_sub(ROWS);
         for record in records.into_iter().skip(skipped) {
-            self.0.push_front(Row {
+            self.0.push_front(ShownRecord {
                 received: record.received,
                 key: record.key.as_deref().map(key),
                 text: text(&record.value, record.length),
@@ -42,7 +42,7 @@ impl Tail {
         self.0.truncate(ROWS);
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub fn iter(&self) -> impl Iterator<Item = &ShownRecord> {
         self.0.iter()
     }
 }
@@ -57,7 +57,7 @@ pub fn key(bytes: &[u8]) -> String {
 /// The beginning of a value. Where it was cut, what follows the last comma is left out, so that no
 /// address that was cut in two is taken for none.
 fn text(bytes: &[u8], length: usize) -> String {
-    // Text of two bytes a character would hide its addresses from the mask.
+    // Text of two bytes a character would hide its addresses from redaction.
     if bytes.contains(&0) {
         return "(not text)".into();
     }
@@ -119,13 +119,13 @@ mod tests {
     }
 
     fn shown(value: &[u8]) -> String {
-        let mut tail = Tail::default();
+        let mut tail = RecentRecords::default();
         tail.take(vec![record(value)]);
-        tail.rows().next().expect("a row").text.clone()
+        tail.iter().next().expect("a row").text.clone()
     }
 
     #[test]
-    fn what_is_shown_is_masked_wherever_it_was_cut() {
+    fn what_is_shown_is_redacted_wherever_it_was_cut() {
         let body = br#"{"email":"john.doe@example.com", "x":"\u0000"}"#;
         assert_eq!(shown(body), r#"{"email":"j***@example.com", "x":"\u0000"}"#);
         for padding in VALUE_MAX - 60..VALUE_MAX {
@@ -143,12 +143,12 @@ mod tests {
 
     #[test]
     fn only_the_last_are_kept_the_newest_first() {
-        let mut tail = Tail::default();
+        let mut tail = RecentRecords::default();
         for batch in 0..3 {
             let numbers = (0..100).map(|number| format!("{batch}-{number}"));
             tail.take(numbers.map(|number| record(number.as_bytes())).collect());
         }
-        let rows: Vec<_> = tail.rows().map(|row| row.text.as_str()).collect();
+        let rows: Vec<_> = tail.iter().map(|row| row.text.as_str()).collect();
         assert_eq!((rows.len(), rows[0], rows[ROWS - 1]), (ROWS, "2-99", "2-60"));
     }
 

@@ -1,8 +1,8 @@
-//! Which keys come most often, in a memory that does not grow: Space-Saving (Metwally, Agrawal and El
-//! Abbadi, 2005), one sketch for each of the last minutes.
+//! The most frequent keys, in bounded memory: the Space-Saving algorithm (Metwally, Agrawal and El Abbadi,
+//! 2005), for each of the last minutes.
 //!
-//! A key that is not among the counted ones takes the place of the one counted least, with its count:
-//! no count is ever too small, and it is too large by at most that of the place it took.
+//! A key that is not yet counted replaces the key with the lowest count and starts from that count. So no
+//! count is too low, and it is too high by at most the count that it started from.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,104 +12,93 @@ use tokio::time::Instant;
 /// How many keys are counted in each minute.
 const COUNTERS: usize = 256;
 
-/// So many sketches are kept, of a minute each.
+/// How many minutes are kept.
 pub const MINUTES: usize = 5;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// A key and how often it came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyCount {
+    pub key: Box<[u8]>,
+    pub count: u64,
+    /// By how much the count may be too large.
+    pub error: u64,
+}
+
 /// The keys of one minute.
 #[derive(Default)]
-struct Sketch {
-    counters: Vec<Counter>,
-    /// Their places.
+struct MinuteCounts {
+    counters: Vec<KeyCount>,
+    /// The place of each key in `counters`.
     places: HashMap<Box<[u8]>, usize>,
-    /// How many came, of whatever key.
+    /// Records with any key.
     total: u64,
 }
 
-struct Counter {
-    key: Box<[u8]>,
-    count: u64,
-    /// By how much it may be too large.
-    error: u64,
-}
-
-impl Sketch {
+impl MinuteCounts {
     fn count(&mut self, key: &[u8]) {
         self.total += 1;
         if let Some(place) = self.places.get(key) {
             self.counters[*place].count += 1;
         } else if self.counters.len() < COUNTERS {
             self.places.insert(key.into(), self.counters.len());
-            self.counters.push(Counter { key: key.into(), count: 1, error: 0 });
+            self.counters.push(KeyCount { key: key.into(), count: 1, error: 0 });
         } else if let Some((place, least)) =
             self.counters.iter_mut().enumerate().min_by_key(|(_, counter)| counter.count)
         {
             self.places.remove(&least.key);
             self.places.insert(key.into(), place);
-            *least = Counter { key: key.into(), count: least.count + 1, error: least.count };
+            *least = KeyCount { key: key.into(), count: least.count + 1, error: least.count };
         }
     }
-}
-
-/// One of the keys that come most often.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Frequent {
-    pub key: Box<[u8]>,
-    pub count: u64,
-    /// By how much it may be too large.
-    pub error: u64,
 }
 
 /// The keys of the last minutes.
 #[derive(Default)]
-pub struct Minutes {
+pub struct TopKeys {
     /// The newest last, each with its begin.
-    sketches: VecDeque<(Instant, Sketch)>,
+    minutes: VecDeque<(Instant, MinuteCounts)>,
 }
 
-impl Minutes {
+impl TopKeys {
     pub fn count(&mut self, key: &[u8], now: Instant) {
         self.forget(now);
         let is_over = |begin: Instant| now.duration_since(begin) >= MINUTE;
-        if self.sketches.back().is_none_or(|(begin, _)| is_over(*begin)) {
-            self.sketches.push_back((now, Sketch::default()));
+        if self.minutes.back().is_none_or(|(begin, _)| is_over(*begin)) {
+            self.minutes.push_back((now, MinuteCounts::default()));
         }
-        if let Some((_, sketch)) = self.sketches.back_mut() {
-            sketch.count(key);
+        if let Some((_, minute)) = self.minutes.back_mut() {
+            minute.count(key);
         }
     }
 
-    /// Forgets what is too old.
+    /// Removes the minutes that are too old.
     pub fn forget(&mut self, now: Instant) {
         let age = MINUTE * MINUTES as u32;
-        while self.sketches.front().is_some_and(|(begin, _)| now.duration_since(*begin) >= age) {
-            self.sketches.pop_front();
+        while self.minutes.front().is_some_and(|(begin, _)| now.duration_since(*begin) >= age) {
+            self.minutes.pop_front();
         }
     }
 
-    /// How many were counted.
+    /// Records with any key.
     pub fn total(&self) -> u64 {
-        self.sketches.iter().map(|(_, sketch)| sketch.total).sum()
+        self.minutes.iter().map(|(_, minute)| minute.total).sum()
     }
 
-    /// The most frequent, and how many there are of each, the most frequent first.
-    pub fn top(&self, count: usize) -> Vec<Frequent> {
-        let mut sums: HashMap<&[u8], (u64, u64)> = HashMap::new();
-        for counter in self.sketches.iter().flat_map(|(_, sketch)| &sketch.counters) {
-            let (sum, error) = sums.entry(&counter.key).or_default();
-            *sum += counter.count;
-            *error += counter.error;
+    /// The most frequent keys, the first the most frequent.
+    pub fn top(&self, count: usize) -> Vec<KeyCount> {
+        let mut sums: HashMap<&[u8], KeyCount> = HashMap::new();
+        for counter in self.minutes.iter().flat_map(|(_, minute)| &minute.counters) {
+            let zero = || KeyCount { key: counter.key.clone(), count: 0, error: 0 };
+            let sum = sums.entry(&counter.key).or_insert_with(zero);
+            sum.count += counter.count;
+            sum.error += counter.error;
         }
-        let frequent = sums.into_iter().map(|(key, (count, error))| Frequent {
-            key: key.into(),
-            count,
-            error,
-        });
-        let mut frequent: Vec<_> = frequent.collect();
-        frequent.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
-        frequent.truncate(count);
-        frequent
+        let mut top: Vec<_> = sums.into_values().collect();
+        top.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
+        top.truncate(count);
+        top
     }
 }
 
@@ -119,35 +108,35 @@ mod tests {
 
     #[test]
     fn the_frequent_ones_are_found_among_very_many_in_a_fixed_memory() {
-        let (mut minutes, now) = (Minutes::default(), Instant::now());
+        let (mut keys, now) = (TopKeys::default(), Instant::now());
         for number in 0..20_000_u32 {
-            minutes.count(&number.to_be_bytes(), now);
+            keys.count(&number.to_be_bytes(), now);
             if number % 10 == 0 {
-                minutes.count(b"often", now);
+                keys.count(b"often", now);
             }
             if number % 20 == 0 {
-                minutes.count(b"less often", now);
+                keys.count(b"less often", now);
             }
         }
-        let top = minutes.top(2);
+        let top = keys.top(2);
         assert_eq!([&*top[0].key, &*top[1].key], [&b"often"[..], b"less often"]);
         for (frequent, truth) in top.iter().zip([2_000, 1_000]) {
             assert!(frequent.count >= truth && frequent.count - frequent.error <= truth);
         }
-        assert_eq!(minutes.total(), 23_000);
-        let [(_, sketch)] = minutes.sketches.make_contiguous() else { panic!("one minute") };
-        assert_eq!([sketch.counters.len(), sketch.places.len()], [COUNTERS; 2]);
+        assert_eq!(keys.total(), 23_000);
+        let [(_, minute)] = keys.minutes.make_contiguous() else { panic!("one minute") };
+        assert_eq!([minute.counters.len(), minute.places.len()], [COUNTERS; 2]);
     }
 
     #[test]
     fn minutes_pass() {
-        let (mut minutes, start) = (Minutes::default(), Instant::now());
+        let (mut keys, start) = (TopKeys::default(), Instant::now());
         for minute in 0..10 {
-            minutes.count(b"7", start + MINUTE * minute);
-            assert!(minutes.sketches.len() <= MINUTES);
+            keys.count(b"7", start + MINUTE * minute);
+            assert!(keys.minutes.len() <= MINUTES);
         }
-        assert_eq!(minutes.top(10), [Frequent { key: b"7"[..].into(), count: 5, error: 0 }]);
-        minutes.forget(start + MINUTE * 20);
-        assert_eq!((minutes.total(), minutes.top(10).len()), (0, 0));
+        assert_eq!(keys.top(10), [KeyCount { key: b"7"[..].into(), count: 5, error: 0 }]);
+        keys.forget(start + MINUTE * 20);
+        assert_eq!((keys.total(), keys.top(10).len()), (0, 0));
     }
 }
