@@ -14,7 +14,6 @@ pub mod schema;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -23,7 +22,6 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use crate::config::{Config, HttpSettings};
 use crate::http::{self, Acceptor, Drain, Handler, InFlightRequest, Peer};
@@ -42,66 +40,45 @@ const JSON: &str = "application/json";
 const UNKNOWN: &str =
     "/metrics, /livez, /readyz, /openapi.json, /asyncapi.json; / where admin.page is on\n";
 
-/// The running listener.
-pub struct Admin {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+/// The listener. Dropping the future stops it at once, without waiting for answers: an operator can ask
+/// again.
+///
+/// # Errors
+///
+/// The OpenAPI document cannot be made.
+pub fn serve(
+    listener: std::net::TcpListener,
+    config: &Config,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    let limits = HttpSettings {
+        max_connections: CONNECTIONS_MAX,
+        max_connections_per_address: 0,
+        // No balancer stands before it.
+        trusted_proxies: Vec::new(),
+        tls: None,
+        ..config.http.clone()
+    };
+    let handler = AdminHandler {
+        routes: routes(config).into(),
+        openapi: openapi::document(config).map_err(io::Error::other)?.into(),
+        page: Arc::new(Page::new(config, metrics.clone(), health.clone())),
+        metrics,
+        health,
+    };
+    let page = config.admin.page.then(|| handler.page.clone());
+    Ok(async {
+        if let Some(page) = page {
+            tokio::spawn(async move { page.run().await });
+        }
+        if let Err(error) = accept(listener, limits, handler).await {
+            tracing::error!(%error, "The admin listener cannot be served.");
+        }
+    })
 }
 
-impl Admin {
-    /// Starts serving.
-    ///
-    /// # Errors
-    ///
-    /// No thread, or a socket that cannot be used.
-    pub fn start(
-        listener: std::net::TcpListener,
-        config: &Config,
-        metrics: Arc<Metrics>,
-        health: Arc<Health>,
-    ) -> io::Result<Admin> {
-        let limits = HttpSettings {
-            max_connections: CONNECTIONS_MAX,
-            max_connections_per_address: 0,
-            // No balancer stands before it.
-            trusted_proxies: Vec::new(),
-            tls: None,
-            ..config.http.clone()
-        };
-        let handler = AdminHandler {
-            routes: routes(config).into(),
-            openapi: openapi::document(config).map_err(io::Error::other)?.into(),
-            page: Arc::new(Page::new(config, metrics.clone(), health.clone())),
-            metrics,
-            health,
-        };
-        let page = config.admin.page.then(|| handler.page.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
-            runtime.block_on(async {
-                if let Some(page) = page {
-                    tokio::spawn(async move { page.run().await });
-                }
-                tokio::select! {
-                    result = serve(listener, limits, handler) => if let Err(error) = result {
-                        tracing::error!(%error, "The admin listener cannot be served.");
-                    },
-                    _ = stopped => {}
-                }
-            });
-        })?;
-        Ok(Admin { stop, thread })
-    }
-
-    /// Stops at once, without waiting for answers: an operator can ask again.
-    pub fn stop(self) {
-        drop(self.stop);
-        let _ = self.thread.join();
-    }
-}
-
-async fn serve(
+async fn accept(
     listener: std::net::TcpListener,
     limits: HttpSettings,
     handler: AdminHandler,

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+use super::terminal::is_closed;
 use super::{Cli, CommandResult, Exit};
 
 const NAME: &str = "hookbridge";
@@ -47,10 +48,7 @@ impl ManArgs {
     }
 }
 
-/// Prints text. It is no error if the reader closes the pipe early.
 fn print(text: &[u8]) -> CommandResult {
-    match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Exit::Clean),
-    }
+    is_closed(io::stdout().write_all(text))?;
+    Ok(Exit::Clean)
 }

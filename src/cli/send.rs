@@ -31,7 +31,7 @@ const BODIES_BYTES_MAX: u64 = 256 << 20;
 const DURATION: Duration = Duration::from_secs(10);
 
 /// Connections of an open loop by default: enough for answers that take a tenth of a second.
-const OPEN_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=512;
+const OPEN_CONNECTIONS: (u32, u32) = (8, 512);
 
 #[derive(Debug, Args)]
 pub struct SendArgs {
@@ -153,8 +153,7 @@ impl SendArgs {
         let connections = match (self.connections, rate) {
             (Some(connections), _) => connections.into(),
             (None, Some(rate)) => {
-                let enough = usize::try_from(rate / 10).unwrap_or(usize::MAX);
-                enough.clamp(*OPEN_CONNECTIONS.start(), *OPEN_CONNECTIONS.end())
+                (rate / 10).clamp(OPEN_CONNECTIONS.0, OPEN_CONNECTIONS.1) as usize
             }
             (None, None) => 1,
         };

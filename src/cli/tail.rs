@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::terminal::{BAD, FAINT, NAME, one_line};
+use super::terminal::{BAD, FAINT, NAME, is_closed, one_line};
 use super::{CommandResult, Exit, webhook};
 use crate::config::Config;
 use crate::kafka::{ConsumedRecord, Reader, TopicPosition};
@@ -87,19 +87,19 @@ impl TailArgs {
         let mut out = BufWriter::new(anstream::stdout().lock());
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
-            let seen = match reader.next(Duration::ZERO)? {
+            let record = match reader.next(Duration::ZERO)? {
                 // No record is ready: what was printed should show before the wait.
                 None if is_closed(out.flush())? => return Ok(Exit::Clean),
                 None => reader.next(POLL)?,
-                seen => seen,
+                record => record,
             };
-            let Some(seen) = seen else { continue };
+            let Some(record) = record else { continue };
             let key = self.key.as_ref().map(String::as_bytes);
-            if key.is_some_and(|key| seen.key.as_deref() != Some(key)) {
+            if key.is_some_and(|key| record.key.as_deref() != Some(key)) {
                 continue;
             }
             left -= 1;
-            let line = if self.json { self.json(&topic, &seen) } else { self.line(&seen) };
+            let line = if self.json { self.json(&topic, &record) } else { self.line(&record) };
             if is_closed(writeln!(out, "{line}"))? {
                 return Ok(Exit::Clean);
             }
@@ -113,17 +113,17 @@ impl TailArgs {
     }
 
     /// A record for people.
-    fn line(&self, seen: &ConsumedRecord) -> String {
-        let time = time_of(seen).map_or(String::new(), |time| time.to_string());
-        let place = format!("{}:{}", seen.partition, seen.offset);
-        let key = seen.key.as_deref().map(String::from_utf8_lossy);
+    fn line(&self, record: &ConsumedRecord) -> String {
+        let time = time_of(record).map_or(String::new(), |time| time.to_string());
+        let place = format!("{}:{}", record.partition, record.offset);
+        let key = record.key.as_deref().map(String::from_utf8_lossy);
         let key = key.map_or("-".into(), |key| one_line(&self.mask(key), FIELD_MAX));
-        let reason = seen.header("hookbridge-reason").map_or(String::new(), |reason| {
-            let detail = seen.header("hookbridge-detail").unwrap_or_default();
+        let reason = record.header("hookbridge-reason").map_or(String::new(), |reason| {
+            let detail = record.header("hookbridge-detail").unwrap_or_default();
             let reason = one_line(&format!("{reason}: {detail}"), VALUE_MAX);
             format!("{BAD}{reason}{BAD:#}  ")
         });
-        let fields = self.fields(&seen.value);
+        let fields = self.fields(&record.value);
         format!(
             "{FAINT}{time:<24}  {place:<10}{FAINT:#}  {NAME}{key:<12}{NAME:#}  {reason}{fields}"
         )
@@ -147,17 +147,17 @@ impl TailArgs {
     }
 
     /// A record for machines.
-    fn json(&self, topic: &str, seen: &ConsumedRecord) -> String {
-        let headers = seen.headers.iter();
-        let key = seen.key.as_deref().map(String::from_utf8_lossy);
+    fn json(&self, topic: &str, record: &ConsumedRecord) -> String {
+        let headers = record.headers.iter();
+        let key = record.key.as_deref().map(String::from_utf8_lossy);
         let record = JsonRecord {
             topic,
-            partition: seen.partition,
-            offset: seen.offset,
-            timestamp: time_of(seen).map(|time| time.to_string()),
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: time_of(record).map(|time| time.to_string()),
             key: key.map(|key| self.mask(key)),
             headers: headers.map(|(name, value)| (&**name, self.mask(value.into()))).collect(),
-            value: self.json_value(&seen.value),
+            value: self.json_value(&record.value),
         };
         // Text and numbers can be written.
         serde_json::to_string(&record).unwrap_or_default()
@@ -191,15 +191,6 @@ fn topic(config: &Config, source: Option<&str>) -> String {
     topic.or(source).unwrap_or_default().to_owned()
 }
 
-fn time_of(seen: &ConsumedRecord) -> Option<Timestamp> {
-    Timestamp::from_millisecond(seen.timestamp_ms?).ok()
-}
-
-/// Whether the reader of standard output has closed it, which is no error.
-fn is_closed(written: io::Result<()>) -> Result<bool, String> {
-    match written {
-        Ok(()) => Ok(false),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(format!("standard output: {error}")),
-    }
+fn time_of(record: &ConsumedRecord) -> Option<Timestamp> {
+    Timestamp::from_millisecond(record.timestamp_ms?).ok()
 }

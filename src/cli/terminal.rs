@@ -1,8 +1,9 @@
-//! What the commands share for a terminal: colours, text on one line, progress bars.
+//! What the commands share to print: colours, text on one line, progress bars, a closed pipe.
 //!
 //! `anstream` leaves the colours out in a pipe and where `NO_COLOR` is set. The bars are on standard
 //! error, and only if that is a terminal.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -38,6 +39,15 @@ pub fn one_line(text: &str, length_max: usize) -> String {
 /// Whether a character changes the direction of what follows (Unicode, annex 9).
 fn changes_direction(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether the reader of standard output has closed it, which is no error.
+pub fn is_closed(written: io::Result<()>) -> Result<bool, String> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(format!("standard output: {error}")),
+    }
 }
 
 /// A bar up to a total, or a running count if the total is not known.

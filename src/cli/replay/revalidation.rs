@@ -18,8 +18,8 @@ const CALLER: &str = "replay";
 
 pub struct Revalidation {
     webhooks: Vec<Webhook>,
-    /// The webhook of every record, whatever it says.
-    webhook: Option<usize>,
+    /// Whether every record belongs to the only one of them, whatever it says.
+    is_given: bool,
     topic: String,
 }
 
@@ -43,27 +43,28 @@ impl Revalidation {
         key: Option<&str>,
     ) -> CommandResult<Revalidation> {
         let mut webhooks = config.webhooks()?;
-        let find = |name: &str| {
-            let found = webhooks.iter().position(|webhook| *webhook.route.webhook == *name);
-            found.ok_or_else(|| {
-                let names: Vec<_> = webhooks.iter().map(|one| &*one.route.webhook).collect();
-                format!("--webhook: there is no {name}; the settings have {}", names.join(", "))
-            })
-        };
-        let webhook = webhook.map(find).transpose()?;
+        if let Some(name) = webhook {
+            let names: Vec<_> = webhooks.iter().map(|one| &*one.route.webhook).collect();
+            let names = names.join(", ");
+            webhooks.retain(|webhook| *webhook.route.webhook == *name);
+            if webhooks.is_empty() {
+                let reason = format!("--webhook: there is no {name}; the settings have {names}");
+                return Err(reason.into());
+            }
+        }
         if let Some(key) = key {
             let pointer = Pointer::parse(key);
             let pointer = pointer.ok_or("--key: write a JSON pointer such as /data/id")?;
             webhooks.iter_mut().for_each(|webhook| webhook.shape.key = pointer.clone());
         }
-        Ok(Revalidation { webhooks, webhook, topic: topic.to_owned() })
+        Ok(Revalidation { webhooks, is_given: webhook.is_some(), topic: topic.to_owned() })
     }
 
     /// # Errors
     ///
     /// Why it is no event of its webhook.
-    pub fn record(&self, seen: ConsumedRecord) -> Result<Record, NotReplayed> {
-        let webhook = self.webhook(&seen).ok_or(NotReplayed {
+    pub fn record(&self, consumed: ConsumedRecord) -> Result<Record, NotReplayed> {
+        let webhook = self.webhook(&consumed).ok_or(NotReplayed {
             tag: "no_webhook",
             detail: "It names no webhook of these settings: choose one with --webhook".into(),
         })?;
@@ -74,32 +75,30 @@ impl Revalidation {
                     .into(),
             });
         }
-        let received = seen.header("hookbridge-received-at").and_then(|text| text.parse().ok());
-        let written = seen.timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let received = consumed.header("hookbridge-received-at").and_then(|text| text.parse().ok());
+        let written = consumed.timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let received = received.or(written).unwrap_or_else(Timestamp::now);
-        let caller = Caller::named(seen.header("hookbridge-caller").unwrap_or(CALLER));
-        let body = Bytes::copy_from_slice(&seen.value);
+        let caller = Caller::named(consumed.header("hookbridge-caller").unwrap_or(CALLER));
+        let body = Bytes::copy_from_slice(&consumed.value);
         let event = webhook.shape.decode(&body).map_err(|why| NotReplayed {
             tag: why.refusal.facts().tag,
             detail: why.detail.clone(),
         })?;
-        let trace = seen.header("traceparent");
+        let trace = consumed.header("traceparent");
         let record = Origin::new(webhook, &caller, trace, received).record(event, &body);
-        Ok(match seen.header("ce_id") {
+        Ok(match consumed.header("ce_id") {
             Some(id) => record.with_id(id),
             None => record,
         })
     }
 
     /// The webhook of the command line, else the one that the record names, else the one of its topic.
-    fn webhook(&self, seen: &ConsumedRecord) -> Option<&Webhook> {
-        if let Some(index) = self.webhook {
-            return self.webhooks.get(index);
-        }
-        let mut webhooks = self.webhooks.iter();
-        match seen.header("hookbridge-webhook") {
-            Some(name) => webhooks.find(|webhook| *webhook.route.webhook == *name),
-            None => webhooks.find(|webhook| *webhook.route.topic == self.topic),
-        }
+    fn webhook(&self, consumed: &ConsumedRecord) -> Option<&Webhook> {
+        let name = consumed.header("hookbridge-webhook");
+        self.webhooks.iter().find(|webhook| match name {
+            _ if self.is_given => true,
+            Some(name) => *webhook.route.webhook == *name,
+            None => *webhook.route.topic == self.topic,
+        })
     }
 }

@@ -11,7 +11,8 @@ use crate::cli::terminal::{BAD, FAINT, GOOD, NAME, WARN};
 use crate::load::{Plan, Tally};
 
 /// The quantiles that are reported, with their names.
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 /// The length of the histogram's longest possible bar, in characters.
 const BAR_MAX: f64 = 40.0;
@@ -82,7 +83,7 @@ impl LoadReport {
         for (name, quantile) in QUANTILES {
             println!("  {name:<6} {:>12}", millis(latency.value_at_quantile(quantile)));
         }
-        println!("  {:<6} {:>12}\n", "max", millis(latency.max()));
+        println!();
         let all = latency.len() as f64;
         for line in latency.iter_log(FIRST_LINE, 2.0) {
             let count = line.count_since_last_iteration();
@@ -99,11 +100,10 @@ impl LoadReport {
     pub fn json(&self) -> serde_json::Value {
         let tally = &self.tally;
         let quantiles = QUANTILES.iter().map(|(name, quantile)| {
-            ((*name).to_owned(), json!(tally.latency.value_at_quantile(*quantile)))
+            ((*name).to_owned(), tally.latency.value_at_quantile(*quantile).into())
         });
         let mut latency: serde_json::Map<_, _> = quantiles.collect();
-        latency.insert("max".into(), json!(tally.latency.max()));
-        latency.insert("mean".into(), json!(tally.latency.mean()));
+        latency.insert("mean".into(), tally.latency.mean().into());
         json!({
             "url": self.url,
             "run": self.run,
