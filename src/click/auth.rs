@@ -23,7 +23,7 @@ pub use key::{
     Key, KeyHash, Keys, Restrictions, format_hash, hash_key, parse_hash, parse_public_key,
 };
 pub use scheme::{AuthScheme, Claim};
-pub use signature::{Encoding, Signature, SignatureAlgorithm, SignedPart, Signing, read_mailgun};
+pub use signature::{Encoding, Signature, SignatureAlgorithm, SignedText, Signing, read_mailgun};
 
 /// An authenticated caller. For a request only [`Key::admit`], [`Caller::of_certificate`] and
 /// [`sns::Message::verify`] make one.
@@ -39,11 +39,10 @@ impl Caller {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let common = certificate.subject().iter_common_name().next();
         let alternative = certificate.subject_alternative_name().ok().flatten();
-        let alternative = alternative.and_then(|names| {
-            names.value.general_names.iter().find_map(|name| match name {
-                GeneralName::DNSName(name) | GeneralName::URI(name) => Some(*name),
-                _ => None,
-            })
+        let mut names = alternative.iter().flat_map(|names| &names.value.general_names);
+        let alternative = names.find_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => Some(*name),
+            _ => None,
         });
         let name = common.and_then(|name| name.as_str().ok()).or(alternative)?;
         let is_printable = !name.is_empty() && !name.chars().any(char::is_control);

@@ -103,11 +103,8 @@ impl Record {
 
     /// The record with the id, a UUID as text, that it had before. A text that is no UUID changes nothing.
     pub fn with_id(mut self, text: &str) -> Record {
-        let digits = text.replace('-', "");
-        let id = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
-        if let Some(id) = id.ok().and_then(|id| id.try_into().ok()) {
-            self.id = id;
-        }
+        let id = HEXLOWER_PERMISSIVE.decode(text.replace('-', "").as_bytes()).ok();
+        self.id = id.and_then(|id| id.try_into().ok()).unwrap_or(self.id);
         self
     }
 

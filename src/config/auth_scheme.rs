@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::section::section;
 use crate::click::auth::sns::{Sns, Topic};
-use crate::click::auth::{AuthScheme, Encoding, SignatureAlgorithm, SignedPart, Signing};
+use crate::click::auth::{AuthScheme, Encoding, SignatureAlgorithm, SignedText, Signing};
 
 /// How the senders of a webhook prove who they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -177,21 +177,18 @@ impl SnsSettings {
 
 impl SigningSettings {
     fn read(&self, algorithm: SignatureAlgorithm) -> Result<Signing, String> {
-        let signed = SignedPart::parse(&self.signed).unwrap_or_default();
-        let count = |part| signed.iter().filter(|other| **other == part).count();
-        match (count(SignedPart::Body), count(SignedPart::Timestamp), &self.timestamp_header) {
-            (1, 0, None) | (1, 1, Some(_)) => {}
-            (1, 1, None) => {
+        let signed = SignedText::parse(&self.signed).ok_or(
+            "signed must have {body} once, and may have {timestamp} once, as in \
+             \"{timestamp}.{body}\"",
+        )?;
+        match (signed.has_timestamp(), &self.timestamp_header) {
+            (false, None) | (true, Some(_)) => {}
+            (true, None) => {
                 return Err("signed has {timestamp}: timestamp_header must say where it is".into());
             }
-            (1, 0, Some(_)) => {
+            (false, Some(_)) => {
                 return Err("timestamp_header is of no use unless signed has {timestamp}: \
                             anybody could change it"
-                    .into());
-            }
-            _ => {
-                return Err("signed must have {body} once, and may have {timestamp} once, as in \
-                            \"{timestamp}.{body}\""
                     .into());
             }
         }

@@ -70,7 +70,7 @@ pub(super) async fn verify(
     let keys = log.state.keys.load();
     let key = keys.find_signer(&signature, body, &webhook.route.webhook)?;
     let caller = admit_key(key, head, webhook, log)?;
-    log.state.tokens.note(signature.token(), body)?;
+    log.state.tokens.note(signature.token.as_deref(), body)?;
     Ok(Verified::Caller(caller))
 }
 

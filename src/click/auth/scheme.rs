@@ -52,9 +52,7 @@ impl AuthScheme {
             Self::Bearer => "Bearer",
             Self::Basic => "Basic realm=\"hookbridge\", charset=\"UTF-8\"",
             Self::Header(_) => "Header",
-            Self::Signed(signing) if signing.algorithm == SignatureAlgorithm::EcdsaP256 => {
-                "ECDSA-P256"
-            }
+            Self::Signed(Signing { algorithm: SignatureAlgorithm::EcdsaP256, .. }) => "ECDSA-P256",
             Self::Signed(_) | Self::Mailgun { .. } => "HMAC-SHA256",
             Self::Sns(_) => "SNS",
             Self::PathSecret => "Path-Secret",

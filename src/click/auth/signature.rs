@@ -25,8 +25,7 @@ pub struct Signing {
     /// The text before it there, such as `sha256=`.
     pub prefix: String,
     pub encoding: Encoding,
-    /// The signed text, in this order.
-    pub signed: Vec<SignedPart>,
+    pub signed: SignedText,
     /// Has the time of signing, if that is signed: Unix time in seconds or milliseconds, or a date of
     /// RFC 3339 or of HTTP.
     pub timestamp_header: Option<HeaderName>,
@@ -54,34 +53,28 @@ pub enum Encoding {
     Base64,
 }
 
-/// A part of the signed text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignedPart {
-    Text(String),
-    /// The value of the timestamp's header, as it was sent.
-    Timestamp,
-    /// The body, as it was sent.
-    Body,
+/// The signed text, as the parts of a template before and after the body.
+#[derive(Debug)]
+pub struct SignedText {
+    before: String,
+    after: String,
 }
 
-impl SignedPart {
-    /// Reads a template such as `v0:{timestamp}:{body}`. None where a brace begins neither of the two.
-    pub fn parse(template: &str) -> Option<Vec<SignedPart>> {
-        let mut parts = Vec::new();
-        let mut rest = template;
-        while let Some((text, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}')?;
-            parts.push(SignedPart::Text(text.to_owned()));
-            parts.push(match name {
-                "timestamp" => SignedPart::Timestamp,
-                "body" => SignedPart::Body,
-                _ => return None,
-            });
-            rest = after;
-        }
-        parts.push(SignedPart::Text(rest.to_owned()));
-        parts.retain(|part| *part != SignedPart::Text(String::new()));
-        Some(parts)
+/// Stands for the value of the timestamp's header, as it was sent.
+const TIMESTAMP: &str = "{timestamp}";
+
+impl SignedText {
+    /// Reads a template such as `v0:{timestamp}:{body}`. None unless it has `{body}` once, `{timestamp}` at
+    /// most once, and no other brace that opens.
+    pub fn parse(template: &str) -> Option<SignedText> {
+        let (before, after) = template.split_once("{body}")?;
+        let rest = format!("{before} {after}").replacen(TIMESTAMP, " ", 1);
+        let is_right = !rest.contains('{');
+        is_right.then(|| SignedText { before: before.to_owned(), after: after.to_owned() })
+    }
+
+    pub fn has_timestamp(&self) -> bool {
+        self.before.contains(TIMESTAMP) || self.after.contains(TIMESTAMP)
     }
 }
 
@@ -90,17 +83,18 @@ impl SignedPart {
 pub struct Signature {
     algorithm: SignatureAlgorithm,
     tag: Vec<u8>,
-    before: Vec<u8>,
-    after: Vec<u8>,
-    /// Signed in place of the body.
-    token: Option<String>,
+    before: String,
+    after: String,
+    /// Signed in place of the body. It must be new, or anybody who has seen the signature could send it
+    /// again with another event.
+    pub token: Option<String>,
 }
 
 impl Signature {
     /// Whether it was made with this key, over this body.
     pub(super) fn is_by(&self, verifier: &Verifier, body: &[u8]) -> Choice {
         let body = if self.token.is_none() { body } else { &[] };
-        let signed = [&self.before, body, &self.after];
+        let signed = [self.before.as_bytes(), body, self.after.as_bytes()];
         match (self.algorithm, verifier) {
             (SignatureAlgorithm::HmacSha256, Verifier::Secret(key)) => {
                 let mut context = hmac::Context::with_key(key);
@@ -113,12 +107,6 @@ impl Signature {
             }
             _ => Choice::from(0),
         }
-    }
-
-    /// Must be new: the signature is over it and not over the body, so anybody who has seen it could send
-    /// it again with another event. None where the signature is over the body.
-    pub fn token(&self) -> Option<&str> {
-        self.token.as_deref()
     }
 }
 
@@ -145,12 +133,12 @@ pub fn read_mailgun(
     let form = || refuse("The body has no signature with timestamp, token and signature");
     let sent: MailgunBody = serde_json::from_slice(body).map_err(|_| form())?;
     let MailgunSignature { timestamp, token, signature } = sent.signature;
-    is_in_time(timestamp.as_bytes(), tolerance, received)?;
+    check_time(&timestamp, tolerance, received)?;
     Ok(Signature {
         algorithm: SignatureAlgorithm::HmacSha256,
         tag: Encoding::Hex.decode(signature.as_bytes()).ok_or_else(form)?,
-        before: format!("{timestamp}{token}").into_bytes(),
-        after: Vec::new(),
+        before: format!("{timestamp}{token}"),
+        after: String::new(),
         token: Some(token),
     })
 }
@@ -168,20 +156,13 @@ impl Signing {
             .and_then(|text| self.encoding.decode(text))
             .filter(|tag| algorithm != SignatureAlgorithm::HmacSha256 || tag.len() == 32)
             .ok_or_else(|| refuse("The signature does not have the configured form"))?;
-        let mut timestamp: &[u8] = &[];
+        let mut timestamp = "";
         if let Some(name) = &self.timestamp_header {
-            timestamp = only(headers, name)?;
-            is_in_time(timestamp, self.tolerance, received)?;
+            timestamp = std::str::from_utf8(only(headers, name)?).unwrap_or_default();
+            check_time(timestamp, self.tolerance, received)?;
         }
-        let (mut before, mut after, mut is_behind) = (Vec::new(), Vec::new(), false);
-        for part in &self.signed {
-            let side = if is_behind { &mut after } else { &mut before };
-            match part {
-                SignedPart::Text(text) => side.extend_from_slice(text.as_bytes()),
-                SignedPart::Timestamp => side.extend_from_slice(timestamp),
-                SignedPart::Body => is_behind = true,
-            }
-        }
+        let before = self.signed.before.replace(TIMESTAMP, timestamp);
+        let after = self.signed.after.replace(TIMESTAMP, timestamp);
         Ok(Signature { algorithm, tag, before, after, token: None })
     }
 }
@@ -196,8 +177,8 @@ impl Encoding {
 }
 
 /// Checks that a time of signing is near the time of receipt.
-pub(super) fn is_in_time(
-    text: &[u8],
+pub(super) fn check_time(
+    text: &str,
     tolerance: SignedDuration,
     received: Timestamp,
 ) -> Result<(), Rejection> {
@@ -210,8 +191,7 @@ pub(super) fn is_in_time(
 }
 
 /// Unix time, in milliseconds where seconds would be thousands of years away; or a date.
-fn signing_time(text: &[u8]) -> Option<Timestamp> {
-    let text = std::str::from_utf8(text).ok()?;
+fn signing_time(text: &str) -> Option<Timestamp> {
     match text.parse::<i64>() {
         Ok(number @ ..100_000_000_000) => Timestamp::from_second(number).ok(),
         Ok(number) => Timestamp::from_millisecond(number).ok(),
@@ -260,7 +240,7 @@ mod tests {
             header: HeaderName::from_static("x-signature"),
             prefix: prefix.into(),
             encoding,
-            signed: SignedPart::parse(signed).expect("parts"),
+            signed: SignedText::parse(signed).expect("a template"),
             timestamp_header: is_timed.then_some(HeaderName::from_static("x-time")),
             tolerance: SignedDuration::from_secs(300),
         }
@@ -338,20 +318,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_is_read_as_it_is_meant() {
-        let text = |text: &str| SignedPart::Text(text.into());
+    fn a_template_has_the_body_once_and_the_timestamp_at_most_once() {
         for (template, parts) in [
-            ("{body}", Some(vec![SignedPart::Body])),
-            ("{timestamp}.{body}", Some(vec![SignedPart::Timestamp, text("."), SignedPart::Body])),
-            (
-                "v0:{body}{timestamp}!",
-                Some(vec![text("v0:"), SignedPart::Body, SignedPart::Timestamp, text("!")]),
-            ),
-            ("", Some(vec![])),
+            ("{body}", Some(("", ""))),
+            ("{timestamp}.{body}", Some(("{timestamp}.", ""))),
+            ("v0:{body}{timestamp}!", Some(("v0:", "{timestamp}!"))),
+            ("a}{body}}", Some(("a}", "}"))),
+            ("", None),
+            ("{timestamp}", None),
+            ("{body}{body}", None),
+            ("{timestamp}{body}{timestamp}", None),
             ("{id}.{body}", None),
             ("{body", None),
+            ("{time{body}stamp}", None),
+            ("{bo{timestamp}dy}{body}", None),
         ] {
-            assert_eq!(SignedPart::parse(template), parts, "{template}");
+            let signed = SignedText::parse(template);
+            let found = signed.as_ref().map(|text| (&*text.before, &*text.after));
+            assert_eq!(found, parts, "{template}");
+            let is_timed = template.contains("{timestamp}");
+            assert!(signed.is_none_or(|text| text.has_timestamp() == is_timed), "{template}");
         }
     }
 }

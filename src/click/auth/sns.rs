@@ -14,7 +14,7 @@ use serde::Deserialize;
 use x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
 use x509_parser::pem::parse_x509_pem;
 
-use super::signature::is_in_time;
+use super::signature::check_time;
 use super::{Caller, refuse};
 use crate::click::outcome::Rejection;
 
@@ -158,34 +158,31 @@ impl Sns {
             .map_err(|_| refuse("The body is no message of Amazon SNS"))?;
         let topic = self.topics.iter().find(|topic| topic.arn == fields.topic_arn);
         let topic = topic.ok_or_else(|| refuse("The message is not of a topic of this webhook"))?;
-        is_in_time(fields.timestamp.as_bytes(), self.tolerance, received)?;
+        check_time(&fields.timestamp, self.tolerance, received)?;
         let algorithm = match &*fields.signature_version {
             "1" => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
             "2" => &RSA_PKCS1_2048_8192_SHA256,
             _ => return Err(refuse("The version of the signature is neither 1 nor 2")),
         };
-        let tag = BASE64.decode(fields.signature.as_bytes());
-        let tag = tag.map_err(|_| refuse("The signature is not in base64"))?;
+        let signature = BASE64.decode(fields.signature.as_bytes());
+        let signature = signature.map_err(|_| refuse("The signature is not in base64"))?;
         let certificate = topic.certificate(&fields.signing_cert_url);
-        let certificate = certificate.ok_or_else(|| {
-            refuse("The certificate's address is none of Amazon SNS in the topic's region")
-        })?;
-        let confirmation = match fields.r#type {
-            Kind::SubscriptionConfirmation => {
-                let url = fields.subscribe_url.as_deref().zip(fields.token.as_deref());
-                let path = url.and_then(|(url, token)| topic.confirmation(url, token));
-                let wrong = "The address does not confirm a subscription to the topic alone";
-                Some(path.ok_or_else(|| refuse(wrong))?.to_owned())
-            }
-            Kind::Notification | Kind::UnsubscribeConfirmation => None,
-        };
+        let wrong = "The certificate's address is none of Amazon SNS in the topic's region";
+        let certificate = certificate.ok_or_else(|| refuse(wrong))?.to_owned();
+        let mut confirmation = None;
+        if fields.r#type == Kind::SubscriptionConfirmation {
+            let url = fields.subscribe_url.as_deref().zip(fields.token.as_deref());
+            let path = url.and_then(|(url, token)| topic.confirmation(url, token));
+            let wrong = "The address does not confirm a subscription to the topic alone";
+            confirmation = Some(path.ok_or_else(|| refuse(wrong))?.to_owned());
+        }
         Ok(Message {
             kind: fields.r#type,
             topic,
             signed: fields.signed()?,
-            signature: tag,
+            signature,
             algorithm,
-            certificate: certificate.to_owned(),
+            certificate,
             confirmation,
         })
     }
@@ -237,10 +234,9 @@ impl Message<'_> {
             return Err(refuse("The certificate is not valid at this time"));
         }
         let key = UnparsedPublicKey::new(self.algorithm, &certificate.key);
-        match key.verify(self.signed.as_bytes(), &self.signature) {
-            Ok(()) => Ok(Caller { name: self.topic.arn.as_str().into() }),
-            Err(_) => Err(refuse("The certificate did not make the signature of this message")),
-        }
+        key.verify(self.signed.as_bytes(), &self.signature)
+            .map_err(|_| refuse("The certificate did not make the signature of this message"))?;
+        Ok(Caller::named(&self.topic.arn))
     }
 }
 

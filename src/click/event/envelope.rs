@@ -53,20 +53,19 @@ impl Envelope {
 /// The elements of an array, at most one more than `max`.
 fn array(pointer: Option<&Pointer>, body: &Bytes, max: usize) -> Result<Vec<Bytes>, Rejection> {
     let text = as_text(body)?;
+    let wrong = |detail| other_than(text, detail);
     let array = match (text.trim_ascii_start().as_bytes().first(), pointer) {
         (Some(b'{'), None) => return Ok(vec![body.clone()]),
         (Some(b'['), None) => text,
-        (_, None) => return Err(other_than(text, "The body is not a JSON array")),
+        (_, None) => return Err(wrong("The body is not a JSON array")),
         (Some(b'{'), Some(pointer)) => {
             let found = member(text, pointer).map(RawValue::get);
             let found = found.filter(|found| found.starts_with('['));
-            found.ok_or_else(|| {
-                other_than(text, "The body has no array where its events should be")
-            })?
+            found.ok_or_else(|| wrong("The body has no array where its events should be"))?
         }
-        (_, Some(_)) => return Err(other_than(text, "The body is not a JSON object")),
+        (_, Some(_)) => return Err(wrong("The body is not a JSON object")),
     };
-    let elements = parse(array, |json| json.deserialize_seq(Elements { max }))?;
+    let elements = parse(array, |json| json.deserialize_seq(Elements(max)))?;
     Ok(elements.into_iter().map(|element| body.slice_ref(element.get().as_bytes())).collect())
 }
 
@@ -98,10 +97,8 @@ fn message(body: &Bytes) -> Result<Bytes, Rejection> {
     Err(Refusal::Invalid.detailed(detail))
 }
 
-/// Reads an array to its end, and keeps at most one element more than `max`.
-struct Elements {
-    max: usize,
-}
+/// Reads an array to its end, and keeps at most one element more than this.
+struct Elements(usize);
 
 impl<'t> Visitor<'t> for Elements {
     type Value = Vec<&'t RawValue>;
@@ -113,7 +110,7 @@ impl<'t> Visitor<'t> for Elements {
     fn visit_seq<A: SeqAccess<'t>>(self, mut array: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
         while let Some(element) = array.next_element()? {
-            if elements.len() <= self.max {
+            if elements.len() <= self.0 {
                 elements.push(element);
             }
         }

@@ -103,10 +103,8 @@ impl<'t, const N: usize> Visitor<'t> for Pick<'_, N> {
                 continue;
             }
             let value = map.next_value::<&RawValue>()?;
-            for (slot, wanted) in picked.iter_mut().zip(wanted) {
-                if wanted {
-                    *slot = Some(value);
-                }
+            for (slot, _) in picked.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
+                *slot = Some(value);
             }
         }
         Ok(picked)

@@ -12,7 +12,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use hookbridge_fuzz::click::auth::sns::{Sns, Topic};
 use hookbridge_fuzz::click::auth::{
     AuthScheme, Claim, Encoding, Key, Keys, Restrictions, Signature, SignatureAlgorithm,
-    SignedPart, Signing, read_mailgun,
+    SignedText, Signing, read_mailgun,
 };
 use hookbridge_fuzz::click::record::trace_parent;
 use hyper::HeaderMap;
@@ -42,7 +42,7 @@ static SCHEMES: LazyLock<[AuthScheme; 8]> = LazyLock::new(|| {
         header: HeaderName::from_static("x-signature"),
         prefix: prefix.into(),
         encoding,
-        signed: SignedPart::parse(signed).unwrap(),
+        signed: SignedText::parse(signed).unwrap(),
         timestamp_header,
         tolerance: SignedDuration::from_secs(300),
     };
