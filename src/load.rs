@@ -55,10 +55,7 @@ impl Plan {
             let due = u128::from(rate) * duration.as_nanos() / 1_000_000_000;
             u64::try_from(due).unwrap_or(u64::MAX)
         });
-        match (self.count, due) {
-            (Some(count), Some(due)) => Some(count.min(due)),
-            (count, due) => count.or(due),
-        }
+        [self.count, due].into_iter().flatten().min()
     }
 }
 

@@ -214,7 +214,7 @@ impl Forwarder {
     /// direct path that should go first.
     fn may_probe(&self) -> bool {
         let client_tells = self.spool.claimed() > 0 && !self.state.health.brokers_respond();
-        self.state.breaker.is_direct_path_empty() && !client_tells
+        self.state.breaker.is_idle() && !client_tells
     }
 
     fn send(&self, position: Position, record: Record, preconditions: Preconditions) -> SentEvent {

@@ -1,12 +1,12 @@
-//! The breaker: whether events may try Kafka directly, or go straight to the spool.
+//! The circuit breaker: whether events may try Kafka directly, or go straight to the spool.
 //!
 //! It opens after several events in a row were not acknowledged in time, or when the Kafka client says
-//! that no broker is up, so that an outage costs no event the time-out. It closes with the next
-//! acknowledgement: of an event that the client still has, or of one that the drain sends from the
+//! that no broker is up, so that in an outage events do not wait for the time-out. It closes with the next
+//! acknowledgement: of an event that the client still has, or of one that the forwarder sends from the
 //! spool to find out.
 //!
-//! Order hangs on one rule: it closes only when no event is any more on the direct way that it had
-//! opened for. Whatever failed there is in the spool by then, and goes first.
+//! The order of events needs one rule: it closes only when no event that was sent directly still waits for
+//! its end. Every one that failed is in the spool by then, and goes first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -16,38 +16,37 @@ use tracing::{info, warn};
 
 use crate::observe::metrics::{BreakerChange, BreakerMetrics};
 
-/// So many events in a row that were not acknowledged in time open the breaker.
+/// This many events in a row that were not acknowledged in time open the breaker.
 const FAILURES_MAX: u32 = 5;
 
 /// Whether events may try Kafka directly.
 pub struct CircuitBreaker {
-    /// Whether there is a spool for events to go to; without one it never opens.
     has_spool: bool,
     is_open: AtomicBool,
     /// In a row.
     failures: AtomicU32,
-    /// Events on the direct way: tried, and neither acknowledged nor given to the spool.
-    direct: AtomicUsize,
+    /// Permits in use.
+    permits: AtomicUsize,
     /// Whether Kafka has acknowledged anything since the breaker opened.
-    heard: AtomicBool,
-    /// Rung when there is something for the drain to look at.
-    bell: Notify,
+    is_acknowledged: AtomicBool,
+    /// Wakes the forwarder.
+    change: Notify,
     metrics: BreakerMetrics,
 }
 
-/// Leave to try Kafka directly. To be kept until the event is acknowledged or given to the spool.
+/// Permission to try Kafka directly. To be kept until the event is acknowledged or in the spool.
 pub struct Permit(Arc<CircuitBreaker>);
 
 impl CircuitBreaker {
-    /// `has_spool` says whether there is a spool; without one the breaker never opens.
+    /// Without a spool the breaker never opens.
     pub fn new(metrics: BreakerMetrics, has_spool: bool) -> Arc<CircuitBreaker> {
         Arc::new(CircuitBreaker {
             has_spool,
             is_open: AtomicBool::new(false),
             failures: AtomicU32::new(0),
-            direct: AtomicUsize::new(0),
-            heard: AtomicBool::new(false),
-            bell: Notify::new(),
+            permits: AtomicUsize::new(0),
+            is_acknowledged: AtomicBool::new(false),
+            change: Notify::new(),
             metrics,
         })
     }
@@ -56,13 +55,13 @@ impl CircuitBreaker {
         self.is_open.load(Ordering::SeqCst)
     }
 
-    /// Leave to try Kafka directly; none while the breaker is open.
+    /// Permission to try Kafka directly; none while the breaker is open.
     pub fn try_acquire(self: &Arc<CircuitBreaker>) -> Option<Permit> {
-        // Counted before the look, so that whoever sees the breaker open and nobody on the way can
-        // rely on it. The pass itself takes the count back.
-        self.direct.fetch_add(1, Ordering::SeqCst);
-        let pass = Permit(self.clone());
-        (!self.is_open()).then_some(pass)
+        // Counted before the state is read: once the breaker is open and no permit is in use, no event can
+        // be sent directly any more. Dropping the permit takes the count back.
+        self.permits.fetch_add(1, Ordering::SeqCst);
+        let permit = Permit(self.clone());
+        (!self.is_open()).then_some(permit)
     }
 
     /// Notes an acknowledgement.
@@ -71,7 +70,7 @@ impl CircuitBreaker {
             self.failures.store(0, Ordering::Relaxed);
         }
         if self.is_open() {
-            self.heard.store(true, Ordering::SeqCst);
+            self.is_acknowledged.store(true, Ordering::SeqCst);
             self.close_if_recovered();
         }
     }
@@ -88,44 +87,44 @@ impl CircuitBreaker {
         if !self.has_spool || self.is_open() {
             return;
         }
-        // First, so that an acknowledgement of before does not close it.
-        self.heard.store(false, Ordering::SeqCst);
+        // First, so that an earlier acknowledgement does not close it.
+        self.is_acknowledged.store(false, Ordering::SeqCst);
         if !self.is_open.swap(true, Ordering::SeqCst) {
             self.metrics.is_open.set(1);
             self.metrics.changes[BreakerChange::Open].inc();
-            warn!(reason, "CircuitBreaker open: events go to the spool.");
-            self.bell.notify_one();
+            warn!(reason, "Circuit breaker open: events go to the spool.");
+            self.change.notify_one();
         }
     }
 
-    /// Closes, if Kafka has acknowledged something since it opened and the direct way is empty.
+    /// Closes if Kafka has acknowledged something since it opened and no permit is in use.
     pub fn close_if_recovered(&self) {
-        if !self.heard.load(Ordering::SeqCst) || !self.is_direct_path_empty() {
+        if !self.is_acknowledged.load(Ordering::SeqCst) || !self.is_idle() {
             return;
         }
         self.failures.store(0, Ordering::Relaxed);
         if self.is_open.swap(false, Ordering::SeqCst) {
             self.metrics.is_open.set(0);
             self.metrics.changes[BreakerChange::Closed].inc();
-            info!("CircuitBreaker closed: Kafka acknowledges, events go there directly.");
-            self.bell.notify_one();
+            info!("Circuit breaker closed: Kafka acknowledges, events go there directly.");
+            self.change.notify_one();
         }
     }
 
-    /// Whether no event is on the direct way.
-    pub fn is_direct_path_empty(&self) -> bool {
-        self.direct.load(Ordering::SeqCst) == 0
+    /// Whether no permit is in use.
+    pub fn is_idle(&self) -> bool {
+        self.permits.load(Ordering::SeqCst) == 0
     }
 
-    /// Waits for something to look at.
+    /// Waits until it has opened or closed.
     pub async fn changed(&self) {
-        self.bell.notified().await;
+        self.change.notified().await;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.direct.fetch_sub(1, Ordering::SeqCst);
+        self.0.permits.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -151,21 +150,21 @@ mod tests {
     }
 
     #[test]
-    fn closes_after_an_acknowledgement_once_the_direct_way_is_empty() {
+    fn closes_after_an_acknowledgement_once_no_permit_is_in_use() {
         let breaker = breaker();
-        let pass = breaker.try_acquire();
+        let permit = breaker.try_acquire();
         breaker.succeeded();
         breaker.open("no broker is up");
         breaker.close_if_recovered();
         assert!(breaker.is_open(), "nothing was acknowledged since it opened");
         breaker.succeeded();
-        assert!(breaker.is_open(), "an event is still on the direct way");
-        drop(pass);
+        assert!(breaker.is_open(), "a permit is still in use");
+        drop(permit);
         breaker.close_if_recovered();
         assert!(breaker.try_acquire().is_some());
-        assert!(breaker.is_direct_path_empty());
+        assert!(breaker.is_idle());
         breaker.open("no broker is up");
         breaker.succeeded();
-        assert!(!breaker.is_open(), "the direct way was empty");
+        assert!(!breaker.is_open(), "no permit was in use");
     }
 }

@@ -217,7 +217,7 @@ mod tests {
                 (0..100).map(|_| publisher.send(record(), Preconditions::default())).collect();
             all[99].verdict().await.expect("an acknowledgement");
             for _ in 0..100 {
-                // On their way when their producer goes; each is told what became of it.
+                // In flight when their producer is replaced; each gets its report.
                 let _ = publisher.send(record(), Preconditions::default());
             }
             let last = publisher.send(record(), Preconditions::default());

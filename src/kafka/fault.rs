@@ -197,7 +197,7 @@ mod tests {
                     Code::PolicyViolation,
                     Code::ThrottlingQuotaExceeded,
                     Code::KafkaStorageError,
-                    // Whatever is not in the table is held.
+                    // A code that is not in the table is held.
                     Code::Unknown,
                     Code::Fail,
                 ],

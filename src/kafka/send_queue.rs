@@ -1,5 +1,5 @@
-//! The send queue of one worker thread: records on their way to the Kafka client, and delivery reports
-//! on their way back.
+//! The send queue of one worker thread: records that go to the Kafka client, and delivery reports
+//! that come back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,7 +84,7 @@ impl InFlightRecord {
     }
 }
 
-/// Records on their way out and reports on their way back, for one worker thread.
+/// Records that go out and reports that come back, for one worker thread.
 #[derive(Default)]
 pub(super) struct SendQueue {
     pub records: Queue<Arc<InFlightRecord>>,

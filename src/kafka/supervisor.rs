@@ -103,8 +103,7 @@ impl Kafka {
         Publisher::new(self.current.clone())
     }
 
-    /// Polls delivery reports and whatever else the Kafka client reports; to be run on one thread, best that
-    /// of a worker.
+    /// Polls delivery reports, statistics and errors; to be run on one thread, best that of a worker.
     pub fn delivery_report_poller(&self) -> impl Future<Output = Infallible> + Send + use<> {
         let current = self.current.clone();
         async move {

@@ -56,14 +56,6 @@ impl ExchangeError {
     }
 }
 
-struct ResponseHead {
-    status: u16,
-    length: usize,
-    /// Bytes of the body; none where only the connection's end tells.
-    body: Option<usize>,
-    keeps: bool,
-}
-
 impl Connection {
     pub fn over(stream: ClientStream) -> Connection {
         Connection { stream, bytes: Box::new([0; RESPONSE_MAX]), used: Instant::now() }
@@ -103,54 +95,47 @@ impl Connection {
 
     /// The response in the first bytes of the buffer, once it is complete or the buffer is full.
     fn response(&mut self, length: &mut usize) -> Result<Option<ServerResponse>, ExchangeError> {
-        while let Some(head) = head(&self.bytes[..*length])? {
-            if head.status < 200 {
-                // An interim response; the final one follows.
-                self.bytes.copy_within(head.length..*length, 0);
-                *length -= head.length;
-                continue;
-            }
-            let is_full = *length == RESPONSE_MAX;
-            let whole = head.body.map(|body| head.length.saturating_add(body));
-            if whole.is_some_and(|whole| *length < whole) && !is_full {
-                return Ok(None);
-            }
-            let text = match head.status {
-                200 => String::new(),
-                _ => String::from_utf8_lossy(&self.bytes[head.length..*length]).into_owned(),
-            };
-            // Bytes behind the response were not asked for.
-            let keeps = head.keeps && whole == Some(*length);
-            return Ok(Some(ServerResponse { status: head.status, text, keeps }));
+        let is_full = *length == RESPONSE_MAX;
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut head = httparse::Response::new(&mut headers);
+        let parsed = head.parse(&self.bytes[..*length]).map_err(not_http)?;
+        let (httparse::Status::Complete(head_length), Some(status)) = (parsed, head.code) else {
+            return if is_full { Err(not_http("its head is too long")) } else { Ok(None) };
+        };
+        if status < 200 {
+            // An interim response; the final one follows.
+            self.bytes.copy_within(head_length..*length, 0);
+            *length -= head_length;
+            return self.response(length);
         }
-        match *length {
-            RESPONSE_MAX => Err(ExchangeError::NotHttp("its head is too long".into())),
-            _ => Ok(None),
+        let (mut body, mut keeps) = (None, head.version == Some(1));
+        for header in head.headers.iter() {
+            if header.name.eq_ignore_ascii_case("content-length") {
+                let text = std::str::from_utf8(header.value).ok();
+                body = text.and_then(|text| text.trim().parse::<usize>().ok());
+            } else if header.name.eq_ignore_ascii_case("connection") {
+                keeps &= !header.value.eq_ignore_ascii_case(b"close");
+            }
         }
+        if matches!(status, 204 | 304) {
+            body = Some(0);
+        }
+        // Unknown where only the end of the connection ends the body.
+        let whole = body.map(|body| head_length.saturating_add(body));
+        if whole.is_some_and(|whole| *length < whole) && !is_full {
+            return Ok(None);
+        }
+        let text = match status {
+            200 => String::new(),
+            _ => String::from_utf8_lossy(&self.bytes[head_length..*length]).into_owned(),
+        };
+        // Bytes behind the response were not asked for.
+        Ok(Some(ServerResponse { status, text, keeps: keeps && whole == Some(*length) }))
     }
 }
 
-/// The head of a response, once it is complete.
-fn head(bytes: &[u8]) -> Result<Option<ResponseHead>, ExchangeError> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let parsed =
-        response.parse(bytes).map_err(|error| ExchangeError::NotHttp(error.to_string()))?;
-    let (httparse::Status::Complete(length), Some(status)) = (parsed, response.code) else {
-        return Ok(None);
-    };
-    let (mut body, mut keeps) = (None, response.version == Some(1));
-    for header in response.headers.iter() {
-        if header.name.eq_ignore_ascii_case("content-length") {
-            body = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
-        } else if header.name.eq_ignore_ascii_case("connection") {
-            keeps &= !header.value.eq_ignore_ascii_case(b"close");
-        }
-    }
-    if matches!(status, 204 | 304) {
-        body = Some(0);
-    }
-    Ok(Some(ResponseHead { status, length, body, keeps }))
+fn not_http(reason: impl ToString) -> ExchangeError {
+    ExchangeError::NotHttp(reason.to_string())
 }
 
 #[cfg(test)]
