@@ -25,7 +25,7 @@
 //!
 //! - the Kafka client keeps the order of its records and, with a spool, never gives up by itself;
 //! - while a shard has events in the spool, later ones of that shard go behind them;
-//! - after a failed producer, nothing goes directly before all that it failed is in the spool;
+//! - after an outage or a failed producer, nothing goes directly until all that failed is in the spool;
 //! - in a shard in which Kafka refused something, the forwarder sends one event at a time.
 //!
 //! Three exceptions: Kafka refuses whole batches, so that an event of a refused batch of the forwarder may
@@ -69,7 +69,7 @@ pub use backlog::Backlog;
 const ROOM_WAIT: Duration = Duration::from_millis(100);
 
 /// How many records of one body are in flight at once.
-const AT_ONCE: usize = 500;
+const BATCH: usize = 500;
 
 /// Proof that a click is held durably, and where. Only [`Delivery`] makes one.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Delivery {
         let mut held: Option<HeldRecord> = None;
         let mut records = records.into_iter();
         while records.len() > 0 {
-            let some = records.by_ref().take(AT_ONCE).map(|record| self.hold_one(record, deadline));
+            let some = records.by_ref().take(BATCH).map(|record| self.hold_one(record, deadline));
             let some = try_join_all(some).await?.into_iter();
             held = some.chain(held).reduce(|one, other| (one.0.and(other.0), one.1.or(other.1)));
         }
@@ -224,7 +224,8 @@ impl Delivery {
         Ok((receipt.await?, delay))
     }
 
-    /// Holds a record on disk, or in Kafka after all: better out of order than refused.
+    /// Holds a record on disk. Where the disk fails, Kafka may hold it after all: better out of order
+    /// than refused.
     async fn hold_in_spool(
         &self,
         spool: &Spool,

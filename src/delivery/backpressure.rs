@@ -15,13 +15,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// The delay for each sender that waits: all of them together come 20,000 times a second.
-const EACH: Duration = Duration::from_micros(50);
+const DELAY_EACH: Duration = Duration::from_micros(50);
 
 /// A longer delay does not slow down a sender that does not wait for answers.
-const MOST: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// Less is not worth a timer, whose resolution is a millisecond.
-const LEAST: Duration = Duration::from_millis(1);
+const DELAY_MIN: Duration = Duration::from_millis(1);
 
 /// How many answers are delayed.
 #[derive(Debug, Default)]
@@ -55,8 +55,8 @@ impl Drop for DelayedAnswer<'_> {
 
 /// The delay while so many answers are delayed.
 fn delay(answers: u32) -> Duration {
-    let delay = EACH.saturating_mul(answers).min(MOST);
-    if delay < LEAST { Duration::ZERO } else { delay }
+    let delay = DELAY_EACH.saturating_mul(answers).min(DELAY_MAX);
+    if delay < DELAY_MIN { Duration::ZERO } else { delay }
 }
 
 #[cfg(test)]
