@@ -7,7 +7,14 @@
 //! - `sampler.rs`: copies of a few records, while somebody looks at the page.
 
 pub mod health;
-pub mod log;
+pub(crate) mod log;
 pub mod metrics;
-pub mod redact;
-pub mod sampler;
+pub(crate) mod redact;
+pub(crate) mod sampler;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a value that no panic can leave half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -6,48 +6,48 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Without a word from any broker for this long, the replica is no longer ready. Several times
-/// [`SILENCE_ASK`], so that one question that gets lost changes nothing.
+use crate::observe::lock;
+
+/// Without a response from any broker for this long, the replica is not ready. Several times
+/// [`PROBE_AFTER`], so that one lost probe changes nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// After this long without a word, a broker is to be asked something.
-const SILENCE_ASK: Duration = Duration::from_secs(3);
+/// After this long without a response, a broker is to be probed.
+const PROBE_AFTER: Duration = Duration::from_secs(3);
 
-/// How long brokers must have been heard without such a gap before it is ready again, so that
+/// After such a gap, brokers must respond for this long before the replica is ready again, so that
 /// readiness does not flap with a connection that comes and goes.
 const STEADY_MIN: Duration = Duration::from_secs(2);
 
-/// A disk that takes longer than this for one thing hangs.
+/// A disk operation that takes longer than this counts as hung.
 const SPOOL_HANG: Duration = Duration::from_secs(3);
 
-/// The state behind readiness. Liveness needs none: the process answers or it does not.
+/// The state behind readiness. Liveness has no state: the process answers or it does not.
 #[derive(Debug, Default)]
 pub struct Health {
     started: AtomicBool,
     draining: AtomicBool,
     /// Whether there is a spool that takes clicks.
     can_spool: AtomicBool,
-    /// Since when its disk has been at work on one thing.
+    /// When its disk operation under way began.
     spool_busy: Mutex<Option<Instant>>,
     brokers: Mutex<Brokers>,
 }
 
-/// When brokers were heard from.
+/// When brokers responded.
 #[derive(Debug, Default, Clone, Copy)]
 struct Brokers {
     last: Option<Instant>,
-    /// Since when there has been no gap, and whether a gap came before that.
-    steady: Option<(Instant, AfterGap)>,
+    /// Since when there has been no gap, and whether there was a gap before that.
+    steady: Option<(Instant, bool)>,
 }
-
-type AfterGap = bool;
 
 /// Why a replica is not ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
     Starting,
     Draining,
-    /// No broker has been heard from lately, and there is no spool that takes clicks.
+    /// No broker responds, and there is no spool that takes clicks.
     CannotHold,
 }
 
@@ -76,36 +76,35 @@ impl Health {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the spool takes clicks.
     pub fn set_can_spool(&self, can: bool) {
         self.can_spool.store(can, Ordering::Relaxed);
     }
 
-    /// Notes that the spool's disk begins, or has done, something.
+    /// Notes that a disk operation of the spool begins or has ended.
     pub fn set_spool_busy(&self, is_busy: bool) {
         let since = is_busy.then(Instant::now);
-        *self.spool_busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+        *lock(&self.spool_busy) = since;
     }
 
     fn can_spool(&self) -> bool {
-        let busy = *self.spool_busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let busy = *lock(&self.spool_busy);
         self.can_spool.load(Ordering::Relaxed)
             && busy.is_none_or(|since| since.elapsed() < SPOOL_HANG)
     }
 
-    /// Whether a broker has been heard from lately.
+    /// Whether a broker has responded lately.
     pub fn brokers_respond(&self) -> bool {
-        self.lock().are_responding(Instant::now())
+        lock(&self.brokers).are_responding(Instant::now())
     }
 
-    /// Notes that a broker said something just now.
+    /// Notes that a broker responded just now.
     pub fn broker_responded(&self) {
-        self.lock().note_response(Instant::now());
+        lock(&self.brokers).note_response(Instant::now());
     }
 
-    /// Whether brokers have been silent for so long that one should be asked.
+    /// Whether no broker has responded for so long that one should be probed.
     pub fn probe_is_due(&self) -> bool {
-        self.lock().last.is_none_or(|last| last.elapsed() >= SILENCE_ASK)
+        lock(&self.brokers).last.is_none_or(|last| last.elapsed() >= PROBE_AFTER)
     }
 
     /// # Errors
@@ -121,11 +120,6 @@ impl Health {
         } else {
             Ok(())
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Brokers> {
-        // Nothing is done under the lock that could leave it half done.
-        self.brokers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

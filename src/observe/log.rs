@@ -1,7 +1,7 @@
 //! The log: lines to standard error, text for people, JSON for machines.
 //!
-//! A thread of its own writes them, so that a reader that has stopped reading holds up nobody. What it
-//! cannot keep up with is lost, and counted.
+//! A thread of its own writes them, so that a stalled reader delays no click. Lines that do not fit in
+//! its queue are lost, and counted.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -16,20 +16,19 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{self, LogFormat};
 
-/// Lines that may wait to be written.
+/// Lines that may be queued.
 const LINES_MAX: usize = 16_384;
 
-/// Of the process, as the log is.
+/// One for the process, as the log is.
 static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// The running log. Dropped, it writes what waits, at most for a second.
+/// The running log. On drop it writes the queued lines, for at most a second.
 pub struct Log {
     _writer: WorkerGuard,
     levels: Handle<Targets, Registry>,
 }
 
 impl Log {
-    /// Starts to log.
     pub fn start(log: &config::LogSettings) -> Log {
         let is_text = match log.format {
             LogFormat::Auto => std::io::stderr().is_terminal(),
@@ -52,12 +51,12 @@ impl Log {
             let location = panic.location().map(ToString::to_string);
             error!(location, "A panic; what it was working on has failed.");
         }));
-        // A second bridge in one process, as tests have it, logs like the first.
+        // It fails for a second bridge in one process (in tests), which uses the first one's log.
         let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
         Log { _writer: guard, levels: handle }
     }
 
-    /// What sets another level.
+    /// A function that sets another level.
     pub fn level(&self) -> impl Fn(&str) + Send + use<> {
         let levels = self.levels.clone();
         move |level| {
@@ -66,7 +65,7 @@ impl Log {
     }
 }
 
-/// How many lines were lost so far, because nobody read them.
+/// Lines lost so far because the queue was full.
 pub fn lost() -> u64 {
     LOST.get().map_or(0, |lost| u64::try_from(lost.dropped_lines()).unwrap_or(u64::MAX))
 }

@@ -8,7 +8,7 @@ mod labels;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::Index;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use prometheus::core::{Collector, Metric};
 use prometheus::{
@@ -17,8 +17,8 @@ use prometheus::{
 };
 
 use crate::click::outcome::Outcome;
-use crate::observe::log;
 use crate::observe::sampler::Sampler;
+use crate::observe::{lock, log};
 pub use labels::{
     BreakerChange, ConnectionRefusal, DeadLetterReason, HandshakeFailure, Label, RecordResult,
     Reloaded, SpoolRefusal,
@@ -268,7 +268,7 @@ impl Metrics {
     /// than the settings name.
     pub fn set_keys<'k>(&self, names: impl Iterator<Item = &'k str>) {
         let names: BTreeSet<String> = names.map(str::to_owned).collect();
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = lock(&self.keys);
         for name in keys.difference(&names) {
             let _ = self.key_uses_after_end.remove_label_values(&[name]);
         }
@@ -281,7 +281,7 @@ impl Metrics {
     /// Counts a use of this key after its end.
     pub fn key_used_after_end(&self, name: &str) {
         // A key that has just been removed gets no series again.
-        if self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
+        if lock(&self.keys).contains(name) {
             self.key_uses_after_end.with_label_values(&[name]).inc();
         }
     }

@@ -1,36 +1,35 @@
 //! Hides e-mail addresses in text that is shown.
 
-/// How an address may be written: plainly, wide, in a URL once or twice, in JSON, in HTML.
+/// The at sign: plain, full-width, small, URL-encoded once and twice, in JSON, in HTML.
 const AT: [&str; 7] = ["@", "\u{ff20}", "\u{fe6b}", "%40", "%2540", "\\u0040", "&#64;"];
 
-/// What stands for the hidden part.
 const HIDDEN: &str = "***";
 
-/// The text with the first part of every e-mail address hidden, but for its first letter. JSON stays
-/// JSON.
+/// The text with the local part of every e-mail address hidden, except its first letter. JSON stays
+/// valid JSON.
 pub fn addresses(text: &str) -> String {
-    let mut masked = String::with_capacity(text.len());
+    let mut redacted = String::with_capacity(text.len());
     let mut done = 0;
     while let Some((at, length)) = find_at(text, done) {
         let local = text[done..at].bytes().rev().take_while(|byte| is_local(*byte)).count();
         let start = at - local;
         let is_address = local > 0 && text[at + length..].starts_with(char::is_alphanumeric);
         if is_address {
-            masked.push_str(&text[done..start]);
-            // A backslash without what follows it would not be JSON.
-            masked.extend(text[start..].chars().next().filter(char::is_ascii_alphanumeric));
-            masked.push_str(HIDDEN);
+            redacted.push_str(&text[done..start]);
+            // Half of an escape would not be valid JSON.
+            redacted.extend(text[start..].chars().next().filter(char::is_ascii_alphanumeric));
+            redacted.push_str(HIDDEN);
         } else {
-            masked.push_str(&text[done..at]);
+            redacted.push_str(&text[done..at]);
         }
-        masked.push_str(&text[at..at + length]);
+        redacted.push_str(&text[at..at + length]);
         done = at + length;
     }
-    masked.push_str(&text[done..]);
-    masked
+    redacted.push_str(&text[done..]);
+    redacted
 }
 
-/// The next sign and its length.
+/// The next at sign and its length.
 fn find_at(text: &str, from: usize) -> Option<(usize, usize)> {
     text[from..].bytes().enumerate().find_map(|(place, byte)| {
         let rest = &text.as_bytes()[from + place..];
@@ -44,7 +43,7 @@ fn find_at(text: &str, from: usize) -> Option<(usize, usize)> {
     })
 }
 
-/// What may stand before the sign. All that is not ASCII may, and the escapes of URLs and of JSON.
+/// Whether a byte may be in a local part: also all that is not ASCII, and escapes of URLs and of JSON.
 fn is_local(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte >= 0x80 || b"!#$%&'*+-/=?^_`{|}~.\\".contains(&byte)
 }
@@ -55,7 +54,7 @@ mod tests {
 
     #[test]
     fn addresses_are_hidden_however_they_are_written() {
-        for (text, masked) in [
+        for (text, redacted) in [
             ("", ""),
             ("nothing @ all, @handle a@", "nothing @ all, @handle a@"),
             ("<test@testdomain.com>", "<t***@testdomain.com>"),
@@ -69,7 +68,7 @@ mod tests {
             (r#""\u00e9a\u0040x.co""#, r#""***\u0040x.co""#),
             (r#"{"a":"b\"c@x.co"}"#, r#"{"a":"b\"c***@x.co"}"#),
         ] {
-            assert_eq!(addresses(text), masked, "{text}");
+            assert_eq!(addresses(text), redacted, "{text}");
         }
     }
 

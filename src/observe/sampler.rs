@@ -1,56 +1,56 @@
-//! What is looked at closely only while somebody looks: single records, and the count of records by
-//! partition. While nobody does, a click pays one relaxed load for it.
+//! Copies of a few records, and the count of records by partition, while the page has viewers. Without
+//! viewers this costs a click one relaxed load.
 //!
-//! What is copied of a record, and how many are, is bounded: at most [`SAMPLES_MAX`] at a time, which
-//! whoever looks takes away and asks for anew.
+//! The size of a copy is bounded, and so is their number: at most [`SAMPLES_MAX`] until the page takes
+//! them and asks for more.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
 use crate::click::outcome::Held;
+use crate::observe::lock;
 
-/// Records to be looked at before the next ones are asked for.
-pub const SAMPLES_MAX: u32 = 512;
+/// Records that are copied before the page asks for more.
+pub(crate) const SAMPLES_MAX: u32 = 512;
 
-/// Bytes that are copied of a key and of a value.
-pub const KEY_MAX: usize = 128;
-pub const VALUE_MAX: usize = 600;
+/// Bytes that are copied of a key, and of a value.
+pub(crate) const KEY_MAX: usize = 128;
+pub(crate) const VALUE_MAX: usize = 600;
 
-/// Whether somebody looks, and what there is to see.
 #[derive(Default)]
 pub struct Sampler {
-    /// How many records may still be copied; none while nobody looks.
+    /// How many records may still be copied; 0 without viewers.
     wanted: AtomicU32,
     is_on: AtomicBool,
     records: Mutex<Vec<SampledRecord>>,
     partitions: Mutex<Vec<Partition>>,
 }
 
-/// What is copied of a record. It has no `Debug`: it holds part of a body.
-pub struct SampledRecord {
-    pub received: Timestamp,
+/// A copy of the beginning of a record. It has no `Debug`, because it holds part of a body.
+pub(crate) struct SampledRecord {
+    pub(crate) received: Timestamp,
     /// None for a dead letter.
-    pub key: Option<Box<[u8]>>,
-    pub value: Box<[u8]>,
+    pub(crate) key: Option<Box<[u8]>>,
+    pub(crate) value: Box<[u8]>,
     /// Bytes of the whole value.
-    pub length: usize,
-    pub held: Option<Held>,
+    pub(crate) length: usize,
+    pub(crate) held: Option<Held>,
 }
 
 /// Records that the Kafka client has sent to a partition since it was started.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Partition {
-    pub topic: String,
-    pub number: i32,
-    pub records: u64,
+    pub(crate) topic: String,
+    pub(crate) number: i32,
+    pub(crate) records: u64,
 }
 
 impl Sampler {
-    /// Copies the beginning of a record, if somebody looks.
+    /// Copies the beginning of a record, if the page wants one.
     #[inline]
-    pub fn sample(
+    pub(crate) fn sample(
         &self,
         received: Timestamp,
         key: Option<&[u8]>,
@@ -81,9 +81,9 @@ impl Sampler {
         }))
     }
 
-    /// Shows a record that is held. It is not shown where that would have to wait.
+    /// Keeps the copy of a record that is held. It is dropped if the lock is taken.
     #[inline]
-    pub fn keep(&self, sample: Option<Box<SampledRecord>>, held: Held) {
+    pub(crate) fn keep(&self, sample: Option<Box<SampledRecord>>, held: Held) {
         if let Some(mut sample) = sample
             && let Ok(mut records) = self.records.try_lock()
             && records.len() < SAMPLES_MAX as usize
@@ -93,40 +93,35 @@ impl Sampler {
         }
     }
 
-    /// Asks for the next records, and takes those that have come.
-    pub fn take(&self) -> Vec<SampledRecord> {
+    /// Takes the copies, and asks for more.
+    pub(crate) fn take(&self) -> Vec<SampledRecord> {
         self.is_on.store(true, Ordering::Relaxed);
         let records = std::mem::take(&mut *lock(&self.records));
         self.wanted.store(SAMPLES_MAX, Ordering::Relaxed);
         records
     }
 
-    /// Nobody looks any more: nothing is kept.
-    pub fn stop(&self) {
+    /// Stops sampling and drops what was kept.
+    pub(crate) fn stop(&self) {
         self.is_on.store(false, Ordering::Relaxed);
         self.wanted.store(0, Ordering::Relaxed);
         *lock(&self.records) = Vec::new();
         *lock(&self.partitions) = Vec::new();
     }
 
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    pub fn set_partitions(&self, mut partitions: Vec<Partition>) {
+    pub(crate) fn set_partitions(&self, mut partitions: Vec<Partition>) {
         partitions.sort_unstable();
         *lock(&self.partitions) = partitions;
     }
 
     /// By topic and number.
-    pub fn partitions(&self) -> Vec<Partition> {
+    pub(crate) fn partitions(&self) -> Vec<Partition> {
         lock(&self.partitions).clone()
     }
-}
-
-/// Nothing is done under these locks that could be left half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -138,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_copied_while_nobody_looks() {
+    fn nothing_is_copied_without_viewers() {
         let sampler = Sampler::default();
         assert!(sample(&sampler, b"{}").is_none());
         assert!(sampler.take().is_empty());

@@ -1,5 +1,5 @@
-//! What the two listeners take and answer, as OpenAPI 3.1: made from the list of outcomes and from the
-//! configured webhooks, so that it says what the bridge does.
+//! What the two listeners take and answer, as OpenAPI 3.1. It is made from the list of outcomes and from
+//! the settings, so that it cannot differ from what the bridge does.
 
 use std::collections::BTreeMap;
 
@@ -59,13 +59,13 @@ pub fn document(config: &Config) -> Result<String, Problem> {
     Ok(format!("{document:#}\n"))
 }
 
-/// A listener on whatever host that is.
+/// A listener whose host the reader fills in.
 fn server(scheme: &str, port: u16) -> Value {
     let variables = json!({ "host": { "default": "localhost" } });
     json!([{ "url": format!("{scheme}://{{host}}:{port}"), "variables": variables }])
 }
 
-/// How senders authenticate, with the name of it; none where OpenAPI has no scheme for it.
+/// How senders authenticate, with the scheme's name; `None` where OpenAPI has no such scheme.
 fn security_scheme(webhook: &Webhook, has_certificates: bool) -> Option<(String, Value)> {
     if has_certificates {
         return Some(("certificate".into(), json!({ "type": "mutualTLS" })));
@@ -168,7 +168,7 @@ fn post(config: &Config, webhook: &Webhook) -> Value {
     })
 }
 
-/// An event, as far as the bridge looks into it.
+/// The fields of an event that the bridge reads.
 fn event(webhook: &Webhook) -> Value {
     let shape = &webhook.shape;
     let mut event = json!({ "type": "object" });
@@ -212,7 +212,7 @@ fn responses(webhook: &Webhook) -> Value {
     Value::Object(responses.collect())
 }
 
-/// Whether a POST to this webhook can be answered so.
+/// Whether a POST to this webhook can end with this outcome.
 fn may_end(outcome: Outcome, webhook: &Webhook) -> bool {
     match outcome {
         Outcome::Held(Held::AsDeadLetter) => !webhook.rejects_invalid,
@@ -233,7 +233,7 @@ fn accepted(webhook: &Webhook, text: &str) -> Value {
     json!({ "description": text, "content": { "text/plain; charset=utf-8": { "schema": schema } } })
 }
 
-/// A refusal, by whichever of these reasons.
+/// A refusal with this status; `facts` are its possible reasons.
 fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value {
     let types: Vec<String> = facts.iter().map(Facts::problem_type).collect();
     let titles: Vec<&str> = facts.iter().map(|facts| facts.text).collect();

@@ -1,13 +1,13 @@
-//! The live page of the operator's listener: what goes on, without Grafana.
+//! The live page of the admin listener: the state of this replica, without Grafana.
 //!
-//! - `history.rs`: figures from the counters, of just now and of the last hour.
+//! - `history.rs`: rates and latencies of the last five seconds and of the last hour.
 //! - `top_keys.rs`: the most frequent keys.
 //! - `tail.rs`: the last records.
-//! - `chart.rs`, `view.rs`: all that as SVG and HTML; `style.css` and `script.js` go with it.
+//! - `view.rs`, `tables.rs`, `chart.rs`, `figures.rs`: HTML and SVG; `style.css` and `script.js` go with it.
 //!
-//! `GET /` is the page as it is, `/page/events` what changes of it (server-sent events). It is drawn once
-//! a second for all who look, and not while nobody does. Memory: some 30 KiB always, for the hour; at most
-//! 1.5 MiB more while somebody looks (sketch, tail, records, drawings).
+//! `GET /` is the whole page, `/page/events` its changes (server-sent events). It is drawn once a second for
+//! all viewers, and not without a viewer. Memory: about 30 KiB always, for the hour; at most 1.5 MiB more
+//! while there are viewers (top keys, last records, drawings).
 
 mod chart;
 mod figures;
@@ -18,7 +18,7 @@ mod top_keys;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,16 +30,17 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::observe::health::Health;
+use crate::observe::lock;
 use crate::observe::metrics::Metrics;
 use history::{History, STEP};
 use tail::RecentRecords;
 use top_keys::TopKeys;
 
-pub const STYLE: &str = include_str!("page/style.css");
-pub const SCRIPT: &str = include_str!("page/script.js");
+pub(super) const STYLE: &str = include_str!("page/style.css");
+pub(super) const SCRIPT: &str = include_str!("page/script.js");
 
 /// On every answer of the page: it loads nothing from elsewhere, and nothing may frame it.
-pub const HEADERS: [(HeaderName, &str); 6] = [
+pub(super) const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -52,23 +53,22 @@ pub const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// So many may look at once: the listener has room for probes and scrapers beside them.
+/// Viewers at once. The listener has more connections, for probes and scrapers.
 const VIEWERS_MAX: usize = 8;
 
-/// How often records are taken that are to be looked at.
+/// How often sampled records are taken.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often the page is drawn for those who look.
+/// How often the page is drawn while there are viewers.
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who has loaded the page looks for so long, with or without a script that follows it.
+/// A load of the page counts as a viewer for this long, with or without its script.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a viewer may take to read a frame; then it is let go, and may come again.
+/// A viewer that takes longer to read an event is disconnected, and may come again.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The page and what it shows.
-pub struct Page {
+pub(super) struct Page {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     /// The settings in force, secrets hidden.
@@ -77,7 +77,7 @@ pub struct Page {
     tail_is_on: bool,
     started: Instant,
     state: Mutex<PageState>,
-    frames: watch::Sender<Arc<Drawing>>,
+    drawings: watch::Sender<Arc<Drawing>>,
     viewers: Arc<Semaphore>,
     woken: Notify,
 }
@@ -88,28 +88,27 @@ struct PageState {
     tail: RecentRecords,
     /// When the page was last loaded.
     loaded: Option<Instant>,
-    /// Since when somebody looks.
+    /// Since when there have been viewers.
     viewed_since: Option<Instant>,
     drawn: Option<Instant>,
-    /// The parts as they were last drawn.
+    /// The HTML of each part when it was last drawn.
     parts: HashMap<&'static str, String>,
 }
 
-/// What is sent to those who look.
+/// What is sent to viewers.
 #[derive(Default)]
 struct Drawing {
     number: u64,
     /// All parts, as one event.
     whole: Bytes,
-    /// Those that are not as they were in the frame before.
+    /// The parts that differ from the drawing before.
     changes: Bytes,
 }
 
 impl Page {
-    pub fn new(config: &Config, metrics: Arc<Metrics>, health: Arc<Health>) -> Page {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, health: Arc<Health>) -> Page {
         let now = Instant::now();
         Page {
-            // Settings that were just read can be written.
             settings: toml::to_string(config).unwrap_or_default(),
             topics: config.webhook.iter().map(|webhook| webhook.topic.clone()).collect(),
             tail_is_on: config.admin.tail,
@@ -123,7 +122,7 @@ impl Page {
                 drawn: None,
                 parts: HashMap::new(),
             }),
-            frames: watch::channel(Arc::default()).0,
+            drawings: watch::channel(Arc::default()).0,
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             woken: Notify::new(),
             metrics,
@@ -131,8 +130,8 @@ impl Page {
         }
     }
 
-    /// Samples the counters, and draws while somebody looks, for ever.
-    pub async fn run(&self) {
+    /// Reads the counters, and draws while there are viewers. It does not return.
+    pub(super) async fn run(&self) {
         loop {
             let pause = if self.tick(Instant::now()) { SAMPLE_INTERVAL } else { STEP };
             tokio::select! {
@@ -142,10 +141,10 @@ impl Page {
         }
     }
 
-    /// The page as it is.
-    pub fn show(&self) -> Markup {
+    /// The whole page.
+    pub(super) fn show(&self) -> Markup {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.loaded = Some(now);
         self.begin(&mut state, now);
         self.take(&mut state, now);
@@ -153,22 +152,22 @@ impl Page {
         view::page(view::parts(self, &state, now), &self.settings, self.tail_is_on)
     }
 
-    /// What changes of it, from now on; none where too many look already.
-    pub fn follow(&self) -> Option<channel::Channel<Bytes>> {
+    /// Its changes from now on; `None` if there are [`VIEWERS_MAX`] already.
+    pub(super) fn follow(&self) -> Option<channel::Channel<Bytes>> {
         let viewer = self.viewers.clone().try_acquire_owned().ok()?;
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         self.begin(&mut state, now);
         self.draw(&mut state, now);
         drop(state);
         let (sender, body) = channel::Channel::new(1);
-        tokio::spawn(send(self.frames.subscribe(), sender, viewer));
+        tokio::spawn(send(self.drawings.subscribe(), sender, viewer));
         Some(body)
     }
 
-    /// True while somebody looks.
+    /// True while there are viewers.
     fn tick(&self, now: Instant) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let loaded = state.loaded.is_some_and(|loaded| now.duration_since(loaded) < VIEW_TIMEOUT);
         if loaded || self.viewers.available_permits() < VIEWERS_MAX {
             self.take(&mut state, now);
@@ -181,14 +180,14 @@ impl Page {
             self.metrics.sampler.stop();
             (state.top_keys, state.tail) = (TopKeys::default(), RecentRecords::default());
             (state.drawn, state.parts) = (None, HashMap::new());
-            let number = self.frames.borrow().number;
-            self.frames.send_replace(Arc::new(Drawing { number, ..Drawing::default() }));
+            let number = self.drawings.borrow().number;
+            self.drawings.send_replace(Arc::new(Drawing { number, ..Drawing::default() }));
         }
         state.history.read(&self.metrics, now);
         false
     }
 
-    /// Somebody looks.
+    /// Notes that there is a viewer.
     fn begin(&self, state: &mut PageState, now: Instant) {
         if state.viewed_since.is_none() {
             state.viewed_since = Some(now);
@@ -196,7 +195,7 @@ impl Page {
         }
     }
 
-    /// Takes the records that have been seen.
+    /// Takes the sampled records, and asks for the next ones.
     fn take(&self, state: &mut PageState, now: Instant) {
         let records = self.metrics.sampler.take();
         state.top_keys.forget(now);
@@ -215,15 +214,10 @@ impl Page {
         let parts: HashMap<_, _> = parts.map(|(id, markup)| (id, markup.into_string())).collect();
         let changes: HashMap<_, _> =
             parts.iter().filter(|(id, html)| state.parts.get(*id) != Some(html)).collect();
-        let number = self.frames.borrow().number + 1;
-        let frame = Drawing { number, whole: event(&parts), changes: event(&changes) };
-        self.frames.send_replace(Arc::new(frame));
+        let number = self.drawings.borrow().number + 1;
+        let drawing = Drawing { number, whole: event(&parts), changes: event(&changes) };
+        self.drawings.send_replace(Arc::new(drawing));
         state.parts = parts;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PageState> {
-        // Nothing is done under the lock that could leave it half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,21 +226,21 @@ fn event(parts: &impl serde::Serialize) -> Bytes {
     format!("data: {}\n\n", serde_json::to_string(parts).unwrap_or_default()).into()
 }
 
-/// Sends a viewer what changes, for as long as it reads. One that has missed a frame gets all of the
-/// next, so that nothing is kept for it.
+/// Sends a viewer the changes, while it reads. A viewer that missed a drawing gets the whole of the next
+/// one, so nothing is queued for it.
 async fn send(
-    mut frames: watch::Receiver<Arc<Drawing>>,
+    mut drawings: watch::Receiver<Arc<Drawing>>,
     mut sender: channel::Sender<Bytes>,
     _viewer: OwnedSemaphorePermit,
 ) {
     let mut seen = None;
     loop {
-        let frame = frames.borrow_and_update().clone();
-        let is_next = seen == frame.number.checked_sub(1);
-        let event = if is_next { &frame.changes } else { &frame.whole };
-        seen = Some(frame.number);
+        let drawing = drawings.borrow_and_update().clone();
+        let is_next = seen == drawing.number.checked_sub(1);
+        let event = if is_next { &drawing.changes } else { &drawing.whole };
+        seen = Some(drawing.number);
         let sent = timeout(READ_TIMEOUT, sender.send_data(event.clone())).await;
-        if !matches!(sent, Ok(Ok(()))) || frames.changed().await.is_err() {
+        if !matches!(sent, Ok(Ok(()))) || drawings.changed().await.is_err() {
             return;
         }
     }

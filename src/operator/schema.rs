@@ -1,7 +1,6 @@
 //! Pure: what is in the topics, for machines. A JSON Schema for the events of each webhook, and AsyncAPI
-//! for the topics, both made of the settings that the bridge itself works by.
-//!
-//! The fields that a sender documents are data, in `config/fields.toml`.
+//! for the topics, both made from the settings. The fields that a sender documents are in
+//! `config/fields.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -13,7 +12,7 @@ use crate::click::event::Pointer;
 use crate::click::event::TimeFormat;
 use crate::config::{Config, WebhookSettings};
 
-/// What `config/fields.toml` says, read once; a test reads it, too.
+/// The contents of `config/fields.toml`; a test reads it, too.
 static DOCUMENTED: LazyLock<Vec<Documented>> = LazyLock::new(|| {
     #[derive(Deserialize)]
     struct File {
@@ -23,8 +22,8 @@ static DOCUMENTED: LazyLock<Vec<Documented>> = LazyLock::new(|| {
     file.map(|file| file.event).unwrap_or_default()
 });
 
-/// Every header of a record, whether all records have it, and what it says. In the order in which
-/// [`Record::each_header`](crate::click::record::Record::each_header) gives them.
+/// Every header of a record, whether all records have it, and its meaning, in the order of
+/// [`Record::each_header`](crate::click::record::Record::each_header).
 const HEADERS: [(&str, bool, &str); 8] = [
     ("ce_specversion", true, "CloudEvents, in binary mode: its version, 1.0"),
     ("ce_id", true, "a UUID, the same for every record of the same event: deduplicate by it"),
@@ -36,7 +35,7 @@ const HEADERS: [(&str, bool, &str); 8] = [
     ("traceparent", false, "the W3C trace context, where the request had one or is traced"),
 ];
 
-/// What a dead letter has beside them.
+/// The additional headers of a dead letter.
 const LETTER_HEADERS: [(&str, bool, &str); 5] = [
     ("hookbridge-reason", true, "malformed, invalid, too_large or corrupt"),
     ("hookbridge-detail", true, "what is wrong with it"),
@@ -101,7 +100,7 @@ pub fn of_events(webhook: &WebhookSettings) -> Value {
     schema
 }
 
-/// What the sender documents of the event that the webhook is for.
+/// The fields that the sender documents for the webhook's event.
 fn documented(webhook: &WebhookSettings) -> Value {
     let is_it = |event: &&Documented| {
         event.r#type.eq_ignore_ascii_case(&webhook.r#type)
@@ -110,16 +109,16 @@ fn documented(webhook: &WebhookSettings) -> Value {
     DOCUMENTED.iter().find(is_it).map_or_else(|| json!({}), |event| json!(event.fields))
 }
 
-/// The same for a pointer of the settings; an empty one leads nowhere.
+/// [`put`] for a pointer of the settings, which may be empty.
 fn put_at(schema: &mut Value, pointer: &str, member: Value, is_required: bool) {
     if let Some(pointer) = Pointer::parse(pointer) {
         put(schema, pointer.tokens(), member, is_required);
     }
 }
 
-/// Says of the member at these names what it is, in place of what was said of it before. A number may be
-/// a name or a place in an array: from there on nothing is said.
-pub fn put(schema: &mut Value, names: &[String], member: Value, is_required: bool) {
+/// Sets the schema of the member at this path of names. A number in the path may be a name or an index, so
+/// nothing is said from there on.
+pub(super) fn put(schema: &mut Value, names: &[String], member: Value, is_required: bool) {
     let Some((name, rest)) = names.split_first() else {
         *schema = member;
         return;
@@ -137,7 +136,7 @@ pub fn put(schema: &mut Value, names: &[String], member: Value, is_required: boo
     put(&mut schema["properties"][name], rest, member, is_required);
 }
 
-/// A pattern for a text in any mixture of cases.
+/// A pattern for a text in any case.
 fn in_any_case(text: &str) -> String {
     let mut pattern = String::from("^");
     for char in text.chars() {

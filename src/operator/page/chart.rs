@@ -1,4 +1,4 @@
-//! The charts, as SVG. Colours are names: the style sheet has those that go with the reader's theme.
+//! The charts, as SVG. Their colours are placeholders that the style sheet replaces, for light and dark.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -6,32 +6,32 @@ use plotters::prelude::*;
 use super::figures::compact;
 use super::history::STEP;
 
-/// Of the drawing; the page scales it.
+/// The page scales it.
 const SIZE: (u32, u32) = (420, 150);
 
-/// So many values are drawn across at most.
+/// Points of a line at most.
 const COLUMNS: usize = 240;
 
-/// Names of colours, by which the style sheet finds what is drawn in them.
+/// Placeholders, by which the style sheet finds what is drawn in them.
 const GRID: RGBColor = RGBColor(1, 1, 1);
 const TEXT: RGBColor = RGBColor(2, 2, 2);
-pub const FIRST: RGBColor = RGBColor(3, 3, 3);
-pub const SECOND: RGBColor = RGBColor(4, 4, 4);
-pub const ALARM: RGBColor = RGBColor(5, 5, 5);
+pub(super) const FIRST: RGBColor = RGBColor(3, 3, 3);
+pub(super) const SECOND: RGBColor = RGBColor(4, 4, 4);
+pub(super) const ALARM: RGBColor = RGBColor(5, 5, 5);
 
 /// One line of a chart.
-pub struct Series {
-    pub colour: RGBColor,
-    pub is_filled: bool,
+pub(super) struct Series {
+    pub(super) colour: RGBColor,
+    pub(super) is_filled: bool,
     /// One for each step of time, the newest last.
-    pub values: Vec<Option<f32>>,
+    pub(super) values: Vec<Option<f32>>,
 }
 
 /// Draws the last minutes; empty if that cannot be done.
-pub fn draw(lines: &[Series], minutes: usize) -> String {
+pub(super) fn draw(lines: &[Series], minutes: usize) -> String {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    // It writes into memory; what fails is a range without an extent, and the chart is then empty.
+    // Writing to memory cannot fail; a range without an extent can.
     let drawn = draw_on(&root, lines, minutes).and_then(|()| root.present());
     drop(root);
     if drawn.is_ok() { svg } else { String::new() }
@@ -79,14 +79,14 @@ fn draw_on(root: &DrawingArea<SVGBackend, Shift>, lines: &[Series], minutes: usi
     Ok(())
 }
 
-/// The points of a line, in one piece for each time without a gap. Where there are more than fit, each
-/// stands for the largest of a few.
+/// The points of a line, in a run for each time without a gap. If there are more than [`COLUMNS`], each
+/// point is the largest of a few.
 fn runs(line: &Series, minutes: usize) -> Vec<Vec<(f64, f64)>> {
     let minutes_per_step = STEP.as_secs_f64() / 60.0;
     let steps = minutes * 60 / STEP.as_secs() as usize;
     let fold = steps.div_ceil(COLUMNS);
     let newest = &line.values[line.values.len().saturating_sub(steps)..];
-    // From the end, so that the same values fall together until the next one comes.
+    // From the end, so that the groups stay the same while the newest one fills.
     let mut points: Vec<_> = newest
         .rchunks(fold)
         .enumerate()
@@ -99,7 +99,7 @@ fn runs(line: &Series, minutes: usize) -> Vec<Vec<(f64, f64)>> {
     points.reverse();
     let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
     let runs = runs.map(|run| run.iter().copied().flatten().collect());
-    // One point alone would not be seen.
+    // A line of one point is invisible.
     let width = fold as f64 * minutes_per_step;
     runs.map(|run: Vec<_>| match run[..] {
         [(minutes, value)] => vec![(minutes - width, value), (minutes, value)],

@@ -1,12 +1,12 @@
-//! Figures as people read them.
+//! Numbers, rates, times and sizes as people read them.
 
 use std::time::Duration;
 
-pub fn percent(part: u64, whole: u64) -> String {
+pub(super) fn percent(part: u64, whole: u64) -> String {
     format!("{:.1} %", part as f64 * 100.0 / whole.max(1) as f64)
 }
 
-pub fn rate(value: f64) -> String {
+pub(super) fn rate(value: f64) -> String {
     if value >= 1e4 {
         compact(value)
     } else if value >= 10.0 {
@@ -16,7 +16,7 @@ pub fn rate(value: f64) -> String {
     }
 }
 
-pub fn seconds(seconds: Option<f64>) -> String {
+pub(super) fn seconds(seconds: Option<f64>) -> String {
     match seconds {
         None => "–".into(),
         Some(seconds) if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
@@ -25,7 +25,7 @@ pub fn seconds(seconds: Option<f64>) -> String {
     }
 }
 
-pub fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds} s"),
@@ -35,7 +35,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-pub fn bytes(bytes: i64) -> String {
+pub(super) fn bytes(bytes: i64) -> String {
     let bytes = bytes as f64;
     let (value, unit) = match bytes {
         b if b >= 1_073_741_824.0 => (b / 1_073_741_824.0, "GiB"),
@@ -46,14 +46,14 @@ pub fn bytes(bytes: i64) -> String {
     format!("{} {unit}", compact(value))
 }
 
-pub fn thousands(number: u64) -> String {
+pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
-/// A number in as few characters as tell it.
-pub fn compact(value: f64) -> String {
+/// A short number, for an axis.
+pub(super) fn compact(value: f64) -> String {
     let (value, unit) = match value.abs() {
         size if size >= 1e6 => (value / 1e6, " M"),
         size if size >= 1e4 => (value / 1e3, " k"),

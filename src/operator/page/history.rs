@@ -1,7 +1,7 @@
-//! From counters to figures: how many a second just now, how long it took, and both over the last hour.
+//! Rates and latencies from the counters: of the last five seconds, and of each five seconds of an hour.
 //!
-//! The counters are read every five seconds while nobody looks, every second while somebody does. An
-//! hour is 720 points of 32 bytes.
+//! The counters are read every second while there are viewers, else every five seconds. An hour is 720
+//! points of 32 bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,32 +11,31 @@ use tokio::time::Instant;
 use crate::click::outcome::Outcome;
 use crate::observe::metrics::{BUCKETS, Counts, Metrics, Observations};
 
-/// From one point of the hour to the next; also what "just now" means.
-pub const STEP: Duration = Duration::from_secs(5);
+/// From one point of the hour to the next.
+pub(super) const STEP: Duration = Duration::from_secs(5);
 
 /// How many points are kept: an hour.
 const POINTS: usize = 720;
 
-/// Readings closer than this are one.
+/// A reading that follows the last one sooner is skipped.
 const LEAST: Duration = Duration::from_millis(500);
 
 /// Five seconds of the past.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Point {
+pub(super) struct Point {
     /// Clicks a second that were answered 200.
-    pub held: f32,
+    pub(super) held: f32,
     /// Requests a second that were not.
-    pub refused: f32,
-    /// Of the acknowledgements, in milliseconds.
-    pub p50: Option<f32>,
-    pub p99: Option<f32>,
+    pub(super) refused: f32,
+    /// Milliseconds to the acknowledgement.
+    pub(super) p50: Option<f32>,
+    pub(super) p99: Option<f32>,
     /// Events that wait on disk.
-    pub spooled: f32,
+    pub(super) spooled: f32,
 }
 
-/// What has been read of the counters.
-pub struct History {
-    /// The last readings, the newest last; one of them at least [`STEP`] old, as soon as there is one.
+pub(super) struct History {
+    /// The readings of the last [`STEP`] and one before it, the newest last.
     readings: VecDeque<(Instant, Counts)>,
     /// The reading that the last point ended with.
     marked: (Instant, Counts),
@@ -44,13 +43,12 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(metrics: &Metrics, now: Instant) -> History {
+    pub(super) fn new(metrics: &Metrics, now: Instant) -> History {
         let (reading, points) = ((now, metrics.counts()), VecDeque::new());
         History { readings: [reading.clone()].into(), marked: reading, points }
     }
 
-    /// Reads the counters.
-    pub fn read(&mut self, metrics: &Metrics, now: Instant) {
+    pub(super) fn read(&mut self, metrics: &Metrics, now: Instant) {
         let age = |(at, _): &(Instant, Counts)| now.duration_since(*at);
         if self.readings.back().is_some_and(|last| age(last) < LEAST) {
             return;
@@ -71,54 +69,54 @@ impl History {
         }
     }
 
-    /// Just now.
-    pub fn now(&self) -> Window<'_> {
+    /// The last five seconds.
+    pub(super) fn now(&self) -> Window<'_> {
         let last = self.readings.back().unwrap_or(&self.marked);
         Window { from: self.readings.front().unwrap_or(last), to: last }
     }
 
     /// One value of each point of the last hour, the newest last.
-    pub fn values(&self, value: impl Fn(&Point) -> Option<f32>) -> Vec<Option<f32>> {
+    pub(super) fn values(&self, value: impl Fn(&Point) -> Option<f32>) -> Vec<Option<f32>> {
         self.points.iter().map(value).collect()
     }
 
     /// The last hour, the newest last.
-    pub fn points(&self) -> &VecDeque<Point> {
+    pub(super) fn points(&self) -> &VecDeque<Point> {
         &self.points
     }
 }
 
 /// What was counted between two readings.
 #[derive(Clone, Copy)]
-pub struct Window<'s> {
+pub(super) struct Window<'s> {
     from: &'s (Instant, Counts),
     to: &'s (Instant, Counts),
 }
 
 impl Window<'_> {
     /// Since the start.
-    pub fn total(&self, is_meant: impl Fn(Outcome) -> bool) -> u64 {
+    pub(super) fn total(&self, is_meant: impl Fn(Outcome) -> bool) -> u64 {
         sum(&self.to.1, is_meant)
     }
 
-    /// How many a second.
-    pub fn rate(&self, is_meant: impl Fn(Outcome) -> bool) -> f64 {
+    /// Per second.
+    pub(super) fn rate(&self, is_meant: impl Fn(Outcome) -> bool) -> f64 {
         let count = sum(&self.to.1, &is_meant).saturating_sub(sum(&self.from.1, &is_meant));
         let seconds = self.to.0.duration_since(self.from.0).as_secs_f64();
         if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
     }
 
-    /// So many of all acknowledgements took no longer, in seconds; none where there were none.
-    pub fn acknowledged_within(&self, share: f64) -> Option<f64> {
+    /// The quantile of the time to the acknowledgement, in seconds; `None` without acknowledgements.
+    pub(super) fn acknowledged_within(&self, share: f64) -> Option<f64> {
         quantile(&self.from.1.acknowledgements, &self.to.1.acknowledgements, share)
     }
 
-    /// The same of all answers.
-    pub fn answered_within(&self, share: f64) -> Option<f64> {
+    /// The quantile of the time to the answer.
+    pub(super) fn answered_within(&self, share: f64) -> Option<f64> {
         quantile(&self.from.1.answers, &self.to.1.answers, share)
     }
 
-    pub fn counts(&self) -> &Counts {
+    pub(super) fn counts(&self) -> &Counts {
         &self.to.1
     }
 
@@ -140,11 +138,11 @@ fn sum(counts: &Counts, is_meant: impl Fn(Outcome) -> bool) -> u64 {
 }
 
 /// Whether it was answered 200.
-pub fn is_held(outcome: Outcome) -> bool {
+pub(super) fn is_held(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Held(_))
 }
 
-/// As Prometheus' `histogram_quantile`: evenly spread within a bucket.
+/// As Prometheus' `histogram_quantile`: linear within a bucket.
 fn quantile(from: &Observations, to: &Observations, share: f64) -> Option<f64> {
     let up_to = |bucket: usize| to[bucket].saturating_sub(from[bucket]) as f64;
     let all = up_to(BUCKETS.len());

@@ -15,7 +15,7 @@ use crate::observe::sampler::{Partition, SAMPLES_MAX};
 /// How many keys and partitions are shown.
 const ROWS: usize = 12;
 
-pub fn outcomes(window: &Window) -> Markup {
+pub(super) fn outcomes(window: &Window) -> Markup {
     let counts = &window.counts().outcomes;
     let shown = Outcome::all().filter(|o| is_held(*o) || counts[o.index()] > 0);
     html! { table {
@@ -33,7 +33,7 @@ pub fn outcomes(window: &Window) -> Markup {
     } }
 }
 
-pub fn letters(window: &Window) -> Markup {
+pub(super) fn letters(window: &Window) -> Markup {
     html! { table {
         thead { tr { th scope="col" { "Reason" } th scope="col" { "Meaning" }
             th.number scope="col" { "In all" } } }
@@ -56,7 +56,7 @@ fn meaning(reason: DeadLetterReason) -> &'static str {
     }
 }
 
-pub fn campaigns(keys: &TopKeys, viewed: Duration) -> Markup {
+pub(super) fn campaigns(keys: &TopKeys, viewed: Duration) -> Markup {
     let (top, total) = (keys.top(ROWS), keys.total());
     if top.is_empty() {
         return html! { p.quiet { "None yet, since somebody began to look." } };
@@ -84,7 +84,7 @@ pub fn campaigns(keys: &TopKeys, viewed: Duration) -> Markup {
     }
 }
 
-pub fn partitions(metrics: &Metrics, topics: &[String]) -> Markup {
+pub(super) fn partitions(metrics: &Metrics, topics: &[String]) -> Markup {
     let all = metrics.sampler.partitions();
     let all: Vec<_> = all.into_iter().filter(|p| topics.contains(&p.topic)).collect();
     let total: u64 = all.iter().map(|partition| partition.records).sum();
@@ -97,7 +97,7 @@ pub fn partitions(metrics: &Metrics, topics: &[String]) -> Markup {
     } }
 }
 
-/// The fullest partitions of a topic.
+/// The partitions of a topic with the most records.
 fn partitions_of(topic: &str, partitions: &[&Partition]) -> Markup {
     let mut fullest = partitions.to_vec();
     fullest
@@ -125,7 +125,7 @@ fn partitions_of(topic: &str, partitions: &[&Partition]) -> Markup {
     }
 }
 
-pub fn tail(records: &RecentRecords, viewed: Duration) -> Markup {
+pub(super) fn tail(records: &RecentRecords, viewed: Duration) -> Markup {
     html! {
         p.quiet { "E-mail addresses are masked. Kept only while somebody looks, for "
             (duration(viewed)) " now; when there are many, some of each second." }
@@ -154,12 +154,12 @@ fn place(held: Held) -> &'static str {
     }
 }
 
-/// A tag that may be broken between its words, where there is little room.
+/// A tag that may wrap between its words.
 fn tag(tag: &str) -> Markup {
     html! { @for word in tag.split_inclusive('_') { (word) wbr; } }
 }
 
-/// A bar beside its number, which says the same.
+/// A bar for a value whose number stands beside it.
 fn bar(value: u64, most: u64) -> Markup {
     let width = value as f64 * 100.0 / most.max(1) as f64;
     html! {

@@ -1,4 +1,4 @@
-//! The last records, as people may see them: cut, with addresses redacted, as text alone.
+//! The last records as the page shows them: cut, with e-mail addresses redacted, as plain text.
 
 use std::collections::VecDeque;
 
@@ -8,27 +8,27 @@ use crate::click::outcome::Held;
 use crate::observe::redact;
 use crate::observe::sampler::{KEY_MAX, SampledRecord, VALUE_MAX};
 
-/// So many are kept, some 2 KiB each at most.
+/// Records that are kept, at most about 2 KiB each.
 const ROWS: usize = 40;
 
 /// A record as it is shown.
-pub struct ShownRecord {
-    pub received: Timestamp,
+pub(super) struct ShownRecord {
+    pub(super) received: Timestamp,
     /// None for a dead letter.
-    pub key: Option<String>,
-    pub text: String,
+    pub(super) key: Option<String>,
+    pub(super) text: String,
     /// Bytes of the whole value.
-    pub length: usize,
-    pub held: Option<Held>,
+    pub(super) length: usize,
+    pub(super) held: Option<Held>,
 }
 
 /// The last records, the newest first.
 #[derive(Default)]
-pub struct RecentRecords(VecDeque<ShownRecord>);
+pub(super) struct RecentRecords(VecDeque<ShownRecord>);
 
 impl RecentRecords {
     /// Adds records; those beyond the last [`ROWS`] are dropped unread.
-    pub fn take(&mut self, records: Vec<SampledRecord>) {
+    pub(super) fn take(&mut self, records: Vec<SampledRecord>) {
         let skipped = records.len().saturating_sub(ROWS);
         for record in records.into_iter().skip(skipped) {
             self.0.push_front(ShownRecord {
@@ -42,22 +42,22 @@ impl RecentRecords {
         self.0.truncate(ROWS);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &ShownRecord> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ShownRecord> {
         self.0.iter()
     }
 }
 
 /// A key as it is shown.
-pub fn key(bytes: &[u8]) -> String {
+pub(super) fn key(bytes: &[u8]) -> String {
     let text = whole_chars(bytes);
     let cut = if bytes.len() < KEY_MAX { "" } else { "…" };
     legible(&redact::addresses(&text)) + cut
 }
 
-/// The beginning of a value. Where it was cut, what follows the last comma is left out, so that no
-/// address that was cut in two is taken for none.
+/// The beginning of a value. If it was cut, the part after the last comma is left out, because an address
+/// that is cut in two is not recognised.
 fn text(bytes: &[u8], length: usize) -> String {
-    // Text of two bytes a character would hide its addresses from redaction.
+    // Addresses in UTF-16 would not be recognised.
     if bytes.contains(&0) {
         return "(not text)".into();
     }
@@ -73,7 +73,7 @@ fn text(bytes: &[u8], length: usize) -> String {
     legible(&words) + cut
 }
 
-/// Without a last character that was cut in two.
+/// The text without an incomplete last character.
 fn whole_chars(bytes: &[u8]) -> String {
     let end = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -82,8 +82,7 @@ fn whole_chars(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// Writes out what a screen would not show as it is: control characters, and those that turn the
-/// direction of what follows or take no room.
+/// Escapes control characters, and characters that are invisible or change the direction of text.
 fn legible(text: &str) -> String {
     let mut legible = String::with_capacity(text.len());
     for char in text.chars() {

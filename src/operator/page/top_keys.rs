@@ -13,17 +13,17 @@ use tokio::time::Instant;
 const COUNTERS: usize = 256;
 
 /// How many minutes are kept.
-pub const MINUTES: usize = 5;
+pub(super) const MINUTES: usize = 5;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A key and how often it came.
 #[derive(Debug, PartialEq, Eq)]
-pub struct KeyCount {
-    pub key: Box<[u8]>,
-    pub count: u64,
+pub(super) struct KeyCount {
+    pub(super) key: Box<[u8]>,
+    pub(super) count: u64,
     /// By how much the count may be too large.
-    pub error: u64,
+    pub(super) error: u64,
 }
 
 /// The keys of one minute.
@@ -56,13 +56,13 @@ impl MinuteCounts {
 
 /// The keys of the last minutes.
 #[derive(Default)]
-pub struct TopKeys {
+pub(super) struct TopKeys {
     /// The newest last, each with its begin.
     minutes: VecDeque<(Instant, MinuteCounts)>,
 }
 
 impl TopKeys {
-    pub fn count(&mut self, key: &[u8], now: Instant) {
+    pub(super) fn count(&mut self, key: &[u8], now: Instant) {
         self.forget(now);
         let is_over = |begin: Instant| now.duration_since(begin) >= MINUTE;
         if self.minutes.back().is_none_or(|(begin, _)| is_over(*begin)) {
@@ -74,7 +74,7 @@ impl TopKeys {
     }
 
     /// Removes the minutes that are too old.
-    pub fn forget(&mut self, now: Instant) {
+    pub(super) fn forget(&mut self, now: Instant) {
         let age = MINUTE * MINUTES as u32;
         while self.minutes.front().is_some_and(|(begin, _)| now.duration_since(*begin) >= age) {
             self.minutes.pop_front();
@@ -82,12 +82,12 @@ impl TopKeys {
     }
 
     /// Records with any key.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.minutes.iter().map(|(_, minute)| minute.total).sum()
     }
 
     /// The most frequent keys, the first the most frequent.
-    pub fn top(&self, count: usize) -> Vec<KeyCount> {
+    pub(super) fn top(&self, count: usize) -> Vec<KeyCount> {
         let mut sums: HashMap<&[u8], KeyCount> = HashMap::new();
         for counter in self.minutes.iter().flat_map(|(_, minute)| &minute.counters) {
             let zero = || KeyCount { key: counter.key.clone(), count: 0, error: 0 };

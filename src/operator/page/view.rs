@@ -1,5 +1,5 @@
-//! The page as HTML, in parts that are replaced by themselves. Every value goes through maud, which
-//! escapes it; what comes from senders has been through `observe/redact.rs` before.
+//! The page as HTML, in parts that the script replaces one by one. maud escapes every value; text from
+//! senders was redacted before (`observe/redact.rs`).
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::click::outcome::Outcome;
 use crate::observe::health::Health;
 use crate::observe::metrics::{Metrics, SpoolMetrics};
 
-/// The spans of the charts: the smallest that holds what is known.
+/// A chart shows the shortest of these spans that holds all points.
 const SPANS_MINUTES: [usize; 3] = [5, 15, 60];
 
 /// A part of the page, by the id of the element that it is in.
-pub type PagePart = (&'static str, Markup);
+pub(super) type PagePart = (&'static str, Markup);
 
-pub fn parts(page: &Page, state: &PageState, now: Instant) -> Vec<PagePart> {
+pub(super) fn parts(page: &Page, state: &PageState, now: Instant) -> Vec<PagePart> {
     let (history, metrics, health) = (&state.history, &*page.metrics, &*page.health);
     let window = history.now();
     let viewed = state.viewed_since.map(|since| now - since).unwrap_or_default();
@@ -200,7 +200,7 @@ fn lost(window: &Window) -> Markup {
 }
 
 /// The whole page, with the parts in their places.
-pub fn page(parts: Vec<PagePart>, settings: &str, tail_is_on: bool) -> Markup {
+pub(super) fn page(parts: Vec<PagePart>, settings: &str, tail_is_on: bool) -> Markup {
     let part = |wanted: &str| {
         let found = parts.iter().find(|(id, _)| *id == wanted);
         found.map_or_else(|| html! {}, |(_, markup)| markup.clone())
@@ -270,7 +270,7 @@ fn head() -> Markup {
         meta name="viewport" content="width=device-width, initial-scale=1";
         meta name="color-scheme" content="light dark";
         link rel="stylesheet" href="page/style.css";
-        // Or the browser asks for one that there is not.
+        // Without it the browser asks for /favicon.ico.
         link rel="icon" href="data:,";
         noscript { meta http-equiv="refresh" content="5"; }
     } }
