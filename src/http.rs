@@ -21,7 +21,7 @@ mod connection;
 mod head;
 mod phase;
 mod proxy;
-pub mod rate_limit;
+pub(crate) mod rate_limit;
 mod tls;
 
 use std::sync::Arc;

@@ -171,6 +171,7 @@ impl Handler for Arc<Ingest> {
         let mut log = RequestLog::open(&self.state, peer);
         let mut result = self.receive(&head, body, &mut log).await;
         if let Err(why) = &mut result {
+            // A failed authentication, at whichever step, counts against its address.
             self.state.rate_limits.failure(why, log.peer.address.ip(), log.started);
         }
         log.close(result.as_ref().map(Accepted::outcome));

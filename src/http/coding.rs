@@ -1,8 +1,8 @@
-//! Bodies that come compressed (`Content-Encoding`), unpacked within the limits of a body.
+//! Compressed bodies (`Content-Encoding`), unpacked within the limits of a body.
 //!
-//! A body is unpacked once it is there, in one go on the thread of its connection. So no more than one
-//! for each worker is being unpacked at any time, and it never holds more than the limit and the
-//! decoder's own memory: 8 MiB for zstd's window, less for gzip.
+//! A complete body is unpacked at once, on the thread of its connection. So each worker unpacks one body at a
+//! time, which takes no more memory than the limit and the decoder's own: 8 MiB for zstd's window, less for
+//! gzip.
 
 use std::io::Read;
 
@@ -12,16 +12,15 @@ use hyper::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::Slot;
 use crate::click::outcome::{Refusal, Rejection};
-use crate::config;
+use crate::config::HttpSettings;
 
-/// What a refused sender is told that it may use.
+/// The value of `Accept-Encoding` for a refused sender.
 pub const CODINGS: &str = "gzip, zstd";
 
-/// A body may not unpack to more than so many times its size. Clicks come to less than 10 times, and the
-/// most that gzip can do is 1,032 times.
+/// The most that a body may unpack to, in times its size. Clicks reach less than 10, and gzip at most 1,032.
 const RATIO_MAX: usize = 100;
 
-/// The largest window that a sender may ask for by RFC 9659, as a power of two.
+/// The largest window of RFC 9659, as a power of two.
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// How a body is compressed.
@@ -32,7 +31,6 @@ pub enum Coding {
     Zstd,
 }
 
-/// As senders name them.
 const NAMES: [(&str, Coding); 4] = [
     ("gzip", Coding::Gzip),
     ("x-gzip", Coding::Gzip),
@@ -40,7 +38,7 @@ const NAMES: [(&str, Coding); 4] = [
     ("identity", Coding::Identity),
 ];
 
-/// A body that is not compressed, or no longer.
+/// A body without its compression.
 pub struct Unpacked {
     pub bytes: Bytes,
     /// Why it could not be unpacked; the bytes are then as they came.
@@ -62,7 +60,7 @@ impl Coding {
         known.map(|(_, coding)| *coding).ok_or_else(|| Refusal::UnknownEncoding.plain())
     }
 
-    /// Unpacks a body, within its limit and its share of the budget. One that cannot be unpacked is
+    /// Unpacks a body, within its limit and the budget. One that cannot be unpacked has the flaw
     /// [`Refusal::Malformed`].
     ///
     /// # Errors
@@ -72,7 +70,7 @@ impl Coding {
         self,
         packed: Bytes,
         slot: &mut Slot<'_>,
-        limits: &config::HttpSettings,
+        limits: &HttpSettings,
     ) -> Result<Unpacked, Rejection> {
         let by_ratio = packed.len().saturating_mul(RATIO_MAX);
         let max = by_ratio.min(limits.max_body_bytes);
@@ -107,7 +105,7 @@ fn zstd<'p>(packed: &'p [u8]) -> std::io::Result<impl Read + use<'p>> {
     Ok(reader)
 }
 
-/// Everything that comes; none if it is more than allowed.
+/// Everything that is read; none if it is more than `max`.
 fn read(reader: impl Read, max: usize) -> std::io::Result<Option<Vec<u8>>> {
     let mut unpacked = Vec::new();
     let one_more = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);

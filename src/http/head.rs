@@ -1,22 +1,22 @@
-//! What hyper lets pass in a request's head and the bridge does not.
+//! Checks of a request's head that hyper leaves out.
 //!
-//! hyper refuses most of what two programs could read in two ways: lengths that differ or are no
-//! number, spaces before a colon, folded lines, a body whose last coding is not `chunked`. With both a
-//! length and chunks it reads the chunks and closes the connection after the answer.
+//! hyper refuses most of what two programs could read differently: lengths that differ or are no number, spaces
+//! before a colon, folded lines, a body whose last coding is not `chunked`. With both a length and chunks it
+//! reads the chunks and closes the connection after the answer.
 
 use hyper::Version;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 
 use crate::click::outcome::{Refusal, Rejection};
-use crate::config;
+use crate::config::HttpSettings;
 
-/// Holds a head to the limits and to RFC 9112.
+/// Checks a head against the limits and RFC 9112.
 ///
 /// # Errors
 ///
 /// [`Refusal::HeadTooLarge`] or [`Refusal::NotHttp`].
-pub fn check_head(head: &Parts, limits: &config::HttpSettings) -> Result<(), Rejection> {
+pub fn check_head(head: &Parts, limits: &HttpSettings) -> Result<(), Rejection> {
     let (mut bytes, mut hosts, mut codings) = (0, 0, 0);
     for (name, value) in &head.headers {
         bytes += name.as_str().len() + value.len();
@@ -36,14 +36,14 @@ pub fn check_head(head: &Parts, limits: &config::HttpSettings) -> Result<(), Rej
     if head.headers.len() > limits.max_headers || bytes > limits.max_header_bytes {
         return Err(Refusal::HeadTooLarge.plain());
     }
-    // HTTP/1.0 knew no hosts, and HTTP/2 has a place of its own for them.
+    // HTTP/1.0 has no Host header; HTTP/2 has `:authority`.
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
         return Err(Refusal::NotHttp.detailed("There must be one Host header"));
     }
     Ok(())
 }
 
-/// Whether this can be a name or an address with a port (RFC 9110, section 7.2); it may be empty.
+/// Whether this can be a host with a port (RFC 9110, section 7.2); it may be empty.
 fn is_host(value: &HeaderValue) -> bool {
     value
         .as_bytes()

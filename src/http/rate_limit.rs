@@ -71,17 +71,21 @@ pub struct KeyedRateLimiter {
 }
 
 impl KeyedRateLimiter {
-    /// None where there is no limit: a count of 0.
-    pub fn per_second(count: u32) -> Option<KeyedRateLimiter> {
-        (count > 0).then(|| KeyedRateLimiter {
+    /// No limit where the count is 0.
+    pub fn per_second(count: u32) -> KeyedRateLimiter {
+        let buckets = if count == 0 { 0 } else { BUCKETS };
+        KeyedRateLimiter {
             rate: Rate::per_second(count),
-            buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             hasher: RandomState::new(),
-        })
+        }
     }
 
     /// Counts one of this key, unless it is over the limit.
     pub fn take(&self, key: impl Hash, now: Instant) -> bool {
+        if self.buckets.is_empty() {
+            return true;
+        }
         let hash = self.hasher.hash_one(key);
         self.buckets[hash as usize % BUCKETS].take(now, &self.rate)
     }
@@ -133,13 +137,14 @@ mod tests {
 
     #[test]
     fn one_key_over_its_limit_does_not_limit_the_others() {
-        assert!(KeyedRateLimiter::per_second(0).is_none());
-        let limiter = KeyedRateLimiter::per_second(2).expect("a limit");
+        let limiter = KeyedRateLimiter::per_second(2);
         let now = limiter.rate.began + Duration::from_secs(1);
         let taken = |key: u32| (0..5).filter(|_| limiter.take(key, now)).count();
         // Two keys of a thousand may share a bucket; if many did, it would not be chance.
         let whole = (0..1_000).filter(|key| taken(*key) == 2).count();
         assert!(whole > 900, "{whole}");
+        let unlimited = KeyedRateLimiter::per_second(0);
+        assert!((0..1_000).all(|_| unlimited.take(1, now)));
     }
 
     #[test]

@@ -1,11 +1,9 @@
-//! Spans: one for each traced request, a child of the sender's, exported over OTLP. The only place
-//! that names OpenTelemetry.
+//! Spans: one for each traced request, a child of the sender's, exported over OTLP.
 //!
-//! Without a collector in the settings there is no [`Tracer`], and nothing here runs. With one, ended
-//! spans go into a bounded queue, and a thread of the library's sends them in batches. Nothing waits
-//! for it: while the collector is away or slow, spans are lost, and clicks are as fast as ever.
+//! Without a collector in the settings there is no [`Tracer`]. With one, ended spans go into a bounded queue,
+//! and a thread of the library sends them in batches. No request waits for it: spans are lost while the
+//! collector is away or slow.
 
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,23 +34,23 @@ use crate::click::webhook::Webhook;
 use crate::config::Config;
 use crate::http;
 
-/// Ended spans that wait to be sent, some 1 KiB each; those beyond are lost.
+/// Ended spans in the queue, some 1 KiB each; further ones are lost.
 const QUEUE_MAX: usize = 4_096;
 
 /// Spans sent at once.
 const BATCH_MAX: usize = 512;
 
-/// How long a span waits for others to be sent with.
+/// How long a span waits for its batch to fill.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// How long the collector may take for one batch.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the last spans may hold up the end of the process.
+/// How long the last spans may delay the end of the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// While batches fail, how often the log says so.
-const SILENCE: Duration = Duration::from_secs(60);
+/// The least time between log lines while batches fail.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Begins spans.
 pub struct Tracer {
@@ -63,51 +61,63 @@ pub struct Tracer {
 
 impl Tracer {
     /// None where the settings name no collector. Connects to nothing before there are spans.
-    pub fn start(config: &Config) -> Option<Tracer> {
+    pub(super) fn start(config: &Config) -> Option<Tracer> {
         let endpoint = config.tracing.otlp_endpoint.trim_end_matches('/');
         if endpoint.is_empty() {
             return None;
         }
+        // The environment's OTEL_RESOURCE_ATTRIBUTES take precedence.
+        let resource = Resource::builder_empty()
+            .with_service_name("hookbridge")
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_detector(Box::new(TelemetryResourceDetector))
+            .with_detector(Box::new(EnvResourceDetector::new()))
+            .build();
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE_MAX)
             .with_max_export_batch_size(BATCH_MAX)
             .with_scheduled_delay(BATCH_DELAY)
             .build();
-        let collector = Collector::new(format!("{endpoint}/v1/traces"));
+        let collector = Collector {
+            url: format!("{endpoint}/v1/traces"),
+            resource: ResourceAttributesWithSchema::default(),
+            failing: Mutex::default(),
+        };
+        let processor = BatchSpanProcessor::builder(collector).with_batch_config(batches).build();
         let ratio = Sampler::TraceIdRatioBased(config.tracing.sample_ratio);
         let provider = SdkTracerProvider::builder()
-            .with_resource(resource())
+            .with_resource(resource)
             .with_sampler(Sampler::ParentBased(Box::new(ratio)))
-            .with_span_processor(
-                BatchSpanProcessor::builder(collector).with_batch_config(batches).build(),
-            )
+            .with_span_processor(processor)
             .build();
         let scheme = if config.http.tls.is_some() { "https" } else { "http" };
         Some(Tracer { tracer: provider.tracer("hookbridge"), provider, scheme })
     }
 
-    /// Begins the span of a request, if it is to be traced: a parent that is sampled is followed, and
-    /// so is one that is not; without a parent the ratio decides. Its attributes, here and at the end,
-    /// are OpenTelemetry's for HTTP servers and for messaging; none of them comes from the sender.
-    pub fn begin(&self, webhook: &Webhook, parent: Option<&str>) -> Option<Box<Span>> {
-        let parent = match parent.and_then(context) {
-            Some(parent) => Context::new().with_remote_span_context(parent),
-            None => Context::new(),
-        };
+    /// Begins the span of a request, if it is sampled: as its parent is, or without a parent by the ratio.
+    /// Its attributes, here and at the end, are those of OpenTelemetry for HTTP servers and for messaging;
+    /// none of them comes from the sender.
+    pub(super) fn begin(&self, webhook: &Webhook, parent: Option<&str>) -> Option<Box<Span>> {
+        let parent = parent.and_then(context).map(|p| Context::new().with_remote_span_context(p));
         let span = SpanBuilder::from_name("POST").with_kind(SpanKind::Server);
-        let mut span = self.tracer.build_with_context(span, &parent);
+        let mut span = self.tracer.build_with_context(span, &parent.unwrap_or_default());
         if !span.is_recording() {
             return None;
         }
         span.update_name(format!("POST {}", webhook.path));
-        span.set_attribute(KeyValue::new("http.request.method", "POST"));
-        span.set_attribute(KeyValue::new("http.route", webhook.path.clone()));
-        span.set_attribute(KeyValue::new("url.path", webhook.path.clone()));
-        span.set_attribute(KeyValue::new("url.scheme", self.scheme));
-        Some(Box::new(Span::new(span)))
+        span.set_attributes([
+            KeyValue::new("http.request.method", "POST"),
+            KeyValue::new("http.route", webhook.path.clone()),
+            KeyValue::new("url.path", webhook.path.clone()),
+            KeyValue::new("url.scheme", self.scheme),
+        ]);
+        let context = span.span_context();
+        let (trace, id, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
+        let traceparent = format!("00-{trace}-{id}-{flags:02x}");
+        Some(Box::new(Span { span, traceparent }))
     }
 
-    /// Sends what is left and ends, within a second.
+    /// Sends the last spans and ends, within a second.
     pub async fn close(&self, deadline: Instant) {
         let provider = self.provider.clone();
         let left = deadline.saturating_duration_since(Instant::now()).min(CLOSE_TIMEOUT);
@@ -119,38 +129,19 @@ impl Tracer {
     }
 }
 
-/// What all spans say of where they come from. What the environment says by OTEL_RESOURCE_ATTRIBUTES
-/// goes before what stands here.
-fn resource() -> Resource {
-    Resource::builder_empty()
-        .with_service_name("hookbridge")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .with_detector(Box::new(TelemetryResourceDetector))
-        .with_detector(Box::new(EnvResourceDetector::new()))
-        .build()
-}
-
-/// The span of a request. Ended by [`Span::end`], with the outcome.
-pub struct Span {
+/// The span of a request.
+pub(super) struct Span {
     span: opentelemetry_sdk::trace::Span,
     traceparent: String,
 }
 
 impl Span {
-    fn new(span: opentelemetry_sdk::trace::Span) -> Span {
-        let context = span.span_context();
-        let (trace, id, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
-        let mut traceparent = String::with_capacity(55);
-        let _ = write!(traceparent, "00-{trace}-{id}-{flags:02x}");
-        Span { span, traceparent }
-    }
-
-    /// What names this span to those who come after: the value of the header `traceparent`.
-    pub fn traceparent(&self) -> &str {
+    /// The header `traceparent` of what follows this span.
+    pub(super) fn traceparent(&self) -> &str {
         &self.traceparent
     }
 
-    pub fn end(mut self, webhook: &Webhook, outcome: Outcome) {
+    pub(super) fn end(mut self, webhook: &Webhook, outcome: Outcome) {
         let facts = outcome.facts();
         let span = &mut self.span;
         span.set_attribute(KeyValue::new("hookbridge.outcome", facts.tag));
@@ -167,16 +158,18 @@ impl Span {
             let route = &webhook.route;
             let topic =
                 if held == Held::AsDeadLetter { &route.dead_letter_topic } else { &route.topic };
-            span.set_attribute(KeyValue::new("messaging.system", "kafka"));
-            span.set_attribute(KeyValue::new("messaging.operation.type", "send"));
-            span.set_attribute(KeyValue::new("messaging.operation.name", "send"));
-            span.set_attribute(KeyValue::new("messaging.destination.name", topic.clone()));
+            span.set_attributes([
+                KeyValue::new("messaging.system", "kafka"),
+                KeyValue::new("messaging.operation.type", "send"),
+                KeyValue::new("messaging.operation.name", "send"),
+                KeyValue::new("messaging.destination.name", topic.clone()),
+            ]);
         }
         span.end();
     }
 }
 
-/// A valid `traceparent` as the parent of a span. Of its flags, those that version 00 knows.
+/// A valid `traceparent` as the parent of a span, with the flags of version 00.
 fn context(traceparent: &str) -> Option<SpanContext> {
     let mut parts = traceparent.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
@@ -188,24 +181,16 @@ fn context(traceparent: &str) -> Option<SpanContext> {
 /// Sampled, and the trace id is random.
 const FLAGS_KNOWN: u8 = 0b11;
 
-/// Carries batches to the collector, and says in the log when that fails.
+/// Sends batches to the collector, and logs when that fails.
 #[derive(Debug)]
 struct Collector {
     url: String,
     resource: ResourceAttributesWithSchema,
-    /// While batches fail: when the log last said so.
+    /// When the last failure was logged, while batches fail.
     failing: Mutex<Option<Instant>>,
 }
 
 impl Collector {
-    fn new(url: String) -> Collector {
-        Collector {
-            url,
-            resource: ResourceAttributesWithSchema::default(),
-            failing: Mutex::default(),
-        }
-    }
-
     fn send(&self, batch: Vec<SpanData>) -> Result<(), String> {
         let spans = ExportTraceServiceRequest {
             resource_spans: group_spans_by_resource_and_scope(batch, &self.resource),
@@ -225,7 +210,7 @@ impl Collector {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) if failing.take().is_some() => info!("Spans are exported again."),
-            Err(cause) if failing.is_none_or(|said| said.elapsed() >= SILENCE) => {
+            Err(cause) if failing.is_none_or(|said| said.elapsed() >= LOG_INTERVAL) => {
                 warn!(cause, "Spans cannot be exported and are lost; clicks are not affected.");
                 *failing = Some(Instant::now());
             }
@@ -235,7 +220,7 @@ impl Collector {
 }
 
 impl SpanExporter for Collector {
-    /// Blocks: the thread is the library's own, for this alone.
+    /// Blocks the library's thread, which does nothing else.
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let result = self.send(batch);
         self.report(&result);

@@ -1,9 +1,9 @@
-//! Tokens that senders sign instead of the event, each for one event alone: whoever has seen one could
-//! else send it again with an event of their own.
+//! Tokens that senders sign instead of the event. Each is for one event: anyone who saw a token could send
+//! it again with another event.
 //!
-//! The same token with the same body is a sender that tries again, and welcome: the record has the same
-//! id. The memory is this replica's, and forgets the oldest: what is older than a webhook's tolerance
-//! is refused in any case.
+//! The same token with the same body is a retry and is accepted; its record has the same id. Each replica
+//! remembers its own tokens and forgets the oldest; what is older than a webhook's tolerance is refused in any
+//! case.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -12,47 +12,44 @@ use sha2::{Digest, Sha256};
 
 use crate::click::outcome::{Refusal, Rejection};
 
-/// As many are remembered, in some 10 MiB.
+/// Tokens that are remembered, in some 10 MiB.
 const TOKENS_MAX: usize = 1 << 16;
 
 type Hash = [u8; 32];
 
 /// The tokens that have been used, with the body of each.
 #[derive(Default)]
-pub struct Tokens(Mutex<Used>);
+pub(super) struct Tokens(Mutex<UsedTokens>);
 
 #[derive(Default)]
-struct Used {
+struct UsedTokens {
     bodies: HashMap<Hash, Hash>,
     /// The oldest first.
     order: VecDeque<Hash>,
 }
 
 impl Tokens {
-    /// Notes a token, if there is one.
+    /// Remembers a token.
     ///
     /// # Errors
     ///
     /// [`Refusal::Unauthorized`] where it came with another body before.
-    pub fn note(&self, token: Option<&str>, body: &[u8]) -> Result<(), Rejection> {
-        let Some(token) = token else { return Ok(()) };
-        let (token, body): (Hash, Hash) =
-            (Sha256::digest(token).into(), Sha256::digest(body).into());
+    pub(super) fn note(&self, token: &str, body: &[u8]) -> Result<(), Rejection> {
+        let hash = |bytes: &[u8]| Hash::from(Sha256::digest(bytes));
+        let (token, body) = (hash(token.as_bytes()), hash(body));
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match used.bodies.get(&token) {
-            Some(known) if *known == body => Ok(()),
-            Some(_) => {
-                Err(Refusal::Unauthorized.detailed("The token was used before, for another event"))
-            }
-            None => {
-                used.remember(token, body);
-                Ok(())
-            }
+        let known = used.bodies.get(&token).copied();
+        if known.is_none() {
+            used.remember(token, body);
         }
+        if known.is_none_or(|known| known == body) {
+            return Ok(());
+        }
+        Err(Refusal::Unauthorized.detailed("The token was used before, for another event"))
     }
 }
 
-impl Used {
+impl UsedTokens {
     fn remember(&mut self, token: Hash, body: Hash) {
         if self.order.len() == TOKENS_MAX
             && let Some(oldest) = self.order.pop_front()
@@ -72,17 +69,15 @@ mod tests {
     fn a_token_is_for_one_body() {
         let tokens = Tokens::default();
         let note = |token, body| tokens.note(token, body).map_err(|why| why.refusal);
-        assert_eq!(note(Some("a"), b"1"), Ok(()));
-        assert_eq!(note(Some("a"), b"1"), Ok(()));
-        assert_eq!(note(Some("a"), b"2"), Err(Refusal::Unauthorized));
-        assert_eq!(note(Some("b"), b"2"), Ok(()));
-        assert_eq!(note(None, b"1"), Ok(()));
-        assert_eq!(note(None, b"2"), Ok(()));
+        assert_eq!(note("a", b"1"), Ok(()));
+        assert_eq!(note("a", b"1"), Ok(()));
+        assert_eq!(note("a", b"2"), Err(Refusal::Unauthorized));
+        assert_eq!(note("b", b"2"), Ok(()));
     }
 
     #[test]
     fn the_oldest_is_forgotten() {
-        let mut used = Used::default();
+        let mut used = UsedTokens::default();
         let hash = |number: usize| Hash::from(Sha256::digest(number.to_be_bytes()));
         (0..=TOKENS_MAX).for_each(|number| used.remember(hash(number), [0; 32]));
         assert_eq!((used.bodies.len(), used.order.len()), (TOKENS_MAX, TOKENS_MAX));
