@@ -24,7 +24,6 @@ mod webhook;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -32,18 +31,19 @@ use serde::{Deserialize, Serialize};
 use crate::click::auth::{Key, Keys, Restrictions};
 use crate::click::webhook::Webhook;
 use problem::Problems;
-use section::{choice, section};
+use section::{choices, sections};
 
 pub use auth_scheme::{AuthSchemeSettings, SigningSettings, SnsSettings};
-pub use check::VERDICT_LAG_MS;
-pub use follow::Followed;
+pub(crate) use check::VERDICT_LAG_MS;
+pub(crate) use follow::Followed;
 pub use keys::NamedKey;
-pub use load::{Loaded, environment, load, read_file, read_file_within, reload_keys};
+pub use load::{Loaded, load};
+pub(crate) use load::{environment, read_file, read_file_within, reload_keys};
 pub use problem::Problem;
 pub use secret::{KafkaOptions, Secret};
 pub use webhook::{BodyFormat, InvalidBody, WebhookSettings};
 
-section! {
+sections! {
     /// All settings.
     pub struct Config {
         pub http: HttpSettings,
@@ -63,9 +63,7 @@ section! {
             ..WebhookSettings::default()
         }],
     }
-}
 
-section! {
     /// The listener for senders, and its limits.
     pub struct HttpSettings {
         pub listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 8080)),
@@ -94,50 +92,85 @@ section! {
         pub max_rate_per_key: u32 = 0,
         /// Requests a second without a valid key.
         pub max_failure_rate_per_address: u32 = 100,
-        pub header_timeout_ms: u64 = 5_000,
-        pub body_timeout_ms: u64 = 5_000,
+        pub header_timeout_ms: u64 = 5_000 => header_timeout,
+        pub body_timeout_ms: u64 = 5_000 => body_timeout,
         /// How long a connection may stay open between requests. Longer than the 60 s of the usual
         /// balancers: they must close it first, since they send on it.
-        pub idle_timeout_ms: u64 = 75_000,
+        pub idle_timeout_ms: u64 = 75_000 => idle_timeout,
         /// From the body's last byte to our answer; also how long a sender may take to read it. The
         /// tightest sender on the market hangs up after 4 s.
-        pub answer_timeout_ms: u64 = 3_000,
+        pub answer_timeout_ms: u64 = 3_000 => answer_timeout,
         /// How long to keep serving after SIGTERM, so that the balancer can forget this replica.
-        pub drain_delay_ms: u64 = 5_000,
+        pub drain_delay_ms: u64 = 5_000 => drain_delay,
         /// From SIGTERM to the end, all told: inside Kubernetes' 30 s grace period.
-        pub drain_timeout_ms: u64 = 25_000,
+        pub drain_timeout_ms: u64 = 25_000 => drain_timeout,
         /// Absent: plain HTTP.
         pub tls: Option<TlsSettings>,
+    }
+
+    /// The operator's listener.
+    pub struct AdminSettings {
+        pub listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 8081)),
+        /// Whether the live page is there.
+        pub page: bool = true,
+        /// Whether it shows the last records: a click says what a person did, and everybody who
+        /// reaches the listener sees it.
+        pub tail: bool = false,
+    }
+
+    /// Kafka.
+    pub struct KafkaSettings {
+        /// `host:port`, separated by commas.
+        pub brokers: String = "localhost:9092".into(),
+        /// How long Kafka may take to acknowledge, before the click goes to the spool.
+        pub ack_timeout_ms: u64 = 1_500 => ack_timeout,
+        /// Any other property of librdkafka.
+        pub options: KafkaOptions,
+    }
+
+    /// The durable queue on disk, for what Kafka cannot take now.
+    pub struct SpoolSettings {
+        /// Its folder, for one process alone; empty: no spool.
+        pub dir: PathBuf = "./data/spool".into(),
+        /// Bytes of the events in it; the disk needs about a tenth more.
+        pub max_bytes: u64 = 4 << 30,
+    }
+
+    /// Who may call.
+    pub struct AuthSettings {
+        pub keys: Vec<NamedKey>,
+        /// A TOML file with more `keys`.
+        pub keys_file: Option<PathBuf>,
+        /// One plain key, for the simplest set-up by environment.
+        pub api_key: Option<Secret>,
+    }
+
+    /// The key that pseudonyms are made with.
+    pub struct PseudonymSettings {
+        pub key: Option<Secret>,
+        /// A file with it; read at the start, into `key`.
+        pub key_file: Option<PathBuf>,
+    }
+
+    /// Log lines.
+    pub struct LogSettings {
+        pub format: LogFormat,
+        /// A level, or levels by module: `info,librdkafka=debug`.
+        pub level: String = "info".into(),
+    }
+
+    /// Spans for a collector.
+    pub struct TracingSettings {
+        /// Where spans go, in OTLP over HTTP; empty: nowhere, and none are made.
+        pub otlp_endpoint: String,
+        /// Of the requests without a `traceparent`, the share that is traced: from 0 to 1.
+        pub sample_ratio: f64 = 0.01,
     }
 }
 
 impl HttpSettings {
-    pub fn header_timeout(&self) -> Duration {
-        Duration::from_millis(self.header_timeout_ms)
-    }
-
-    pub fn body_timeout(&self) -> Duration {
-        Duration::from_millis(self.body_timeout_ms)
-    }
-
-    pub fn idle_timeout(&self) -> Duration {
-        Duration::from_millis(self.idle_timeout_ms)
-    }
-
-    pub fn answer_timeout(&self) -> Duration {
-        Duration::from_millis(self.answer_timeout_ms)
-    }
-
-    pub fn drain_delay(&self) -> Duration {
-        Duration::from_millis(self.drain_delay_ms)
-    }
-
-    pub fn drain_timeout(&self) -> Duration {
-        Duration::from_millis(self.drain_timeout_ms)
-    }
-
     /// Whether a sender's certificate says who calls.
-    pub fn names_callers(&self) -> bool {
+    pub(crate) fn names_callers(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some())
     }
 }
@@ -154,88 +187,19 @@ pub struct TlsSettings {
 
 impl TlsSettings {
     /// All its files: they are read as a unit.
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let pair = [&self.cert_file, &self.key_file];
         pair.into_iter().chain(&self.client_ca_file).cloned().collect()
     }
 }
 
-section! {
-    /// The operator's listener.
-    pub struct AdminSettings {
-        pub listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 8081)),
-        /// Whether the live page is there.
-        pub page: bool = true,
-        /// Whether it shows the last records: a click says what a person did, and everybody who
-        /// reaches the listener sees it.
-        pub tail: bool = false,
-    }
-}
-
-section! {
-    /// Kafka.
-    pub struct KafkaSettings {
-        /// `host:port`, separated by commas.
-        pub brokers: String = "localhost:9092".into(),
-        /// How long Kafka may take to acknowledge, before the click goes to the spool.
-        pub ack_timeout_ms: u64 = 1_500,
-        /// Any other property of librdkafka.
-        pub options: KafkaOptions,
-    }
-}
-
-impl KafkaSettings {
-    pub fn ack_timeout(&self) -> Duration {
-        Duration::from_millis(self.ack_timeout_ms)
-    }
-}
-
-section! {
-    /// The durable queue on disk, for what Kafka cannot take now.
-    pub struct SpoolSettings {
-        /// Its folder, for one process alone; empty: no spool.
-        pub dir: PathBuf = "./data/spool".into(),
-        /// Bytes of the events in it; the disk needs about a tenth more.
-        pub max_bytes: u64 = 4 << 30,
-    }
-}
-
 impl SpoolSettings {
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         !self.dir.as_os_str().is_empty()
     }
 }
 
-section! {
-    /// Who may call.
-    pub struct AuthSettings {
-        pub keys: Vec<NamedKey>,
-        /// A TOML file with more `keys`.
-        pub keys_file: Option<PathBuf>,
-        /// One plain key, for the simplest set-up by environment.
-        pub api_key: Option<Secret>,
-    }
-}
-
-section! {
-    /// The key that pseudonyms are made with.
-    pub struct PseudonymSettings {
-        pub key: Option<Secret>,
-        /// A file with it; read at the start, into `key`.
-        pub key_file: Option<PathBuf>,
-    }
-}
-
-section! {
-    /// Log lines.
-    pub struct LogSettings {
-        pub format: LogFormat,
-        /// A level, or levels by module: `info,librdkafka=debug`.
-        pub level: String = "info".into(),
-    }
-}
-
-choice! {
+choices! {
     /// How log lines are written.
     pub enum LogFormat: "must be auto, text or json" {
         /// Text on a terminal, JSON otherwise.
@@ -243,16 +207,6 @@ choice! {
         Auto = "auto",
         Text = "text",
         Json = "json",
-    }
-}
-
-section! {
-    /// Spans for a collector.
-    pub struct TracingSettings {
-        /// Where spans go, in OTLP over HTTP; empty: nowhere, and none are made.
-        pub otlp_endpoint: String,
-        /// Of the requests without a `traceparent`, the share that is traced: from 0 to 1.
-        pub sample_ratio: f64 = 0.01,
     }
 }
 
@@ -276,7 +230,7 @@ impl Config {
     }
 
     /// The sections that differ in anything that is not reloaded.
-    pub fn sections_that_differ(&self, other: &Config) -> Vec<&'static str> {
+    pub(crate) fn sections_that_differ(&self, other: &Config) -> Vec<&'static str> {
         let auth = |config: &Config| {
             let mut auth = config.auth.clone();
             auth.keys.retain(|key| !key.is_filed);
@@ -297,7 +251,7 @@ impl Config {
 
     /// Every topic that is written to, once, each with whether it is for events: those first, then
     /// those for dead letters.
-    pub fn topics(&self) -> Vec<(String, bool)> {
+    pub(crate) fn topics(&self) -> Vec<(String, bool)> {
         let events = self.webhook.iter().map(|webhook| (webhook.topic.clone(), true));
         let letters = self.webhook.iter().map(|webhook| (webhook.dead_letters(), false));
         let mut known = HashSet::new();
@@ -312,7 +266,7 @@ impl Config {
     pub fn webhooks(&self) -> Result<Vec<Webhook>, Problem> {
         let mut problems = Problems::default();
         let webhooks = self.read_webhooks(&mut problems);
-        problems.into_vec().into_iter().next().map_or(Ok(webhooks), Err)
+        problems.0.into_iter().next().map_or(Ok(webhooks), Err)
     }
 
     /// The webhooks that can be read.

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::section::section;
+use super::section::sections;
 use crate::click::auth::sns::{Sns, Topic};
 use crate::click::auth::{AuthScheme, Encoding, SignatureAlgorithm, SignedText, Signing};
 
@@ -38,7 +38,7 @@ pub enum AuthSchemeSettings {
     PathSecret,
 }
 
-section! {
+sections! {
     /// What is taken from Amazon SNS, and how it is reached.
     #[serde(deny_unknown_fields)]
     pub struct SnsSettings {
@@ -88,13 +88,11 @@ fn tolerance_s() -> u32 {
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<AuthSchemeSettings, D::Error> {
+    let message = "must be a name such as \"basic\", or a table with a `type`";
     let table = match toml::Value::deserialize(from)? {
         toml::Value::String(name) => [("type".to_owned(), name.into())].into_iter().collect(),
         toml::Value::Table(table) => table,
-        _ => {
-            let message = "must be a name such as \"basic\", or a table with a `type`";
-            return Err(D::Error::custom(message));
-        }
+        _ => return Err(D::Error::custom(message)),
     };
     table.try_into().map_err(|error: toml::de::Error| D::Error::custom(error.message()))
 }
@@ -112,29 +110,23 @@ pub(super) fn serialize<S: Serializer>(
 }
 
 impl AuthSchemeSettings {
-    /// The scheme as the pipeline uses it.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it, and what to do about it.
+    pub(super) fn is_sns(&self) -> bool {
+        matches!(self, Self::Sns(_))
+    }
+
+    /// The scheme as the pipeline uses it, or what is wrong with it and what to do about that.
     pub(super) fn read(&self) -> Result<AuthScheme, String> {
         Ok(match self {
-            AuthSchemeSettings::Bearer => AuthScheme::Bearer,
-            AuthSchemeSettings::Basic => AuthScheme::Basic,
-            AuthSchemeSettings::Header { header } => {
-                AuthScheme::Header(header_name("header", header)?)
-            }
-            AuthSchemeSettings::HmacSha256(signing) => {
-                AuthScheme::Signed(signing.read(SignatureAlgorithm::HmacSha256)?)
-            }
-            AuthSchemeSettings::EcdsaP256(signing) => {
-                AuthScheme::Signed(signing.read(SignatureAlgorithm::EcdsaP256)?)
-            }
-            AuthSchemeSettings::Mailgun { tolerance_s } => {
+            Self::Bearer => AuthScheme::Bearer,
+            Self::Basic => AuthScheme::Basic,
+            Self::Header { header } => AuthScheme::Header(header_name("header", header)?),
+            Self::HmacSha256(signing) => signing.read(SignatureAlgorithm::HmacSha256)?,
+            Self::EcdsaP256(signing) => signing.read(SignatureAlgorithm::EcdsaP256)?,
+            Self::Mailgun { tolerance_s } => {
                 AuthScheme::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
             }
-            AuthSchemeSettings::Sns(sns) => AuthScheme::Sns(sns.read()?),
-            AuthSchemeSettings::PathSecret => AuthScheme::PathSecret,
+            Self::Sns(sns) => AuthScheme::Sns(sns.read()?),
+            Self::PathSecret => AuthScheme::PathSecret,
         })
     }
 }
@@ -162,48 +154,43 @@ impl SnsSettings {
     ///
     /// # Errors
     ///
-    /// That it is none.
-    pub fn proxy(&self) -> Result<Option<Uri>, String> {
-        if self.proxy.is_empty() {
-            return Ok(None);
-        }
-        let is_proxy = |uri: &Uri| is_plain_http(uri) && uri.path() == "/";
-        let uri = self.proxy.parse().ok().filter(is_proxy);
+    /// The setting is not the address of a proxy.
+    pub(crate) fn proxy(&self) -> Result<Option<Uri>, String> {
         let wrong =
             "proxy must be http://host:port of a proxy that takes CONNECT, without a password";
-        uri.map(Some).ok_or_else(|| wrong.into())
+        match self.proxy.parse::<Uri>() {
+            _ if self.proxy.is_empty() => Ok(None),
+            Ok(uri) if is_plain_http(&uri) && uri.path() == "/" => Ok(Some(uri)),
+            _ => Err(wrong.into()),
+        }
     }
 }
 
 impl SigningSettings {
-    fn read(&self, algorithm: SignatureAlgorithm) -> Result<Signing, String> {
+    fn read(&self, algorithm: SignatureAlgorithm) -> Result<AuthScheme, String> {
         let signed = SignedText::parse(&self.signed).ok_or(
             "signed must have {body} once, and may have {timestamp} once, as in \
              \"{timestamp}.{body}\"",
         )?;
-        match (signed.has_timestamp(), &self.timestamp_header) {
-            (false, None) | (true, Some(_)) => {}
-            (true, None) => {
-                return Err("signed has {timestamp}: timestamp_header must say where it is".into());
-            }
+        let timed_by = self.timestamp_header.as_ref();
+        match (signed.has_timestamp(), timed_by) {
+            (false, None) | (true, Some(_)) => Ok(()),
+            (true, None) => Err("signed has {timestamp}: timestamp_header must say where it is"),
             (false, Some(_)) => {
-                return Err("timestamp_header is of no use unless signed has {timestamp}: \
-                            anybody could change it"
-                    .into());
+                Err("timestamp_header is of no use unless signed has {timestamp}: \
+                                     anybody could change it")
             }
-        }
-        let timestamp_header = self.timestamp_header.as_ref();
-        let timestamp_header =
-            timestamp_header.map(|name| header_name("timestamp_header", name)).transpose()?;
-        Ok(Signing {
+        }?;
+        let timed_by = timed_by.map(|name| header_name("timestamp_header", name)).transpose()?;
+        Ok(AuthScheme::Signed(Signing {
             algorithm,
             header: header_name("header", &self.header)?,
             prefix: self.prefix.clone(),
             encoding: self.encoding,
             signed,
-            timestamp_header,
+            timestamp_header: timed_by,
             tolerance: read_tolerance(self.tolerance_s)?,
-        })
+        }))
     }
 }
 

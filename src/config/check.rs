@@ -1,4 +1,4 @@
-//! Whether the settings make sense, each by itself and together.
+//! Checks the values of settings, and how they relate.
 
 use std::collections::HashSet;
 
@@ -11,11 +11,13 @@ use super::{
     API_KEY, AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings,
 };
 
-/// How late, beyond its own time-out, librdkafka may report that a record was not acknowledged: it
-/// looks about once a second (measured: up to 1.06 s late).
-pub const VERDICT_LAG_MS: u64 = 1_250;
+/// How long after its own time-out librdkafka may report that a record was not acknowledged: it checks
+/// about once a second (measured: up to 1.06 s late).
+pub(crate) const VERDICT_LAG_MS: u64 = 1_250;
 
-/// So many bytes the key of pseudonyms has at least.
+const HOUR_MS: u64 = 3_600_000;
+
+/// The key of pseudonyms has at least this many bytes.
 const PSEUDONYM_KEY_BYTES_MIN: usize = 32;
 
 /// Everything that is wrong with the values.
@@ -75,19 +77,15 @@ fn proxies(config: &Config, problems: &mut Problems) {
     problems.expect(is_header, "http.forwarded_header", message);
 }
 
-/// Each limit lies strictly inside the next, so that no answer comes before its verdict is due.
+/// Each time-out is shorter than the next, so that no answer comes before Kafka's report is due.
 fn time_chain(config: &Config, problems: &mut Problems) {
     let (http, kafka) = (&config.http, &config.kafka);
-    for (key, value) in [
-        ("http.header_timeout_ms", http.header_timeout_ms),
-        ("http.body_timeout_ms", http.body_timeout_ms),
-        ("http.idle_timeout_ms", http.idle_timeout_ms),
-        ("http.answer_timeout_ms", http.answer_timeout_ms),
-        ("http.drain_timeout_ms", http.drain_timeout_ms),
-        ("kafka.ack_timeout_ms", kafka.ack_timeout_ms),
-    ] {
-        problems.expect_within(key, value, 1..=3_600_000);
-    }
+    problems.expect_within("http.header_timeout_ms", http.header_timeout_ms, 1..=HOUR_MS);
+    problems.expect_within("http.body_timeout_ms", http.body_timeout_ms, 1..=HOUR_MS);
+    problems.expect_within("http.idle_timeout_ms", http.idle_timeout_ms, 1..=HOUR_MS);
+    problems.expect_within("http.answer_timeout_ms", http.answer_timeout_ms, 1..=HOUR_MS);
+    problems.expect_within("http.drain_timeout_ms", http.drain_timeout_ms, 1..=HOUR_MS);
+    problems.expect_within("kafka.ack_timeout_ms", kafka.ack_timeout_ms, 1..=HOUR_MS);
     let verdict = kafka.ack_timeout_ms.saturating_add(VERDICT_LAG_MS);
     problems.expect(
         verdict < http.answer_timeout_ms,
@@ -98,13 +96,11 @@ fn time_chain(config: &Config, problems: &mut Problems) {
             http.answer_timeout_ms
         ),
     );
-    let request = http.drain_delay_ms.saturating_add(http.body_timeout_ms);
-    let request = request.saturating_add(http.answer_timeout_ms);
-    // Amazon SNS is asked before the event is held, and has as long.
-    let asks =
-        config.webhook.iter().any(|webhook| matches!(webhook.auth, AuthSchemeSettings::Sns(_)));
+    // Amazon SNS is asked before the event is held, and may take as long again.
+    let asks = config.webhook.iter().any(|webhook| webhook.auth.is_sns());
     let asked = if asks { http.answer_timeout_ms } else { 0 };
-    let request = request.saturating_add(asked);
+    let waits = [http.drain_delay_ms, http.body_timeout_ms, http.answer_timeout_ms, asked];
+    let request = waits.into_iter().fold(0, u64::saturating_add);
     problems.expect(
         request < http.drain_timeout_ms,
         "http.drain_timeout_ms",
@@ -126,27 +122,23 @@ fn spool(config: &Config, problems: &mut Problems) {
 }
 
 fn kafka(config: &Config, problems: &mut Problems) {
-    let brokers: Vec<&str> = config.kafka.brokers.split(',').map(str::trim).collect();
-    let named = brokers.iter().all(|broker| !broker.is_empty());
+    let named = config.kafka.brokers.split(',').all(|broker| !broker.trim().is_empty());
     problems.expect(named, "kafka.brokers", "must name brokers as host:port, separated by commas");
 }
 
 fn keys(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
-    let needs_key = |webhook: &WebhookSettings| !matches!(webhook.auth, AuthSchemeSettings::Sns(_));
     problems.expect(
         !auth.keys.is_empty()
             || auth.api_key.is_some()
-            || !config.webhook.iter().any(needs_key)
+            || config.webhook.iter().all(|webhook| webhook.auth.is_sns())
             || config.http.names_callers(),
         "auth",
         "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
          set HOOKBRIDGE__AUTH__API_KEY",
     );
-    if let Some(key) = &auth.api_key {
-        let usable = !key.reveal().trim().is_empty();
-        problems.expect(usable, "auth.api_key", "must not be empty");
-    }
+    let is_empty = auth.api_key.as_ref().is_some_and(|key| key.reveal().trim().is_empty());
+    problems.expect(!is_empty, "auth.api_key", "must not be empty");
     let mut names: HashSet<&str> = auth.api_key.iter().map(|_| API_KEY).collect();
     let mut hashes = HashSet::new();
     for (index, key) in auth.keys.iter().enumerate() {
@@ -220,16 +212,16 @@ fn webhooks(config: &Config, problems: &mut Problems) {
         }
         problems.expect(
             is_plain(name, "") && name != "none",
-            key("name"),
+            &key("name"),
             "must be letters, digits and hyphens, and not `none`",
         );
-        problems.expect(names.insert(name), key("name"), "is the name of another webhook");
+        problems.expect(names.insert(name), &key("name"), "is the name of another webhook");
         let message = "must start with / and have no space, `?` or `#`";
-        problems.expect(is_path(path), key("path"), message);
-        problems.expect(paths.insert(path), key("path"), "is the path of another webhook");
+        problems.expect(is_path(path), &key("path"), message);
+        problems.expect(paths.insert(path), &key("path"), "is the path of another webhook");
         problems.expect(
             is_plain(topic, "._") && topic.len() <= 249,
-            key("topic"),
+            &key("topic"),
             "must be a Kafka topic: at most 249 letters, digits, dots, underscores and hyphens",
         );
         let letters = webhook.dead_letters();
@@ -238,15 +230,14 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             (is_plain(&letters, "._") || is_made_of_topic)
                 && letters.len() <= 249
                 && letters != *topic,
-            key("dead_letter_topic"),
+            &key("dead_letter_topic"),
             "must be a Kafka topic, at most 249 characters, and not the topic itself",
         );
         callers(config, webhook, &key("auth"), problems);
         let has_array = webhook.events.is_empty() || webhook.body == BodyFormat::Array;
-        problems.expect(has_array, key("events"), "is only for body = \"array\"");
-        let is_sns = matches!(webhook.auth, AuthSchemeSettings::Sns(_));
-        let is_unpacked = !is_sns || webhook.body == BodyFormat::Sns;
-        problems.expect(is_unpacked, key("body"), "must be sns, as auth is");
+        problems.expect(has_array, &key("events"), "is only for body = \"array\"");
+        let is_unpacked = !webhook.auth.is_sns() || webhook.body == BodyFormat::Sns;
+        problems.expect(is_unpacked, &key("body"), "must be sns, as auth is");
     }
 }
 

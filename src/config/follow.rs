@@ -1,5 +1,5 @@
-//! Whether files have changed, told by their content: a swapped symlink, as Kubernetes does it, an
-//! editor's rename and a plain overwrite all look the same, on any file system.
+//! Notices that files have changed by their content: a swapped symlink, as in Kubernetes, an editor's
+//! rename and a plain overwrite all look the same, on any file system.
 
 use std::path::PathBuf;
 
@@ -9,24 +9,24 @@ type Content = [u8; 32];
 
 /// Files that are read as a unit.
 #[derive(Debug)]
-pub struct Followed {
+pub(crate) struct Followed {
     paths: Vec<PathBuf>,
-    /// What was there when it was last taken.
+    /// The content that was last taken.
     taken: Content,
-    /// What was there at the last look.
+    /// The content at the last look.
     seen: Content,
 }
 
 impl Followed {
-    /// What is there now counts as taken.
-    pub fn new(paths: Vec<PathBuf>) -> Followed {
+    /// The present content counts as taken.
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Followed {
         let taken = content(&paths);
         Followed { paths, taken, seen: taken }
     }
 
-    /// Whether there is something new to take, which then counts as taken. It must be the same at two
-    /// looks: a file may be half written, or the other file of a pair not yet.
-    pub fn has_changed(&mut self) -> bool {
+    /// Whether there is new content, which then counts as taken. It must be the same at two looks, since
+    /// a file may be half written, or the other file of a pair not yet written.
+    pub(crate) fn has_changed(&mut self) -> bool {
         let now = content(&self.paths);
         let is_settled = now == self.seen;
         self.seen = now;
@@ -37,8 +37,8 @@ impl Followed {
         has_changed
     }
 
-    /// What is there now counts as taken, changed or not.
-    pub fn take(&mut self) {
+    /// The present content counts as taken, changed or not.
+    pub(crate) fn take(&mut self) {
         self.seen = content(&self.paths);
         self.taken = self.seen;
     }
@@ -49,7 +49,7 @@ fn content(paths: &[PathBuf]) -> Content {
     for path in paths {
         match std::fs::read(path) {
             Ok(bytes) => hash.update(Sha256::digest(bytes)),
-            // A file that cannot be read is another content, too.
+            // A file that cannot be read counts as content, too.
             Err(error) => hash.update(error.kind().to_string()),
         }
     }

@@ -47,11 +47,7 @@ impl NamedKey {
         }
     }
 
-    /// The key as the pipeline uses it.
-    ///
-    /// # Errors
-    ///
-    /// What it needs.
+    /// The key as the pipeline uses it, or what it needs.
     pub(super) fn read(&self) -> Result<Key, &'static str> {
         let restrictions = Restrictions {
             not_before: self.not_before,

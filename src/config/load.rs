@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::problem::Problems;
 use super::{AuthSettings, Config, NamedKey, Problem, PseudonymSettings, Secret};
 
-/// Where settings are looked for when nobody says.
+/// The settings file where none is named.
 const DEFAULT_FILE: &str = "config/hookbridge.toml";
 
 /// The settings as read, and everything that is wrong with them.
@@ -34,22 +34,19 @@ impl Loaded {
 
 /// This process's environment, for [`load`].
 #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
-pub fn environment() -> HashMap<String, String> {
+pub(crate) fn environment() -> HashMap<String, String> {
     // A variable that is not text cannot be one of ours.
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Reads the settings: `HOOKBRIDGE__SECTION__NAME` over the file over the defaults.
 ///
 /// `file` must exist if it is given; otherwise `config/hookbridge.toml` is read where there is one.
 pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded {
-    let file = match file {
-        Some(file) => Some(file.to_owned()),
-        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
-    };
+    let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
+    let file = file.map(Path::to_owned).or_else(default);
     let mut problems = Problems::default();
     let mut root = read(file.as_deref(), environment, &mut problems);
     super::profiles::apply(&mut root, &mut problems);
@@ -57,34 +54,30 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
     read_keys(&mut config.auth, &mut problems);
     read_pseudonym_key(&mut config.pseudonym, &mut problems);
     super::check::check(&config, &mut problems);
-    Loaded { config, file, problems: problems.into_vec() }
+    Loaded { config, file, problems: problems.0 }
 }
 
-/// These settings with the keys that `auth.keys_file` has now.
+/// These settings with the present keys of `auth.keys_file`.
 ///
 /// # Errors
 ///
 /// What is wrong with the file or its keys.
-pub fn reload_keys(config: &Config) -> Result<Config, Vec<Problem>> {
+pub(crate) fn reload_keys(config: &Config) -> Result<Config, Vec<Problem>> {
     let (mut config, mut problems) = (config.clone(), Problems::default());
     config.auth.keys.retain(|key| !key.is_filed);
     read_keys(&mut config.auth, &mut problems);
     super::check::check(&config, &mut problems);
-    Loaded { config, file: None, problems: problems.into_vec() }.into_result()
+    Loaded { config, file: None, problems: problems.0 }.into_result()
 }
 
 /// Merges the sources into one untyped tree.
-fn read(
-    file: Option<&Path>,
-    environment: HashMap<String, String>,
-    problems: &mut Problems,
-) -> Value {
+fn read(file: Option<&Path>, variables: HashMap<String, String>, problems: &mut Problems) -> Value {
     // The prefix ends in the separator, so that the variables that Kubernetes makes for a Service
     // named hookbridge (HOOKBRIDGE_PORT and the like) are not taken for settings.
     let environment = Environment::with_prefix("HOOKBRIDGE")
         .prefix_separator("__")
         .separator("__")
-        .source(Some(environment));
+        .source(Some(variables));
     let build = |file: Option<&Path>| {
         let mut builder = config::Config::builder();
         if let Some(file) = file {
@@ -101,8 +94,8 @@ fn read(
     built.unwrap_or_else(|_| Value::new(None, config::Map::<String, Value>::new()))
 }
 
-/// What is wrong with the form of a settings file, if something is. The library's own text quotes the
-/// line, which may hold a secret.
+/// The syntax error of a settings file, if it has one. The library's own text quotes the line, which may
+/// hold a secret.
 fn syntax_error(file: &Path) -> Option<String> {
     let text = Zeroizing::new(std::fs::read_to_string(file).ok()?);
     let error = toml::from_str::<toml::Table>(&text).err()?;
@@ -113,8 +106,8 @@ fn syntax_error(file: &Path) -> Option<String> {
 /// Sections whose values may be secrets, and are not quoted.
 const SECRET_SECTIONS: [&str; 3] = ["auth", "pseudonym", "kafka"];
 
-/// Gives the tree its types. A setting of the wrong type is reported and left out, and the rest is
-/// read again, so that all problems are found: at most one round for each setting in the tree.
+/// Gives the tree its types. A setting of the wrong type is reported and removed, and the rest is read
+/// again, so that all problems are found: at most one round for each setting in the tree.
 fn typed(mut root: Value, problems: &mut Problems) -> Config {
     loop {
         let mut unknown = Vec::new();
@@ -159,7 +152,7 @@ fn unquoted(message: &str) -> String {
     }
 }
 
-/// Takes the value at a path out of the tree; false if there is none.
+/// Removes the value at a path from the tree; false if there is none.
 fn remove(value: &mut Value, path: &[&Segment]) -> bool {
     match (&mut value.kind, path) {
         (ValueKind::Table(table), [Segment::Map { key }]) => table.remove(key).is_some(),
@@ -177,7 +170,7 @@ fn remove(value: &mut Value, path: &[&Segment]) -> bool {
     }
 }
 
-/// What to say of an unknown setting: those that it may have been meant for.
+/// The message about an unknown setting: it names those that may have been meant.
 fn unknown_setting(path: &str) -> String {
     let section = path.rsplit_once('.').map_or("", |(section, _)| section);
     let names = |defaults: toml::Value| -> Option<String> {
@@ -208,17 +201,17 @@ fn bracketed(path: &str) -> String {
 /// # Errors
 ///
 /// A problem with that setting.
-pub fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
+pub(crate) fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, Problem> {
     std::fs::read(path)
         .map_err(|error| Problem::new(key, format!("{} cannot be read: {error}", path.display())))
 }
 
-/// The same for a file that must not be larger than this.
+/// Reads the file that a setting names, which must not be larger than this.
 ///
 /// # Errors
 ///
 /// A problem with that setting.
-pub fn read_file_within(key: &str, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Problem> {
+pub(crate) fn read_file_within(key: &str, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Problem> {
     let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     if size > bytes_max {
         let message = format!("{} is larger than {} MiB", path.display(), bytes_max >> 20);
@@ -243,7 +236,7 @@ fn read_pseudonym_key(pseudonym: &mut PseudonymSettings, problems: &mut Problems
     }
     match read_text(setting, path) {
         Ok(text) => pseudonym.key = Some(Secret::new(text.as_str())),
-        Err(problem) => problems.push(problem),
+        Err(problem) => problems.0.push(problem),
     }
 }
 
@@ -267,6 +260,6 @@ fn read_keys(auth: &mut AuthSettings, problems: &mut Problems) {
         Ok(file) => {
             auth.keys.extend(file.keys.into_iter().map(|key| NamedKey { is_filed: true, ..key }))
         }
-        Err(problem) => problems.push(problem),
+        Err(problem) => problems.0.push(problem),
     }
 }

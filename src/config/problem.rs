@@ -14,30 +14,21 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Problem {
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Problem {
         Problem { key: key.into(), message: message.into() }
     }
 }
 
 /// Collects problems.
 #[derive(Default)]
-pub(super) struct Problems(Vec<Problem>);
+pub(super) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
     pub(super) fn note(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.push(Problem::new(key, message));
+        self.0.push(Problem::new(key, message));
     }
 
-    pub(super) fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
-    }
-
-    pub(super) fn expect(
-        &mut self,
-        holds: bool,
-        key: impl Into<String>,
-        message: impl Into<String>,
-    ) {
+    pub(super) fn expect(&mut self, holds: bool, key: &str, message: impl Into<String>) {
         if !holds {
             self.note(key, message);
         }
@@ -55,15 +46,7 @@ impl Problems {
     }
 
     /// The value of what was read, or none and one problem more.
-    pub(super) fn value<T>(
-        &mut self,
-        key: impl Into<String>,
-        read: Result<T, impl Into<String>>,
-    ) -> Option<T> {
+    pub(super) fn value<T>(&mut self, key: &str, read: Result<T, impl Into<String>>) -> Option<T> {
         read.map_err(|message| self.note(key, message)).ok()
-    }
-
-    pub(super) fn into_vec(self) -> Vec<Problem> {
-        self.0
     }
 }

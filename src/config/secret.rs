@@ -9,6 +9,9 @@ use zeroize::Zeroizing;
 /// What stands where a secret is not printed.
 const HIDDEN: &str = "(hidden)";
 
+/// The names of properties of librdkafka that carry a secret have one of these in them.
+const SECRET_NAMES: [&str; 5] = ["password", "passphrase", "secret", "pem", "oauthbearer.config"];
+
 /// A secret text.
 #[derive(Clone, PartialEq)]
 pub struct Secret(Zeroizing<String>);
@@ -57,12 +60,9 @@ impl KafkaOptions {
     }
 
     fn printable(&self) -> BTreeMap<&str, &str> {
-        let secret = |name: &str| {
-            ["password", "passphrase", "secret", "pem", "oauthbearer.config"]
-                .iter()
-                .any(|part| name.contains(part))
-        };
-        self.iter().map(|(name, value)| (name, if secret(name) { HIDDEN } else { value })).collect()
+        let is_secret = |name: &str| SECRET_NAMES.iter().any(|part| name.contains(part));
+        let printable = |(name, value)| (name, if is_secret(name) { HIDDEN } else { value });
+        self.iter().map(printable).collect()
     }
 }
 

@@ -1,13 +1,17 @@
 //! How settings are declared: each with its meaning, its type and its default in one place.
 
-/// A section of the settings. A setting without a default has that of its type.
-macro_rules! section {
-    (
+/// Sections of the settings. A setting without a default has that of its type; `=> name` adds a method
+/// that gives milliseconds as a [`Duration`](std::time::Duration).
+macro_rules! sections {
+    ($(
         $(#[$about:meta])*
         pub struct $section:ident {
-            $($(#[$meaning:meta])* pub $setting:ident: $type:ty $(= $default:expr)?,)*
+            $(
+                $(#[$meaning:meta])*
+                pub $setting:ident: $type:ty $(= $default:expr $(=> $duration:ident)?)?,
+            )*
         }
-    ) => {
+    )*) => {$(
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(default)]
         $(#[$about])*
@@ -15,24 +19,32 @@ macro_rules! section {
             $($(#[$meaning])* pub $setting: $type,)*
         }
 
+        impl $section {
+            $($($(
+                pub(crate) fn $duration(&self) -> std::time::Duration {
+                    std::time::Duration::from_millis(self.$setting)
+                }
+            )?)?)*
+        }
+
         impl Default for $section {
             fn default() -> $section {
-                $section { $($setting: section!(@default $($default)?),)* }
+                $section { $($setting: sections!(@default $($default)?),)* }
             }
         }
-    };
+    )*};
     (@default) => { Default::default() };
     (@default $default:expr) => { $default };
 }
 
-/// A setting that has one of a few names. The message says which, where it has another.
-macro_rules! choice {
-    (
+/// Settings that have one of a few names. The message says which, where it has another.
+macro_rules! choices {
+    ($(
         $(#[$about:meta])*
         pub enum $choice:ident: $message:literal {
             $($(#[$meaning:meta])* $variant:ident = $name:literal,)*
         }
-    ) => {
+    )*) => {$(
         $(#[$about])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(try_from = "String")]
@@ -50,7 +62,7 @@ macro_rules! choice {
                 }
             }
         }
-    };
+    )*};
 }
 
-pub(super) use {choice, section};
+pub(super) use {choices, sections};

@@ -8,17 +8,17 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problems;
-use super::section::{choice, section};
+use super::section::{choices, sections};
 use super::{AuthSchemeSettings, Secret, auth_scheme};
 use crate::click::event::{Envelope, Pointer, Shape, TimeFormat, parse_offset};
 use crate::click::pseudonym::Pseudonyms;
 use crate::click::record::Route;
 use crate::click::webhook::Webhook;
 
-section! {
+sections! {
     /// One webhook: data, not code. It needs a name, a path and a topic.
     pub struct WebhookSettings {
-        /// What is known of the sender: the defaults of this entry, already taken; empty: none.
+        /// The profile whose defaults this entry has taken; empty: none.
         pub profile: String,
         /// Letters, digits and hyphens; the metric label and part of the event id.
         pub name: String,
@@ -27,7 +27,7 @@ section! {
         #[serde(with = "auth_scheme")]
         pub auth: AuthSchemeSettings,
         pub topic: String,
-        /// Where bodies go that are no events of it; empty: the topic with `.dead-letter` behind it.
+        /// The topic of bodies that are no events; empty: `topic` with `.dead-letter` behind it.
         pub dead_letter_topic: String,
         /// What becomes of such a body.
         pub invalid: InvalidBody,
@@ -66,7 +66,7 @@ section! {
     }
 }
 
-choice! {
+choices! {
     /// What becomes of a body that is no event of its webhook.
     pub enum InvalidBody: "must be dead-letter or reject" {
         /// It is kept as a dead letter and answered 200: no sender can mend it by trying again.
@@ -75,9 +75,7 @@ choice! {
         /// It is answered 400 or 422, and not kept.
         Reject = "reject",
     }
-}
 
-choice! {
     /// How many events a body carries.
     pub enum BodyFormat: "must be object, array, ndjson or sns" {
         /// One.
@@ -116,20 +114,21 @@ impl WebhookSettings {
                 .map(Some)
                 .ok_or("must be a JSON pointer such as /data, or empty"),
         };
-        let unavailable = StatusCode::from_u16(self.unavailable)
-            .ok()
-            .filter(|status| [503, 429].contains(&status.as_u16()))
-            .ok_or("must be 503 or 429");
+        let unavailable = match self.unavailable {
+            503 => Ok(StatusCode::SERVICE_UNAVAILABLE),
+            429 => Ok(StatusCode::TOO_MANY_REQUESTS),
+            _ => Err("must be 503 or 429"),
+        };
         let offset = parse_offset(&self.utc_offset).ok_or("must be an offset such as -05:00");
 
-        let auth_scheme = problems.value(place("auth"), self.auth.read());
-        let key = problems.value(place("key"), pointer(&self.key));
-        let time = problems.value(place("timestamp"), pointer(&self.timestamp));
+        let auth_scheme = problems.value(&place("auth"), self.auth.read());
+        let key = problems.value(&place("key"), pointer(&self.key));
+        let time = problems.value(&place("timestamp"), pointer(&self.timestamp));
         let pseudonyms = self.pseudonyms(pseudonym_key, &place("pseudonymise"), problems);
-        let events = problems.value(place("events"), optional(&self.events));
-        let id = problems.value(place("id"), optional(&self.id));
-        let unavailable = problems.value(place("unavailable"), unavailable);
-        let offset = problems.value(place("utc_offset"), offset);
+        let events = problems.value(&place("events"), optional(&self.events));
+        let id = problems.value(&place("id"), optional(&self.id));
+        let unavailable = problems.value(&place("unavailable"), unavailable);
+        let offset = problems.value(&place("utc_offset"), offset);
         let or = |text: &str, default: &str| -> Box<str> {
             if text.is_empty() { default.into() } else { text.into() }
         };
