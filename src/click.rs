@@ -2,11 +2,12 @@
 //!
 //! In the order of a request:
 //!
-//! - `route.rs`: the path to a webhook; an event to its record.
-//! - `auth.rs`: the head, and the body where it is signed, to the caller.
-//! - `event.rs`: the bytes of a body to an event.
+//! - `webhook.rs`: from method and path to a webhook.
+//! - `auth.rs`: from the head, and the body where it is signed, to a caller.
+//! - `event.rs`: from the body to its events.
 //! - `pseudonym.rs`: replaces fields that must not reach Kafka as they are.
-//! - `outcome.rs`: the closed list of the ways that a request can end.
+//! - `record.rs`: from an event to its record, or from any other body to a dead letter.
+//! - `outcome.rs`: the closed list of how a request can end.
 
 pub mod auth;
 pub mod event;

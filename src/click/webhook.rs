@@ -12,30 +12,30 @@ use super::outcome::{Refusal, Rejection};
 use super::pseudonym::Pseudonyms;
 use super::record::Route;
 
-/// A webhook as the pipeline uses it: the config's entry, read and checked.
+/// A webhook as each request uses it.
 #[derive(Debug)]
 pub struct Webhook {
-    /// Its names, and where its records go.
+    /// Its name, and where its records go.
     pub route: Arc<Route>,
-    /// The path that it is posted to.
+    /// The path of its requests, without a secret.
     pub path: String,
     /// How its senders prove who they are.
     pub auth_scheme: AuthScheme,
     /// Whether a body that is no event is refused, instead of kept as a dead letter.
     pub rejects_invalid: bool,
-    /// How many events a body carries.
+    /// How a body carries its events.
     pub envelope: Envelope,
-    /// Where its events carry what the bridge needs.
+    /// Where its events have what the bridge needs.
     pub shape: Shape,
-    /// What of its events must not reach Kafka as it is.
+    /// Replaces fields of its events that must not reach Kafka as they are.
     pub pseudonyms: Option<Pseudonyms>,
-    /// An older event time is not believed.
+    /// How long before receipt an event's time may be; else the time of receipt is taken.
     pub time_age_max: SignedDuration,
-    /// Nor is one further ahead.
+    /// How long after receipt it may be.
     pub time_ahead_max: SignedDuration,
     /// The text of the 200.
     pub answer: Bytes,
-    /// What is answered in place of 503.
+    /// The status in place of 503.
     pub unavailable: StatusCode,
     /// Its place among the configured webhooks.
     pub index: usize,
@@ -54,8 +54,7 @@ impl Webhook {
     }
 }
 
-/// Finds the webhook of a request. Where senders prove who they are by a secret in the path, that is
-/// one segment more.
+/// Finds the webhook of a request. A secret in the path is one more segment.
 ///
 /// # Errors
 ///
