@@ -201,8 +201,7 @@ impl Bridge {
         if let Some(tracer) = &self.ingest.tracer {
             tracer.close(deadline).await;
         }
-        self.reload.map(ServiceThread::stop);
-        self.admin.stop();
+        self.reload.into_iter().chain([self.admin]).for_each(ServiceThread::stop);
         Drained { cut_off, unacknowledged, spooled }
     }
 }
@@ -239,10 +238,6 @@ impl Drained {
 }
 
 /// The state of delivery with these settings, and with it new metrics.
-///
-/// # Errors
-///
-/// A metric that cannot be made.
 pub(crate) fn delivery_state(config: &Config) -> Result<DeliveryState, StartError> {
     let webhooks: Vec<_> = config.webhook.iter().map(|webhook| webhook.name.as_str()).collect();
     let topics = config.topics();
@@ -252,9 +247,6 @@ pub(crate) fn delivery_state(config: &Config) -> Result<DeliveryState, StartErro
     Ok(DeliveryState::new(breaker, Arc::default(), metrics, config.kafka.ack_timeout()))
 }
 
-/// # Errors
-///
-/// Settings that librdkafka does not take.
 pub(crate) fn start_kafka(config: &Config, state: &DeliveryState) -> Result<Kafka, Problem> {
     let DeliveryState { metrics, health, breaker, .. } = state.clone();
     Kafka::start(config, metrics, health, breaker)

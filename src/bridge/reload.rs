@@ -50,10 +50,6 @@ impl Files {
 }
 
 /// Starts to follow; none if there is nothing to follow.
-///
-/// # Errors
-///
-/// No thread, or no signals.
 pub fn start(
     files: Files,
     config: &Config,

@@ -11,9 +11,6 @@ pub struct ServiceThread {
 }
 
 impl ServiceThread {
-    /// # Errors
-    ///
-    /// The system has no thread or no resources for a runtime.
     pub fn start(
         name: String,
         service: impl Future<Output = ()> + Send + 'static,

@@ -34,9 +34,6 @@ struct WorkerHandle {
 }
 
 impl Workers {
-    /// # Errors
-    ///
-    /// The system has no threads.
     pub fn start(
         config: &Config,
         ingest: &Arc<IngestState>,

@@ -108,7 +108,7 @@ impl ReplayArgs {
         }
         let sink = if self.dry_run { None } else { Some(Sink::open(config)?) };
         let mut run = Run { range, revalidation, sink, summary: Summary::default() };
-        let result = run.to_end(&span.group).await;
+        let result = run.replay_all(&span.group).await;
         if let Some(sink) = run.sink {
             sink.close().await;
         }
@@ -161,7 +161,7 @@ struct Run {
 
 impl Run {
     /// Chunk by chunk, until no record is left or a signal comes.
-    async fn to_end(&mut self, group: &str) -> CommandResult<()> {
+    async fn replay_all(&mut self, group: &str) -> CommandResult<()> {
         let mut signals = signals()?;
         let total = self.range.left();
         let bar = bar(Some(total), "records");

@@ -50,9 +50,6 @@ async fn first_of(mut signals: Signals) {
 /// SIGTERM and SIGINT, the signals that end a command.
 pub struct Signals(Signal, Signal);
 
-/// # Errors
-///
-/// What the system reports.
 pub fn signals() -> std::io::Result<Signals> {
     Ok(Signals(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
 }

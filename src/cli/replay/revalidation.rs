@@ -18,8 +18,8 @@ const CALLER: &str = "replay";
 
 pub struct Revalidation {
     webhooks: Vec<Webhook>,
-    /// Whether every record belongs to the only one of them, whatever it says.
-    is_given: bool,
+    /// Whether there is only the webhook of the command line, for every record.
+    is_only_one: bool,
     topic: String,
 }
 
@@ -32,10 +32,6 @@ pub struct NotReplayed {
 
 impl Revalidation {
     /// For records of this topic, with the overrides of the command line.
-    ///
-    /// # Errors
-    ///
-    /// There is no such webhook, or the key is no JSON pointer.
     pub fn new(
         config: &Config,
         topic: &str,
@@ -57,12 +53,9 @@ impl Revalidation {
             let pointer = pointer.ok_or("--key: write a JSON pointer such as /data/id")?;
             webhooks.iter_mut().for_each(|webhook| webhook.shape.key = pointer.clone());
         }
-        Ok(Revalidation { webhooks, is_given: webhook.is_some(), topic: topic.to_owned() })
+        Ok(Revalidation { webhooks, is_only_one: webhook.is_some(), topic: topic.to_owned() })
     }
 
-    /// # Errors
-    ///
-    /// Why it is no event of its webhook.
     pub fn record(&self, consumed: ConsumedRecord) -> Result<Record, NotReplayed> {
         let webhook = self.webhook(&consumed).ok_or(NotReplayed {
             tag: "no_webhook",
@@ -96,7 +89,7 @@ impl Revalidation {
     fn webhook(&self, consumed: &ConsumedRecord) -> Option<&Webhook> {
         let name = consumed.header("hookbridge-webhook");
         self.webhooks.iter().find(|webhook| match name {
-            _ if self.is_given => true,
+            _ if self.is_only_one => true,
             Some(name) => *webhook.route.webhook == *name,
             None => *webhook.route.topic == self.topic,
         })

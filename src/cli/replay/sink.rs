@@ -16,9 +16,6 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// # Errors
-    ///
-    /// Settings that cannot be used.
     pub fn open(config: &Config) -> Result<Sink, StartError> {
         let mut config = config.clone();
         // Without a spool the Kafka client gives up by itself, and reports it.
