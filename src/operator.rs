@@ -27,7 +27,7 @@ use crate::config::{Config, HttpSettings};
 use crate::http::{self, Acceptor, Drain, Handler, InFlightRequest, Peer};
 use crate::observe::health::Health;
 use crate::observe::metrics::{ConnectionMetrics, Metrics};
-use Content::{Events, Fixed, Html, Livez, OpenApi, Readyz, Scrape};
+use RouteContent::{Events, Fixed, Html, Livez, OpenApi, Readyz, Scrape};
 use page::Page;
 
 /// A scraper, a kubelet and a few people.
@@ -98,17 +98,17 @@ async fn accept(
 }
 
 /// A path of the listener: how to answer it, and what the OpenAPI document says of it.
-struct Route {
+struct AdminRoute {
     path: String,
     id: String,
     summary: String,
     media: &'static str,
     /// When it is answered 503.
     unavailable: Option<&'static str>,
-    content: Content,
+    content: RouteContent,
 }
 
-enum Content {
+enum RouteContent {
     Scrape,
     Livez,
     Readyz,
@@ -119,8 +119,8 @@ enum Content {
 }
 
 /// Every path of the listener.
-fn routes(config: &Config) -> Vec<Route> {
-    let route = |path: &str, id: &str, summary: &str, media, content| Route {
+fn routes(config: &Config) -> Vec<AdminRoute> {
+    let route = |path: &str, id: &str, summary: &str, media, content| AdminRoute {
         path: path.to_owned(),
         id: id.to_owned(),
         summary: summary.to_owned(),
@@ -135,7 +135,7 @@ fn routes(config: &Config) -> Vec<Route> {
         route("/metrics", "metrics", "Everything in Prometheus' text form", metrics, Scrape),
         // Kafka has no say in it: a restart cures no broker.
         route("/livez", "livez", "The process answers", TEXT, Livez),
-        Route {
+        AdminRoute {
             unavailable: Some("It should not; why"),
             ..route("/readyz", "readyz", "The replica should be sent requests", TEXT, Readyz)
         },
@@ -157,7 +157,7 @@ fn routes(config: &Config) -> Vec<Route> {
             route("/", "page", "The live page", html, Html),
             route("/page/style.css", "style", "Its looks", css, fixed(page::STYLE)),
             route("/page/script.js", "script", "Its script", script, fixed(page::SCRIPT)),
-            Route {
+            AdminRoute {
                 unavailable: Some("Too many look at the page already"),
                 ..route("/page/events", "events", "What changes on it", events, Events)
             },
@@ -174,7 +174,7 @@ struct AdminHandler {
     health: Arc<Health>,
     page: Arc<Page>,
     openapi: Bytes,
-    routes: Arc<[Route]>,
+    routes: Arc<[AdminRoute]>,
 }
 
 impl Handler for AdminHandler {
@@ -218,7 +218,7 @@ impl Handler for AdminHandler {
 }
 
 impl AdminHandler {
-    fn answer(&self, route: &Route) -> Response<AdminBody> {
+    fn answer(&self, route: &AdminRoute) -> Response<AdminBody> {
         let unavailable = |why| text(StatusCode::SERVICE_UNAVAILABLE, why);
         let whole = |body: Bytes| typed(Full::new(body).boxed_unsync(), route.media);
         match &route.content {

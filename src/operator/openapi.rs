@@ -13,7 +13,7 @@ use crate::click::webhook::Webhook;
 use crate::config::{Config, Problem};
 use crate::http::CODINGS;
 use crate::ingest::hint;
-use crate::operator::{JSON, Route, TEXT, schema};
+use crate::operator::{AdminRoute, JSON, TEXT, schema};
 
 /// The document for these settings, indented.
 ///
@@ -271,7 +271,7 @@ fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value
 }
 
 /// The operation of a path of the admin listener.
-fn admin_operation(route: &Route, config: &Config) -> Value {
+fn admin_operation(route: &AdminRoute, config: &Config) -> Value {
     let answer = |media: &str, description: &str| {
         let kind = if media == JSON { "object" } else { "string" };
         let schema = json!({ "type": kind });
