@@ -12,10 +12,8 @@ const PROFILES: &str = include_str!("../../config/profiles.toml");
 /// Fills in every entry under `webhook` that names a profile.
 pub(super) fn apply(root: &mut Value, problems: &mut Problems) {
     let ValueKind::Table(root) = &mut root.kind else { return };
-    let Some(ValueKind::Array(webhooks)) = root.get_mut("webhook").map(|value| &mut value.kind)
-    else {
-        return;
-    };
+    let webhooks = root.get_mut("webhook").map(|value| &mut value.kind);
+    let Some(ValueKind::Array(webhooks)) = webhooks else { return };
     // Read only where an entry names one.
     let profiles = LazyCell::new(profiles);
     for (index, webhook) in webhooks.iter_mut().enumerate() {
