@@ -57,7 +57,7 @@ pub fn as_text(body: &[u8]) -> Result<&str, Rejection> {
 }
 
 /// Runs one pass over the whole text, to its end.
-pub(in crate::click) fn parse<'t, T>(
+pub(in super::super) fn parse<'t, T>(
     text: &'t str,
     pass: impl FnOnce(&mut serde_json::Deserializer<StrRead<'t>>) -> serde_json::Result<T>,
 ) -> Result<T, Rejection> {
@@ -112,7 +112,7 @@ impl<'t, const N: usize> Visitor<'t> for Pick<'_, N> {
 }
 
 /// Gives the name of a member, without its escapes, to a function.
-pub(in crate::click) struct Name<F> {
+pub(in super::super) struct Name<F> {
     pub read: F,
     /// Whether half of a surrogate pair in the name is an error.
     pub is_strict: bool,
@@ -167,7 +167,7 @@ pub(super) fn descend<'t>(value: &'t RawValue, rest: &[String]) -> Option<&'t Ra
 }
 
 /// The text of a JSON string.
-pub(in crate::click) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+pub(in super::super) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     let raw = value.get();
     match raw.strip_prefix('"')?.strip_suffix('"')? {
         text if !text.contains('\\') => Some(Cow::Borrowed(text)),
@@ -176,7 +176,7 @@ pub(in crate::click) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// A text as bytes, which are the body's own where it is borrowed from there.
-pub(in crate::click) fn into_bytes(text: Cow<'_, str>, body: &Bytes) -> Bytes {
+pub(in super::super) fn into_bytes(text: Cow<'_, str>, body: &Bytes) -> Bytes {
     match text {
         Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
         Cow::Owned(text) => Bytes::from(text),

@@ -2,7 +2,7 @@
 //! runs them.
 
 #[path = "../../../src"]
-#[allow(dead_code, reason = "the rest of the bridge uses it")]
+#[allow(dead_code, unused_imports, reason = "the rest of the bridge uses it")]
 mod bridge {
     pub mod click;
     pub mod config;
