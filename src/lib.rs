@@ -68,7 +68,7 @@
 //! - No event leaves the spool without an acknowledgement.
 //! - The bridge connects to no host that a sender names, but to those of Amazon SNS where that is set.
 //! - No body, e-mail address or key is in a log line, a metric or an answer to a sender. The page shows the
-//!   beginnings of bodies where `admin.tail` is set, with addresses masked, and only as text.
+//!   beginnings of bodies where `admin.tail` is set, with addresses redacted, and only as text.
 //! - While nobody looks at the page, it costs a click one relaxed load.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.

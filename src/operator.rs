@@ -229,10 +229,10 @@ impl AdminHandler {
             Livez => text(StatusCode::OK, "alive\n"),
             Readyz => match self.health.ready() {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
-                Err(reason) => unavailable(reason.text()),
+                Err(reason) => unavailable(&reason.to_string()),
             },
             OpenApi => whole(self.openapi.clone()),
-            Html => whole(self.page.show().into_string().into()),
+            Html => whole(self.page.show().into()),
             Events => match self.page.follow() {
                 Some(events) => typed(events.boxed_unsync(), route.media),
                 None => unavailable("too many look at the page already\n"),

@@ -43,24 +43,14 @@ struct Brokers {
 }
 
 /// Why a replica is not ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
+    #[error("starting")]
     Starting,
+    #[error("draining")]
     Draining,
-    /// No broker responds, and there is no spool that takes clicks.
+    #[error("no Kafka broker has been heard from lately, and the spool is off, full or broken")]
     CannotHold,
-}
-
-impl NotReady {
-    pub fn text(self) -> &'static str {
-        match self {
-            NotReady::Starting => "starting",
-            NotReady::Draining => "draining",
-            NotReady::CannotHold => {
-                "no Kafka broker has been heard from lately, and the spool is off, full or broken"
-            }
-        }
-    }
 }
 
 impl Health {

@@ -170,7 +170,7 @@ pub struct Metrics {
 }
 
 /// What has been counted so far, over all webhooks and topics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// By [`Outcome::index`].
     pub outcomes: [u64; Outcome::COUNT],
@@ -294,13 +294,7 @@ impl Metrics {
 
     /// What has been counted so far.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts {
-            outcomes: [0; Outcome::COUNT],
-            dead_letters: [0; DeadLetterReason::ALL.len()],
-            answers: Observations::default(),
-            acknowledgements: Observations::default(),
-            not_acknowledged: 0,
-        };
+        let mut counts = Counts::default();
         for webhook in self.webhooks.iter() {
             webhook.requests.add_to(&mut counts.outcomes);
             webhook.dead_letters.add_to(&mut counts.dead_letters);

@@ -10,7 +10,7 @@ use crate::click::auth::{AuthScheme, Signing};
 use crate::click::event::Envelope;
 use crate::click::outcome::{Facts, Held, Outcome, Refusal};
 use crate::click::webhook::Webhook;
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, WebhookSettings};
 use crate::http::CODINGS;
 use crate::ingest::hint;
 use crate::operator::{AdminRoute, JSON, TEXT, schema};
@@ -115,7 +115,7 @@ fn parameters(webhook: &Webhook, has_secret: bool) -> Vec<Value> {
 /// A webhook's one operation.
 fn post(config: &Config, webhook: &Webhook) -> Value {
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
-    let event = event(webhook);
+    let event = event(&config.webhook[webhook.index]);
     let (media, schema) = match &webhook.envelope {
         Envelope::One => ("application/json", event),
         Envelope::Array(None) => {
@@ -169,28 +169,16 @@ fn post(config: &Config, webhook: &Webhook) -> Value {
 }
 
 /// The fields of an event that the bridge reads.
-fn event(webhook: &Webhook) -> Value {
-    let shape = &webhook.shape;
+fn event(webhook: &WebhookSettings) -> Value {
     let mut event = json!({ "type": "object" });
-    for (name, expected) in [("type", &shape.r#type), ("event", &shape.event)] {
-        if !expected.is_empty() {
-            event["properties"][name] = json!({
-                "enum": [expected, null], "description": "Without regard to case; may be absent",
-            });
-        }
-    }
-    let time =
-        json!({ "description": "The time of the event; one that cannot be read is ignored" });
-    schema::put(&mut event, shape.time.tokens(), time, false);
-    if let Some(id) = &shape.id {
-        let text = json!({ "description": "What the sender calls the event" });
-        schema::put(&mut event, id.tokens(), text, false);
-    }
-    let key = json!({
-        "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer" }],
-        "description": "The record's key; an integer is written without fraction or exponent",
-    });
-    schema::put(&mut event, shape.key.tokens(), key, true);
+    let description = "Without regard to case; may be absent";
+    let constant = |text: &str| json!({ "enum": [text, null], "description": description });
+    let texts = [
+        "The time of the event; one that cannot be read is ignored",
+        "What the sender calls the event",
+        "The record's key; an integer is written without fraction or exponent",
+    ];
+    schema::put_fields(&mut event, webhook, constant, texts);
     event
 }
 

@@ -3,7 +3,8 @@
 //! - `history.rs`: rates and latencies of the last five seconds and of the last hour.
 //! - `top_keys.rs`: the most frequent keys.
 //! - `tail.rs`: the last records.
-//! - `view.rs`, `tables.rs`, `chart.rs`, `figures.rs`: HTML and SVG; `style.css` and `script.js` go with it.
+//! - `view.rs`, `tables.rs`, `chart.rs`, `figures.rs`: the parts of the page as HTML and SVG.
+//! - `page.html`, `style.css`, `script.js`: what the parts are put in.
 //!
 //! `GET /` is the whole page, `/page/events` its changes (server-sent events). It is drawn once a second for
 //! all viewers, and not without a viewer. Memory: about 30 KiB always, for the hour; at most 1.5 MiB more
@@ -17,14 +18,13 @@ mod tail;
 mod top_keys;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::channel;
 use hyper::header::{self, HeaderName};
-use maud::Markup;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -35,6 +35,7 @@ use crate::observe::metrics::Metrics;
 use history::{History, STEP};
 use tail::RecentRecords;
 use top_keys::TopKeys;
+use view::PageParts;
 
 pub(super) const STYLE: &str = include_str!("page/style.css");
 pub(super) const SCRIPT: &str = include_str!("page/script.js");
@@ -77,32 +78,28 @@ pub(super) struct Page {
     tail_is_on: bool,
     started: Instant,
     state: Mutex<PageState>,
-    drawings: watch::Sender<Arc<Drawing>>,
+    /// What was drawn last; empty without viewers.
+    drawn: watch::Sender<Arc<PageParts>>,
     viewers: Arc<Semaphore>,
     woken: Notify,
 }
 
 struct PageState {
     history: History,
-    top_keys: TopKeys,
-    tail: RecentRecords,
     /// When the page was last loaded.
     loaded: Option<Instant>,
-    /// Since when there have been viewers.
-    viewed_since: Option<Instant>,
-    drawn: Option<Instant>,
-    /// The HTML of each part when it was last drawn.
-    parts: HashMap<&'static str, String>,
+    viewing: Viewing,
 }
 
-/// What is sent to viewers.
+/// What is kept only while there are viewers.
 #[derive(Default)]
-struct Drawing {
-    number: u64,
-    /// All parts, as one event.
-    whole: Bytes,
-    /// The parts that differ from the drawing before.
-    changes: Bytes,
+struct Viewing {
+    /// Since when there have been any.
+    since: Option<Instant>,
+    /// When the page was last drawn for them.
+    drawn: Option<Instant>,
+    top_keys: TopKeys,
+    tail: RecentRecords,
 }
 
 impl Page {
@@ -115,14 +112,10 @@ impl Page {
             started: now,
             state: Mutex::new(PageState {
                 history: History::new(&metrics, now),
-                top_keys: TopKeys::default(),
-                tail: RecentRecords::default(),
                 loaded: None,
-                viewed_since: None,
-                drawn: None,
-                parts: HashMap::new(),
+                viewing: Viewing::default(),
             }),
-            drawings: watch::channel(Arc::default()).0,
+            drawn: watch::channel(Arc::default()).0,
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             woken: Notify::new(),
             metrics,
@@ -142,7 +135,7 @@ impl Page {
     }
 
     /// The whole page.
-    pub(super) fn show(&self) -> Markup {
+    pub(super) fn show(&self) -> String {
         let now = Instant::now();
         let mut state = lock(&self.state);
         state.loaded = Some(now);
@@ -161,7 +154,7 @@ impl Page {
         self.draw(&mut state, now);
         drop(state);
         let (sender, body) = channel::Channel::new(1);
-        tokio::spawn(send(self.drawings.subscribe(), sender, viewer));
+        tokio::spawn(send(self.drawn.subscribe(), sender, viewer));
         Some(body)
     }
 
@@ -171,17 +164,15 @@ impl Page {
         let loaded = state.loaded.is_some_and(|loaded| now.duration_since(loaded) < VIEW_TIMEOUT);
         if loaded || self.viewers.available_permits() < VIEWERS_MAX {
             self.take(&mut state, now);
-            if state.drawn.is_none_or(|drawn| now.duration_since(drawn) >= DRAW_INTERVAL) {
+            if state.viewing.drawn.is_none_or(|drawn| now.duration_since(drawn) >= DRAW_INTERVAL) {
                 self.draw(&mut state, now);
             }
             return true;
         }
-        if state.viewed_since.take().is_some() {
+        if state.viewing.since.is_some() {
             self.metrics.sampler.stop();
-            (state.top_keys, state.tail) = (TopKeys::default(), RecentRecords::default());
-            (state.drawn, state.parts) = (None, HashMap::new());
-            let number = self.drawings.borrow().number;
-            self.drawings.send_replace(Arc::new(Drawing { number, ..Drawing::default() }));
+            state.viewing = Viewing::default();
+            self.drawn.send_replace(Arc::default());
         }
         state.history.read(&self.metrics, now);
         false
@@ -189,8 +180,8 @@ impl Page {
 
     /// Notes that there is a viewer.
     fn begin(&self, state: &mut PageState, now: Instant) {
-        if state.viewed_since.is_none() {
-            state.viewed_since = Some(now);
+        if state.viewing.since.is_none() {
+            state.viewing.since = Some(now);
             self.woken.notify_one();
         }
     }
@@ -198,50 +189,41 @@ impl Page {
     /// Takes the sampled records, and asks for the next ones.
     fn take(&self, state: &mut PageState, now: Instant) {
         let records = self.metrics.sampler.take();
-        state.top_keys.forget(now);
+        let viewing = &mut state.viewing;
+        viewing.top_keys.forget(now);
         for key in records.iter().filter_map(|record| record.key.as_deref()) {
-            state.top_keys.count(key, now);
+            viewing.top_keys.count(key, now);
         }
         if self.tail_is_on {
-            state.tail.take(records);
+            viewing.tail.take(records);
         }
     }
 
     fn draw(&self, state: &mut PageState, now: Instant) {
-        state.drawn = Some(now);
+        state.viewing.drawn = Some(now);
         state.history.read(&self.metrics, now);
-        let parts = view::parts(self, state, now).into_iter();
-        let parts: HashMap<_, _> = parts.map(|(id, markup)| (id, markup.into_string())).collect();
-        let changes: HashMap<_, _> =
-            parts.iter().filter(|(id, html)| state.parts.get(*id) != Some(html)).collect();
-        let number = self.drawings.borrow().number + 1;
-        let drawing = Drawing { number, whole: event(&parts), changes: event(&changes) };
-        self.drawings.send_replace(Arc::new(drawing));
-        state.parts = parts;
+        self.drawn.send_replace(Arc::new(view::parts(self, state, now)));
     }
 }
 
-/// One server-sent event: JSON has no line breaks of its own.
-fn event(parts: &impl serde::Serialize) -> Bytes {
-    format!("data: {}\n\n", serde_json::to_string(parts).unwrap_or_default()).into()
-}
-
-/// Sends a viewer the changes, while it reads. A viewer that missed a drawing gets the whole of the next
-/// one, so nothing is queued for it.
+/// Sends a viewer the parts that differ from those that it was sent before, as server-sent events. A viewer
+/// that reads slowly misses drawings, so nothing is queued for it.
 async fn send(
-    mut drawings: watch::Receiver<Arc<Drawing>>,
+    mut drawn: watch::Receiver<Arc<PageParts>>,
     mut sender: channel::Sender<Bytes>,
     _viewer: OwnedSemaphorePermit,
 ) {
-    let mut seen = None;
+    let mut seen = Arc::<PageParts>::default();
     loop {
-        let drawing = drawings.borrow_and_update().clone();
-        let is_next = seen == drawing.number.checked_sub(1);
-        let event = if is_next { &drawing.changes } else { &drawing.whole };
-        seen = Some(drawing.number);
-        let sent = timeout(READ_TIMEOUT, sender.send_data(event.clone())).await;
-        if !matches!(sent, Ok(Ok(()))) || drawings.changed().await.is_err() {
+        let parts = drawn.borrow_and_update().clone();
+        let is_new = |(id, html): &(&&str, &String)| seen.get(**id) != Some(*html);
+        let changes: BTreeMap<_, _> = parts.iter().filter(is_new).collect();
+        // JSON has no line breaks of its own.
+        let event = format!("data: {}\n\n", serde_json::to_string(&changes).unwrap_or_default());
+        let sent = timeout(READ_TIMEOUT, sender.send_data(event.into())).await;
+        if !matches!(sent, Ok(Ok(()))) || drawn.changed().await.is_err() {
             return;
         }
+        seen = parts;
     }
 }

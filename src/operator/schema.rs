@@ -70,21 +70,15 @@ pub fn of_events(webhook: &WebhookSettings) -> Value {
         "type": "object",
         "properties": documented(webhook),
     });
-    for (name, constant) in [("type", &webhook.r#type), ("event", &webhook.event)] {
-        if !constant.is_empty() {
-            let text = "where it is there, always this, in any case";
-            let constant = json!({ "description": text, "pattern": in_any_case(constant) });
-            put(&mut schema, &[name.to_owned()], constant, false);
-        }
-    }
     let time = match webhook.timestamp_format {
         TimeFormat::Text => "the event's time, as the sender writes it",
         TimeFormat::Unix => "the event's time in seconds since 1970",
         TimeFormat::UnixMs => "the event's time in milliseconds since 1970",
     };
-    put_at(&mut schema, &webhook.timestamp, json!({ "description": time }), false);
-    let id = json!({ "description": "what the sender calls the event" });
-    put_at(&mut schema, &webhook.id, id, false);
+    let text = "where it is there, always this, in any case";
+    let constant = |value: &str| json!({ "description": text, "pattern": in_any_case(value) });
+    let texts = [time, "what the sender calls the event", "the record's key, there as text"];
+    put_fields(&mut schema, webhook, constant, texts);
     for pointer in &webhook.pseudonymise {
         let pseudonym = json!({
             "description": "a pseudonym, the same for the same text",
@@ -92,12 +86,29 @@ pub fn of_events(webhook: &WebhookSettings) -> Value {
         });
         put_at(&mut schema, pointer, pseudonym, false);
     }
+    schema
+}
+
+/// Sets the schemas of the fields that the bridge reads: those that are constant, and, described in these
+/// words, the time, the id and the key. Only the key is required.
+pub(super) fn put_fields(
+    schema: &mut Value,
+    webhook: &WebhookSettings,
+    constant: impl Fn(&str) -> Value,
+    [time, id, key]: [&str; 3],
+) {
+    for (name, value) in [("type", &webhook.r#type), ("event", &webhook.event)] {
+        if !value.is_empty() {
+            put(schema, &[name.to_owned()], constant(value), false);
+        }
+    }
+    put_at(schema, &webhook.timestamp, json!({ "description": time }), false);
+    put_at(schema, &webhook.id, json!({ "description": id }), false);
     let key = json!({
-        "description": "the record's key, there as text",
+        "description": key,
         "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer" }],
     });
-    put_at(&mut schema, &webhook.key, key, true);
-    schema
+    put_at(schema, &webhook.key, key, true);
 }
 
 /// The fields that the sender documents for the webhook's event.

@@ -1,5 +1,6 @@
 //! The tables of the page: outcomes, dead letters, top keys, partitions, last records.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use maud::{Markup, html};
@@ -61,21 +62,12 @@ pub(super) fn campaigns(keys: &TopKeys, viewed: Duration) -> Markup {
     if top.is_empty() {
         return html! { p.quiet { "None yet, since somebody began to look." } };
     }
-    let most = top[0].count;
+    let rows = top.iter().map(|(key, count)| {
+        let key = html! { span.value { (tail::key(key)) } };
+        (key, count.count, count.error)
+    });
     html! {
-        table {
-            thead { tr { th scope="col" { "Key" } th.number scope="col" { "Clicks" }
-                th.number scope="col" { "Share" } th.bar { } } }
-            tbody { @for frequent in &top {
-                tr {
-                    th scope="row" { span.value { (tail::key(&frequent.key)) } }
-                    td.number { (thousands(frequent.count))
-                        @if frequent.error > 0 { span.quiet { " ±" (thousands(frequent.error)) } } }
-                    td.number { (percent(frequent.count, total)) }
-                    td.bar { (bar(frequent.count, most)) }
-                }
-            } }
-        }
+        (shares(["Key", "Clicks"], rows.collect(), total))
         p.quiet {
             "Of " (thousands(total)) " clicks that were looked at in the last "
             (duration(viewed.min(Duration::from_secs(60 * MINUTES as u64))))
@@ -86,43 +78,52 @@ pub(super) fn campaigns(keys: &TopKeys, viewed: Duration) -> Markup {
 
 pub(super) fn partitions(metrics: &Metrics, topics: &[String]) -> Markup {
     let all = metrics.sampler.partitions();
-    let all: Vec<_> = all.into_iter().filter(|p| topics.contains(&p.topic)).collect();
-    let total: u64 = all.iter().map(|partition| partition.records).sum();
-    if total == 0 {
+    if !all.iter().any(|partition| topics.contains(&partition.topic) && partition.records > 0) {
         return html! { p.quiet { "No record has been sent yet, or the Kafka client has not said." } };
     }
     html! { @for topic in topics {
-        @let mine: Vec<_> = all.iter().filter(|p| p.topic == *topic).collect();
-        @if !mine.is_empty() { (partitions_of(topic, &mine)) }
+        (partitions_of(topic, all.iter().filter(|partition| partition.topic == *topic).collect()))
     } }
 }
 
 /// The partitions of a topic with the most records.
-fn partitions_of(topic: &str, partitions: &[&Partition]) -> Markup {
-    let mut fullest = partitions.to_vec();
-    fullest
-        .sort_unstable_by_key(|partition| (std::cmp::Reverse(partition.records), partition.number));
-    let most = fullest[0].records;
+fn partitions_of(topic: &str, mut partitions: Vec<&Partition>) -> Markup {
+    partitions.sort_unstable_by_key(|partition| (Reverse(partition.records), partition.number));
+    let Some(fullest) = partitions.first() else { return html! {} };
     let total: u64 = partitions.iter().map(|partition| partition.records).sum();
-    let skew = most as f64 * partitions.len() as f64 / total.max(1) as f64;
+    let skew = fullest.records as f64 * partitions.len() as f64 / total.max(1) as f64;
+    let rows = partitions.iter().map(|p| (html! { (p.number) }, p.records, 0));
     html! {
-        table {
-            thead { tr { th scope="col" { "Partition" } th.number scope="col" { "Records" }
-                th.number scope="col" { "Share" } th.bar { } } }
-            tbody { @for partition in fullest.iter().take(ROWS) {
-                tr {
-                    th scope="row" { (partition.number) }
-                    td.number { (thousands(partition.records)) }
-                    td.number { (percent(partition.records, total)) }
-                    td.bar { (bar(partition.records, most)) }
-                }
-            } }
-        }
+        (shares(["Partition", "Records"], rows.take(ROWS).collect(), total))
         p.quiet {
             span.value { (topic) } ": " (partitions.len()) " partitions; the fullest has "
             (format!("{skew:.1}")) " times the mean. Since the Kafka client was started."
         }
     }
+}
+
+/// The largest parts of a whole, the largest first: the name of each, its size, and by how much that may be
+/// too large. A bar stands beside the number.
+fn shares(headings: [&str; 2], parts: Vec<(Markup, u64, u64)>, whole: u64) -> Markup {
+    let largest = parts.first().map_or(1, |(_, size, _)| *size).max(1);
+    let width = |size: u64| format!("{:.1}", size as f64 * 100.0 / largest as f64);
+    html! { table {
+        thead { tr { th scope="col" { (headings[0]) } th.number scope="col" { (headings[1]) }
+            th.number scope="col" { "Share" } th.bar { } } }
+        tbody { @for (name, size, error) in parts {
+            tr {
+                th scope="row" { (name) }
+                td.number { (thousands(size))
+                    @if error > 0 { span.quiet { " ±" (thousands(error)) } } }
+                td.number { (percent(size, whole)) }
+                td.bar {
+                    svg.meter viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
+                        rect width=(width(size)) height="8" {}
+                    }
+                }
+            }
+        } }
+    } }
 }
 
 pub(super) fn tail(records: &RecentRecords, viewed: Duration) -> Markup {
@@ -157,14 +158,4 @@ fn place(held: Held) -> &'static str {
 /// A tag that may wrap between its words.
 fn tag(tag: &str) -> Markup {
     html! { @for word in tag.split_inclusive('_') { (word) wbr; } }
-}
-
-/// A bar for a value whose number stands beside it.
-fn bar(value: u64, most: u64) -> Markup {
-    let width = value as f64 * 100.0 / most.max(1) as f64;
-    html! {
-        svg.meter viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
-            rect width=(format!("{width:.1}")) height="8" {}
-        }
-    }
 }

@@ -4,7 +4,8 @@
 //! A key that is not yet counted replaces the key with the lowest count and starts from that count. So no
 //! count is too low, and it is too high by at most the count that it started from.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,10 +18,9 @@ pub(super) const MINUTES: usize = 5;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A key and how often it came.
-#[derive(Debug, PartialEq, Eq)]
+/// How often a key came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct KeyCount {
-    pub(super) key: Box<[u8]>,
     pub(super) count: u64,
     /// By how much the count may be too large.
     pub(super) error: u64,
@@ -29,9 +29,7 @@ pub(super) struct KeyCount {
 /// The keys of one minute.
 #[derive(Default)]
 struct MinuteCounts {
-    counters: Vec<KeyCount>,
-    /// The place of each key in `counters`.
-    places: HashMap<Box<[u8]>, usize>,
+    keys: BTreeMap<Box<[u8]>, KeyCount>,
     /// Records with any key.
     total: u64,
 }
@@ -39,18 +37,18 @@ struct MinuteCounts {
 impl MinuteCounts {
     fn count(&mut self, key: &[u8]) {
         self.total += 1;
-        if let Some(place) = self.places.get(key) {
-            self.counters[*place].count += 1;
-        } else if self.counters.len() < COUNTERS {
-            self.places.insert(key.into(), self.counters.len());
-            self.counters.push(KeyCount { key: key.into(), count: 1, error: 0 });
-        } else if let Some((place, least)) =
-            self.counters.iter_mut().enumerate().min_by_key(|(_, counter)| counter.count)
-        {
-            self.places.remove(&least.key);
-            self.places.insert(key.into(), place);
-            *least = KeyCount { key: key.into(), count: least.count + 1, error: least.count };
+        if let Some(known) = self.keys.get_mut(key) {
+            known.count += 1;
+            return;
         }
+        let mut error = 0;
+        if self.keys.len() == COUNTERS
+            && let Some((least, count)) = self.keys.iter().min_by_key(|(_, known)| known.count)
+        {
+            error = count.count;
+            self.keys.remove(&least.clone());
+        }
+        self.keys.insert(key.into(), KeyCount { count: error + 1, error });
     }
 }
 
@@ -87,16 +85,16 @@ impl TopKeys {
     }
 
     /// The most frequent keys, the first the most frequent.
-    pub(super) fn top(&self, count: usize) -> Vec<KeyCount> {
-        let mut sums: HashMap<&[u8], KeyCount> = HashMap::new();
-        for counter in self.minutes.iter().flat_map(|(_, minute)| &minute.counters) {
-            let zero = || KeyCount { key: counter.key.clone(), count: 0, error: 0 };
-            let sum = sums.entry(&counter.key).or_insert_with(zero);
-            sum.count += counter.count;
-            sum.error += counter.error;
+    pub(super) fn top(&self, count: usize) -> Vec<(&[u8], KeyCount)> {
+        let mut sums: BTreeMap<&[u8], KeyCount> = BTreeMap::new();
+        for (key, counted) in self.minutes.iter().flat_map(|(_, minute)| &minute.keys) {
+            let sum = sums.entry(key).or_default();
+            sum.count += counted.count;
+            sum.error += counted.error;
         }
-        let mut top: Vec<_> = sums.into_values().collect();
-        top.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
+        // The sort is stable: keys that came equally often stay in their order.
+        let mut top: Vec<_> = sums.into_iter().collect();
+        top.sort_by_key(|(_, sum)| Reverse(sum.count));
         top.truncate(count);
         top
     }
@@ -119,13 +117,13 @@ mod tests {
             }
         }
         let top = keys.top(2);
-        assert_eq!([&*top[0].key, &*top[1].key], [&b"often"[..], b"less often"]);
-        for (frequent, truth) in top.iter().zip([2_000, 1_000]) {
+        assert_eq!([top[0].0, top[1].0], [&b"often"[..], b"less often"]);
+        for ((_, frequent), truth) in top.iter().zip([2_000, 1_000]) {
             assert!(frequent.count >= truth && frequent.count - frequent.error <= truth);
         }
         assert_eq!(keys.total(), 23_000);
         let [(_, minute)] = keys.minutes.make_contiguous() else { panic!("one minute") };
-        assert_eq!([minute.counters.len(), minute.places.len()], [COUNTERS; 2]);
+        assert_eq!(minute.keys.len(), COUNTERS);
     }
 
     #[test]
@@ -135,7 +133,7 @@ mod tests {
             keys.count(b"7", start + MINUTE * minute);
             assert!(keys.minutes.len() <= MINUTES);
         }
-        assert_eq!(keys.top(10), [KeyCount { key: b"7"[..].into(), count: 5, error: 0 }]);
+        assert_eq!(keys.top(10), [(&b"7"[..], KeyCount { count: 5, error: 0 })]);
         keys.forget(start + MINUTE * 20);
         assert_eq!((keys.total(), keys.top(10).len()), (0, 0));
     }

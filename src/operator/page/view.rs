@@ -1,9 +1,10 @@
 //! The page as HTML, in parts that the script replaces one by one. maud escapes every value; text from
 //! senders was redacted before (`observe/redact.rs`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 use tokio::time::Instant;
 
 use super::chart::{self, ALARM, FIRST, SECOND, Series};
@@ -17,22 +18,23 @@ use crate::observe::metrics::{Metrics, SpoolMetrics};
 /// A chart shows the shortest of these spans that holds all points.
 const SPANS_MINUTES: [usize; 3] = [5, 15, 60];
 
-/// A part of the page, by the id of the element that it is in.
-pub(super) type PagePart = (&'static str, Markup);
+/// The HTML of each part of the page, by the id of the element that it is in.
+pub(super) type PageParts = BTreeMap<&'static str, String>;
 
-pub(super) fn parts(page: &Page, state: &PageState, now: Instant) -> Vec<PagePart> {
+pub(super) fn parts(page: &Page, state: &PageState, now: Instant) -> PageParts {
     let (history, metrics, health) = (&state.history, &*page.metrics, &*page.health);
     let window = history.now();
-    let viewed = state.viewed_since.map(|since| now - since).unwrap_or_default();
+    let viewing = &state.viewing;
+    let viewed = viewing.since.map(|since| now - since).unwrap_or_default();
     let tail = if page.tail_is_on {
-        tables::tail(&state.tail, viewed)
+        tables::tail(&viewing.tail, viewed)
     } else {
         html! { p.quiet {
             "Off. " code { "admin.tail = true" }
             " shows the last records here, e-mail addresses masked, to whoever can reach this port."
         } }
     };
-    vec![
+    let parts = [
         ("state", readiness(health)),
         ("up", html! { "up " (duration(now - page.started)) }),
         ("clicks", clicks(history, &window)),
@@ -44,16 +46,17 @@ pub(super) fn parts(page: &Page, state: &PageState, now: Instant) -> Vec<PagePar
         ("chart-waiting", chart_of_waiting(history)),
         ("outcomes", tables::outcomes(&window)),
         ("letters", tables::letters(&window)),
-        ("campaigns", tables::campaigns(&state.top_keys, viewed)),
+        ("campaigns", tables::campaigns(&viewing.top_keys, viewed)),
         ("partitions", tables::partitions(metrics, &page.topics)),
         ("tail", tail),
-    ]
+    ];
+    parts.map(|(id, markup)| (id, markup.into_string())).into()
 }
 
 fn readiness(health: &Health) -> Markup {
     match health.ready() {
         Ok(()) => html! { strong.good { "ready" } },
-        Err(reason) => html! { strong.bad { "not ready: " (reason.text()) } },
+        Err(reason) => html! { strong.bad { "not ready: " (reason) } },
     }
 }
 
@@ -199,79 +202,48 @@ fn lost(window: &Window) -> Markup {
     card(&rate(now), "a second", verdict, &note)
 }
 
-/// The whole page, with the parts in their places.
-pub(super) fn page(parts: Vec<PagePart>, settings: &str, tail_is_on: bool) -> Markup {
-    let part = |wanted: &str| {
-        let found = parts.iter().find(|(id, _)| *id == wanted);
-        found.map_or_else(|| html! {}, |(_, markup)| markup.clone())
+/// The whole page: `page.html` without line breaks and indentation, with the parts in their places. Its
+/// empty icon keeps browsers from asking for /favicon.ico.
+pub(super) fn page(mut parts: PageParts, settings: &str, tail_is_on: bool) -> String {
+    let tail_attributes = match tail_is_on {
+        true => r#"class="tail" id="tail" tabindex="0" role="region" aria-labelledby="last""#,
+        false => r#"id="tail""#,
     };
-    let card = |id: &str, question: &str| {
-        html! { section.card { h2 { (question) } div id=(id) { (part(id)) } } }
-    };
-    let third = |id: &str, title: &str| {
-        html! { section.third { h2 { (title) } div id=(id) { (part(id)) } } }
-    };
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            (head())
-            body {
-                a.skip href="#main" { "To the figures" }
-                header {
-                    h1 { "hookbridge" }
-                    p { span role="status" { span id="state" { (part("state")) } } }
-                    p.quiet { span id="up" { (part("up")) } " · " (env!("CARGO_PKG_VERSION")) }
-                    div.end {
-                        span.quiet role="status" id="link" { noscript { "updated every 5 seconds" } }
-                        button type="button" id="pause" aria-pressed="false" hidden { "Pause" }
-                        a href="metrics" { "Metrics" }
-                    }
-                }
-                main id="main" tabindex="-1" {
-                    (card("clicks", "Are clicks coming in?"))
-                    (card("lost", "Are any lost or refused?"))
-                    (card("kafka", "Is Kafka keeping up?"))
-                    (card("waiting", "Is something waiting on disk?"))
-                    (third("chart-clicks", "Clicks a second"))
-                    (third("chart-time", "Milliseconds to Kafka's acknowledgement"))
-                    (third("chart-waiting", "Events waiting on disk"))
-                    section.third {
-                        h2 { "Answers" }
-                        div id="outcomes" { (part("outcomes")) }
-                        h2.next { "Dead letters" }
-                        div id="letters" { (part("letters")) }
-                    }
-                    (third("campaigns", "Most frequent keys"))
-                    (third("partitions", "Partitions"))
-                    section {
-                        h2 id="last" { "Last records" }
-                        @if tail_is_on {
-                            div.tail id="tail" tabindex="0" role="region" aria-labelledby="last" {
-                                (part("tail"))
-                            }
-                        } @else { div id="tail" { (part("tail")) } }
-                    }
-                    details {
-                        summary { "Settings of this replica" }
-                        p.quiet { "As it was started, secrets hidden." }
-                        pre tabindex="0" aria-label="Settings" { (settings) }
-                    }
-                }
-                script type="module" src="page/script.js" {}
-            }
-        }
+    parts.insert("tail-attributes", tail_attributes.into());
+    parts.insert("settings", html! { (settings) }.into_string());
+    parts.insert("version", env!("CARGO_PKG_VERSION").into());
+    let template: String = include_str!("page.html").lines().map(str::trim_start).collect();
+    let mut page = String::new();
+    for piece in template.split('{') {
+        let (name, text) = piece.split_once('}').unwrap_or(("", piece));
+        page.push_str(parts.get(name).map_or("", String::as_str));
+        page.push_str(text);
     }
+    page
 }
 
-fn head() -> Markup {
-    html! { head {
-        meta charset="utf-8";
-        title { "hookbridge" }
-        meta name="viewport" content="width=device-width, initial-scale=1";
-        meta name="color-scheme" content="light dark";
-        link rel="stylesheet" href="page/style.css";
-        // Without it the browser asks for /favicon.ico.
-        link rel="icon" href="data:,";
-        noscript { meta http-equiv="refresh" content="5"; }
-    } }
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::observe::lock;
+
+    #[test]
+    fn every_part_has_its_place_and_no_value_is_one() {
+        let metrics = Metrics::new(&["webhook"], &["topic"]).expect("metrics");
+        let live = Page::new(&Config::default(), Arc::new(metrics), Arc::default());
+        let parts = parts(&live, &lock(&live.state), Instant::now());
+        for tail_is_on in [true, false] {
+            let html = page(parts.clone(), "<{tail}>", tail_is_on);
+            for (id, part) in &parts {
+                let (_, place) = html.split_once(&format!(" id=\"{id}\"")).expect(id);
+                let (_, place) = place.split_once('>').expect(id);
+                assert!(place.starts_with(part), "{id}");
+            }
+            assert_eq!(html.matches('{').count(), 1, "{html}");
+            assert!(html.contains("Settings\">&lt;{tail}&gt;</pre>"), "{html}");
+        }
+    }
 }
