@@ -7,7 +7,7 @@ use crate::harness::support::{TestBridge, click, fixture};
 use crate::on_every_broker;
 
 on_every_broker! {
-    /// The record is the body, byte for byte.
+    /// The record's value is the body, byte for byte.
     async fn every_documented_body_becomes_one_record(broker: Broker) {
         for (sample, r#type, event, key, pointer) in [
             ("email-marketing-click.json", "Email marketing", "click", "12345", "/campid"),
@@ -82,7 +82,7 @@ on_every_broker! {
         assert!(received.duration_since(now).abs() < jiff::SignedDuration::from_secs(60));
         assert_eq!(header("ce_id").len(), 36);
 
-        // The same event again is another record with the same id.
+        // A repeated event is another record with the same id.
         assert_eq!(bridge.post(body).await.status(), StatusCode::OK);
         let again = bridge.records(2);
         let ids = again.iter().flat_map(|r| r.headers.iter().filter(|(k, _)| k == "ce_id"));
@@ -162,7 +162,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// In pieces, and after `Expect: 100-continue`.
+    /// The body comes in several chunks, also after `Expect: 100-continue`.
     async fn a_chunked_body_is_accepted(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let mut raw = bridge.raw();
@@ -180,7 +180,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// With prior knowledge.
+    /// The sender uses HTTP/2 with prior knowledge.
     async fn http2_serves_many_requests_on_one_connection(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let sender = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();

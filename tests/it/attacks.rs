@@ -1,6 +1,6 @@
-//! A sender that does as it should, beside many that do not.
+//! A well-behaved sender beside many attackers.
 //!
-//! `HOOKBRIDGE_PROOF=long` asks for the long form; `benches/README.md` has the command.
+//! `HOOKBRIDGE_PROOF=long` runs the long form; `benches/README.md` has the command.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,29 +21,29 @@ use crate::harness::load::{Load, is_long};
 use crate::harness::process::Serve;
 use crate::harness::support::{KEY, config, until};
 
-/// Between two bytes of a connection that dribbles.
+/// The interval between two bytes on a slow connection.
 const DRIBBLE: Duration = Duration::from_millis(200);
 
-/// Before a connection that was closed is made anew.
+/// The pause before an attacker reconnects.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a connection does that means no good, until it is closed.
+/// What an attacker's connection does until it is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attack {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     Silent,
     SlowHead,
-    /// With a good key.
+    /// Sends a body slowly, with a valid key.
     SlowBody,
-    /// Asks on and on, and reads no answer.
+    /// Sends requests without end and reads no answer.
     Unread,
-    /// HTTP/2: asks, and takes it back at once.
+    /// HTTP/2: sends requests and resets each at once.
     RapidReset,
-    /// HTTP/2: a head that does not end.
+    /// HTTP/2: sends a head that does not end.
     Continuation,
-    /// HTTP/2: makes no room for answers.
+    /// HTTP/2: grants no window for answers.
     StalledWindow,
-    /// HTTP/2: what must be acknowledged, on and on.
+    /// HTTP/2: sends SETTINGS frames without end; each must be acknowledged.
     Settings,
     Ping,
 }
@@ -61,7 +61,7 @@ impl Attack {
         Attack::Ping,
     ];
 
-    /// How many connections do so, in the long form and in the short one.
+    /// The number of connections, in the long form and in the short form.
     fn connections(self) -> usize {
         match (self, is_long()) {
             (Attack::Silent, true) => 10_000,
@@ -143,7 +143,7 @@ async fn dribble(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the same until no more is taken.
+/// Writes these bytes again and again until the write fails.
 async fn flood(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let bytes = bytes.repeat(16_384 / bytes.len() + 1);
     loop {
@@ -151,10 +151,10 @@ async fn flood(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// All attacks at once, on threads of their own.
+/// All attacks at once, on their own threads.
 struct Attacks {
     runtime: Option<Runtime>,
-    /// By the place in [`Attack::ALL`]: connections that the bridge ended.
+    /// Connections that the bridge ended, in the order of [`Attack::ALL`].
     ended: Arc<[AtomicUsize; Attack::ALL.len()]>,
 }
 
@@ -199,13 +199,13 @@ impl Drop for Attacks {
 
 async fn connect(local: [u8; 4], bridge: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // Soon full for who does not read.
+    // A small buffer is soon full when the sender does not read.
     socket.set_recv_buffer_size(4_096)?;
     socket.bind((local, 0).into())?;
     socket.connect(bridge).await
 }
 
-/// So that the short form sees every attack come to its end.
+/// Shortens the time-outs so that every attack ends within the short form.
 fn hurry(config: &mut Config) {
     config.http.header_timeout_ms = 1_000;
     config.http.body_timeout_ms = 1_000;
@@ -262,5 +262,5 @@ async fn attackers_cost_a_good_sender_nothing() {
     assert!(lines < most, "{lines} lines of log, at most {most}");
 }
 
-/// What the bridge may hold while all this goes on, in bytes.
+/// The limit of the bridge's memory during the attacks, in bytes.
 const MEMORY_MAX: f64 = 200e6;

@@ -17,7 +17,7 @@ use crate::harness::process::{Serve, hookbridge};
 use crate::harness::support::{KEY, Mount, Raw, TestBridge, click, config, sender, until};
 use crate::keys::key;
 
-/// A webhook at `/NAME` with this way, to the topic of the first.
+/// A webhook at `/NAME` with this auth scheme, to the topic of the first.
 pub fn webhook(first: &WebhookSettings, name: &str, auth: AuthSchemeSettings) -> WebhookSettings {
     WebhookSettings { name: name.into(), path: format!("/{name}"), auth, ..first.clone() }
 }
@@ -58,7 +58,7 @@ fn secret(name: &str, secret: &str) -> NamedKey {
     NamedKey { sha256: None, secret: Some(Secret::new(secret)), ..NamedKey::new(name, "") }
 }
 
-/// A bridge with a webhook for each way.
+/// A bridge with a webhook for each auth scheme.
 async fn bridge(broker: &Broker) -> TestBridge {
     TestBridge::start_with(broker, |config| {
         let first = config.webhook[0].clone();
@@ -93,7 +93,7 @@ async fn bridge(broker: &Broker) -> TestBridge {
     .await
 }
 
-/// The answer, its challenge, and whose failure is counted.
+/// Checks the answer, its challenge, and the webhook and key of the counted failure.
 #[tokio::test]
 async fn each_auth_scheme_accepts_its_key_and_nothing_else() {
     let broker = Broker::embedded();
@@ -206,8 +206,8 @@ async fn each_auth_scheme_accepts_its_key_and_nothing_else() {
     assert_eq!(bridge.count(), accepted as i64);
 }
 
-/// What is wrong in the head is answered without the body; what is wrong in the body, before it is
-/// read as an event.
+/// A wrong head is refused before the body is read; a wrong signature of the body is refused before
+/// the body is parsed.
 #[tokio::test]
 async fn a_signature_is_judged_before_the_event() {
     let broker = Broker::embedded();
@@ -221,13 +221,13 @@ async fn a_signature_is_judged_before_the_event() {
     let strange = sender().post(format!("http://{}/hex", bridge.http)).body("no JSON at all");
     let signed = |name| format!("sha256={}", hex(name, b"no JSON at all"));
     let strange = |name| strange.try_clone().unwrap().header("X-Signature", signed(name)).send();
-    assert_eq!(strange("a-stranger").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(strange("an-unknown-key").await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(strange("a-shared-secret").await.unwrap().status(), StatusCode::OK);
     let letter = bridge.dead_letter();
     assert_eq!(letter.value, b"no JSON at all");
 }
 
-/// At the loudest log level, with every auth scheme.
+/// Runs every auth scheme at the most verbose log level.
 #[tokio::test]
 async fn secrets_are_in_no_output_and_follow_their_file() {
     let broker = Broker::embedded();
@@ -267,7 +267,7 @@ async fn secrets_are_in_no_output_and_follow_their_file() {
         assert_eq!(status(client, "zq-first").await, (StatusCode::OK, version));
         assert_eq!(status(client, "zq-second").await, (StatusCode::UNAUTHORIZED, version));
     }
-    // One that is for no webhook is found, and refused.
+    // A key that is valid for no webhook is recognised and refused.
     let elsewhere = sender().post(serve.url()).bearer_auth("zq-first").body(click("7"));
     assert_eq!(elsewhere.send().await.unwrap().status(), StatusCode::FORBIDDEN);
     mount.swap(&[("keys.toml", &keys("zq-second"))]);
@@ -275,7 +275,7 @@ async fn secrets_are_in_no_output_and_follow_their_file() {
     until("reloaded", async || serve.metric(reloads).await == 1.0).await;
     assert_eq!(status(&clients[0], "zq-second").await.0, StatusCode::OK);
     assert_eq!(status(&clients[0], "zq-first").await.0, StatusCode::UNAUTHORIZED);
-    // Nor one in a file that cannot be read.
+    // A file that cannot be read reveals no secret either.
     let failed = "hookbridge_reloads_total{result=\"failed\",what=\"keys\"}";
     for (count, text) in [
         (1.0, "keys = [{ name = \"a\", secret = \"zq-third\", secrets = 1 }]"),

@@ -14,8 +14,8 @@ async fn bridge(broker: &Broker, body: BodyFormat) -> TestBridge {
 }
 
 on_every_broker! {
-    /// Each has its own key and its own bytes. An element that is no event becomes a dead letter
-    /// and does not affect the others.
+    /// Each record has the key and the bytes of its element. An element that is not an event becomes a
+    /// dead letter and does not affect the others.
     async fn each_element_of_an_array_becomes_a_record(broker: Broker) {
         let bridge = bridge(&broker, BodyFormat::Array).await;
         let body = "\n[ {\"campid\": 1, \"n\": 1.50}, {\"campid\":\"2\"},{\"x\":1} , 7,{\"campid\": 1, \"n\": 1.50}]";
@@ -30,7 +30,7 @@ on_every_broker! {
         assert_eq!((of("1").len(), of("2").len()), (4, 2));
         assert!(of("1").iter().all(|record| record.value == b"{\"campid\": 1, \"n\": 1.50}"));
         assert!(of("2").iter().all(|record| record.value == b"{\"campid\":\"2\"}"));
-        // Equal events stay apart, and the same body again has the same ids.
+        // Equal events of one body have different ids; a repeated body has the same ids.
         let ids: Vec<_> = of("1").iter().map(|record| header(record, "ce_id").to_owned()).collect();
         assert_ne!(ids[0], ids[1]);
         assert_eq!(ids[..2], ids[2..]);
@@ -67,7 +67,7 @@ on_every_broker! {
         }
         assert_eq!(bridge.outcomes("dead_lettered").await, 4.0);
         assert_eq!(bridge.count(), 0);
-        // One event alone needs no array.
+        // A single event needs no array.
         assert_eq!(bridge.post("{\"campid\":7}").await.status(), StatusCode::OK);
         assert_eq!(bridge.record().value, b"{\"campid\":7}");
     }
@@ -87,7 +87,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// The array is inside an object; ids and times are written as other senders write them.
+    /// The array is inside an object; ids and times have other formats than Opptima's.
     async fn thousands_of_events_of_one_key_keep_their_order(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, |config| {
             let webhook = &mut config.webhook[0];
@@ -124,7 +124,7 @@ on_every_broker! {
     }
 }
 
-/// Without a spool the sender is told, with the status of its webhook, that they are not held.
+/// Without a spool the answer is the `unavailable` status of the webhook.
 #[tokio::test]
 async fn events_of_a_body_wait_on_disk_while_kafka_is_away() {
     let Some(kafka) = Kafka::start() else { return };

@@ -62,7 +62,7 @@ fn completions_and_manual_know_every_command_and_option() {
     check(&["man", "nonsense"], &[], 1, "", "there is no nonsense");
 }
 
-/// Never in a pipe, nor with NO_COLOR.
+/// A pipe gets no colour, nor does a terminal with NO_COLOR.
 #[test]
 fn colour_is_for_terminals_only() {
     let key = ("HOOKBRIDGE__AUTH__API_KEY", "plain-key");
@@ -87,7 +87,7 @@ async fn a_new_key_works_with_the_line_printed_for_it() {
     let request = sender().post(bridge.url()).bearer_auth(key).body(click("7"));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
 
-    // The sender's own key, from standard input.
+    // A key that the sender chose, from standard input.
     let mut command = hookbridge(["key", "--stdin"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"its-own\n").unwrap();

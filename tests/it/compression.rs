@@ -23,13 +23,13 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 19).unwrap()
 }
 
-/// A click among so many bytes that do not get much smaller.
+/// A click padded to this length with bytes that hardly compress.
 fn padded(length: usize) -> Vec<u8> {
     let noise: String = (0..length).map(|n| char::from(b'a' + (n * n % 7919 % 26) as u8)).collect();
     format!(r#"{{"campid":"7","noise":"{noise}"}}"#).into_bytes()
 }
 
-/// Value, key and id are those of the same click sent without compression.
+/// The record has the value, key and id of the uncompressed click.
 #[tokio::test]
 async fn a_compressed_click_lands_as_plain_json() {
     let broker = Broker::embedded();
@@ -83,7 +83,7 @@ async fn an_unknown_encoding_is_refused_before_the_body_is_read() {
     assert_eq!(bridge.count(), 0);
 }
 
-/// The limit of one body, the budget of all bodies, and the ratio of 100.
+/// Checks the limit of one body, the budget of all bodies, and the ratio of 100.
 #[tokio::test]
 async fn limits_hold_for_the_unpacked_body() {
     let broker = Broker::embedded();
@@ -115,7 +115,7 @@ async fn limits_hold_for_the_unpacked_body() {
     assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
 }
 
-/// It is kept as it came.
+/// The dead letter is the compressed body.
 #[tokio::test]
 async fn a_body_that_cannot_be_unpacked_is_a_dead_letter() {
     let broker = Broker::embedded();
@@ -166,7 +166,7 @@ async fn a_body_that_cannot_be_unpacked_is_a_dead_letter() {
         let is_it = |letter: &&ConsumedRecord| {
             letter.value == *packed && header(letter, "hookbridge-detail") == detail
         };
-        let letter = letters.iter().find(is_it).expect("the letter");
+        let letter = letters.iter().find(is_it).expect("the dead letter");
         assert_eq!(header(letter, "hookbridge-reason"), "malformed");
     }
     assert_eq!((bridge.count(), reject.count()), (0, 0));
@@ -191,7 +191,7 @@ async fn compression_bombs_cost_no_memory_and_no_click() {
     let bombs = [
         ("gzip", gzip(&zeros).repeat(700), 413),
         ("zstd", zstd(&zeros).repeat(10_000), 413),
-        // A window that would have to be had before a byte is unpacked.
+        // A window that must be allocated before the first byte is unpacked.
         ("zstd", wide.finish().unwrap(), 200),
     ];
     let mut requests = Vec::new();

@@ -1,4 +1,4 @@
-//! Settings from files and variables, and what is said of wrong ones.
+//! Settings from files and variables, and the messages for wrong ones.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use hookbridge::config::{Config, Loaded, load};
 
 const KEYS: &str = "[auth]\napi_key = \"k\"\n";
 
-/// What these settings are read as, as a file and as variables.
+/// Loads the settings from the text of a file and from variables.
 pub fn from(file: &str, variables: &[(&str, &str)]) -> Loaded {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hookbridge.toml");
@@ -31,7 +31,7 @@ fn check_problems(file: &str, variables: &[(&str, &str)], expected: &[(&str, &st
     }
 }
 
-/// It lacks only a key.
+/// Only a key is missing.
 #[test]
 fn the_shipped_file_has_the_defaults() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/hookbridge.toml");
@@ -48,7 +48,7 @@ fn the_environment_overrides_the_file() {
         ("HOOKBRIDGE__KAFKA__BROKERS", "one:9092,two:9092"),
         ("HOOKBRIDGE__HTTP__MAX_BODY_BYTES", "2000"),
         ("HOOKBRIDGE__KAFKA__OPTIONS__SASL_PASSWORD", "secret"),
-        // What Kubernetes sets for a Service of our name is no setting.
+        // Kubernetes sets this variable for a Service named hookbridge; it is not a setting.
         ("HOOKBRIDGE_PORT", "tcp://10.0.0.1:8080"),
         ("HOOKBRIDGE_SERVICE_HOST", "10.0.0.1"),
     ];
@@ -260,7 +260,7 @@ fn auth_schemes_are_read_or_refused_with_advice() {
     };
     let timed = ", prefix = \"v0=\", signed = \"v0:{timestamp}:{body}\", encoding = \"base64\", \
                  timestamp_header = \"X-Time\", tolerance_s = 60";
-    for (file, way) in [
+    for (file, expected) in [
         (KEYS.to_owned(), "auth = \"bearer\"\n"),
         (entry("\"basic\""), "auth = \"basic\"\n"),
         (entry("{ type = \"basic\" }"), "auth = \"basic\"\n"),
@@ -271,7 +271,7 @@ fn auth_schemes_are_read_or_refused_with_advice() {
     ] {
         let config = from(&file, &[]).into_result().unwrap();
         let printed = toml::to_string(&config).unwrap();
-        assert!(printed.contains(way), "{printed}");
+        assert!(printed.contains(expected), "{printed}");
         assert_eq!(toml::from_str::<Config>(&printed).unwrap().webhook, config.webhook);
     }
     let problem = |file: String, words: &str| {
@@ -297,7 +297,7 @@ fn auth_schemes_are_read_or_refused_with_advice() {
     let sns = |more: &str| entry(&format!("{{ type = \"sns\"{more} }}\nbody = \"sns\""));
     let topics = ", topics = [\"arn:aws:sns:eu-west-1:123456789012:clicks\"]";
     let right = sns(&format!("{topics}, confirm = true, proxy = \"http://proxy:3128\""));
-    // It needs no key.
+    // Amazon SNS needs no key.
     let config = from(&right.replace(KEYS, ""), &[]).into_result().unwrap();
     let printed = toml::to_string(&config).unwrap();
     assert_eq!(toml::from_str::<Config>(&printed).unwrap().webhook, config.webhook);
@@ -311,7 +311,7 @@ fn auth_schemes_are_read_or_refused_with_advice() {
     problem(sns(&format!("{topics}, tolerance_s = 0")), "more than 0");
     let object = right.replace("body = \"sns\"", "body = \"array\"");
     check_problems(&object, &[], &[("webhook[0].body", "must be sns, as auth is")]);
-    // The drain is for one more wait.
+    // With Amazon SNS the drain must allow for one more wait.
     let drain = "[http]\ndrain_timeout_ms = 13001\n";
     from(&format!("{KEYS}{drain}"), &[]).into_result().unwrap();
     let longer = [("http.drain_timeout_ms", "(= 16000, it is 13001)")];
@@ -366,7 +366,7 @@ fn kafka_options_cannot_weaken_the_promise() {
     }
 }
 
-/// In no form in which settings are printed.
+/// Checks every form in which settings are printed.
 #[test]
 fn secrets_never_print() {
     let hash = "0123456789abcdef".repeat(4);
@@ -387,7 +387,7 @@ fn secrets_never_print() {
     }
 }
 
-/// There must be a key, and fields that the bridge needs cannot be replaced.
+/// A key is required, and fields that the bridge itself needs cannot be replaced.
 #[test]
 fn pseudonyms_are_checked() {
     let key = "0123456789abcdef".repeat(2);

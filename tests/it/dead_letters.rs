@@ -1,4 +1,4 @@
-//! Bodies that nobody can understand, and records that Kafka does not take.
+//! Bodies that are not events, and records that Kafka refuses.
 
 use hookbridge::kafka::ConsumedRecord;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
@@ -15,7 +15,7 @@ pub fn header<'s>(seen: &'s ConsumedRecord, name: &str) -> &'s str {
 }
 
 on_every_broker! {
-    /// They are answered 200, their bytes are unchanged, and nothing of them is in the topic.
+    /// The bodies are answered 200 and kept byte for byte; the topic of the events has none of them.
     async fn bodies_that_are_no_events_are_kept_with_their_reason(broker: Broker) {
         let bodies: [(&[u8], &str, &str); 8] = [
             (b"", "malformed", "The body is not JSON: see line 1, column 0"),
@@ -57,7 +57,7 @@ on_every_broker! {
     }
 }
 
-/// They delay no click.
+/// Meanwhile clicks are delivered without delay.
 #[tokio::test]
 async fn dead_letters_wait_on_disk_until_their_topic_exists() {
     let Some(broker) = Broker::kafka() else { return };
@@ -80,7 +80,7 @@ async fn dead_letters_wait_on_disk_until_their_topic_exists() {
     assert_eq!(bridge.count(), 3);
 }
 
-/// The order of its key is kept around it, with and without a spool.
+/// The other events of its key stay in order, with and without a spool.
 #[tokio::test]
 async fn a_record_larger_than_its_topic_allows_is_a_dead_letter() {
     let Some(broker) = Broker::kafka() else { return };
@@ -99,7 +99,7 @@ async fn a_record_larger_than_its_topic_allows_is_a_dead_letter() {
         let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
         assert_eq!(bridge.post(large.clone()).await.status(), StatusCode::OK);
         assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
-        until("one letter", async || {
+        until("one dead letter", async || {
             count(&broker.addresses(), &webhook.dead_letters()) == 1 && bridge.count() == 1
         })
         .await;
@@ -113,7 +113,7 @@ async fn a_record_larger_than_its_topic_allows_is_a_dead_letter() {
             webhook.name
         );
         assert_eq!(bridge.metric(&series).await, 1.0);
-        // And when all else fails it is kept on disk, out of everybody's way.
+        // Nothing is set aside: the dead-letter topic has accepted the record.
         if has_spool {
             assert_eq!(bridge.metric("hookbridge_spool_set_aside_events").await, 0.0);
         }
@@ -144,14 +144,14 @@ async fn what_the_dead_letter_topic_refuses_is_set_aside_on_disk() {
     assert_eq!(bridge.outcomes("accepted").await, 1.0);
 }
 
-/// Each code that a broker may answer with: 200 either way, and the next click goes directly.
+/// For each error code of a broker the click is answered 200 and the next one goes directly.
 #[tokio::test]
 async fn each_produce_error_ends_in_the_topic_or_in_the_dead_letters() {
     use Code::*;
     let delivered = [
         RD_KAFKA_RESP_ERR_UNKNOWN,
         RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
-        // Damaged on the wire: the client sends it again.
+        // Corrupted on the wire: the client sends it again.
         RD_KAFKA_RESP_ERR_INVALID_MSG,
         RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
         RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
@@ -183,7 +183,7 @@ async fn each_produce_error_ends_in_the_topic_or_in_the_dead_letters() {
         RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
         RD_KAFKA_RESP_ERR_INVALID_RECORD,
     ];
-    // Those that the client does not get over by itself.
+    // After these errors the producer must be rebuilt.
     let rebuilt = [
         RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
         RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
@@ -195,7 +195,7 @@ async fn each_produce_error_ends_in_the_topic_or_in_the_dead_letters() {
         for code in codes {
             let bridge = TestBridge::start_spooling(&broker, |_| {}).await;
             assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK, "{code:?}");
-            // Once for the direct way, once for the drain's first try, once for its second.
+            // One for the direct attempt, two for the attempts of the forwarder.
             let times = if is_buried { 3 } else { 1 };
             cluster.request_errors(RDKafkaApiKey::Produce, &vec![*code; times]);
             assert_eq!(bridge.post(click("8")).await.status(), StatusCode::OK, "{code:?}");

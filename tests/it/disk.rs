@@ -1,4 +1,4 @@
-//! A disk that fails, fills up, or comes back damaged.
+//! A disk that fails, fills up or is damaged.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::harness::brokers::Broker;
 use crate::harness::process::Serve;
 use crate::harness::support::{config, count, numbered, records, until};
 
-/// A library that makes the disk fail, to be preloaded, and the file that says how.
+/// A preloaded library that makes the disk fail, and the file that selects the fault.
 struct FaultyDisk {
     library: PathBuf,
     fault: PathBuf,
@@ -34,7 +34,7 @@ impl FaultyDisk {
         fs::write(&self.fault, letter).unwrap();
     }
 
-    /// To be run by the shell before the bridge.
+    /// The shell runs this command before the bridge.
     fn preload(&self) -> String {
         let (library, fault) = (self.library.display(), self.fault.display());
         format!("export LD_PRELOAD={library} FAULT_FILE={fault}")
@@ -59,7 +59,7 @@ async fn post(serve: &Serve, number: usize) -> StatusCode {
     answer.status()
 }
 
-/// The numbers that the topic has, once there are so many records.
+/// The numbers of the clicks in the topic, once it has this many records.
 fn delivered(config: &Config, expected: usize) -> BTreeSet<usize> {
     let records = records(config, &config.webhook[0].topic, expected);
     let number = |value: &[u8]| {
@@ -97,7 +97,7 @@ async fn a_failing_disk_refuses_clicks_while_kafka_is_away() {
             assert!(refused >= 1.0, "{fault}");
         }
         disk.set("");
-        // The refused one may still have got onto the disk, but nobody was told so.
+        // A refused click may still be on disk; it was not confirmed.
         let mut number = 7;
         until("held again", async || {
             number += 1;
@@ -138,7 +138,7 @@ async fn a_disk_that_fails_at_the_start_stops_nothing_while_kafka_is_there() {
     assert_eq!(serve.stop().0, 0);
 }
 
-/// The reserve is enough to forward what is there; then there is room again.
+/// The reserve is enough to forward the events on disk; afterwards there is room again.
 #[tokio::test]
 async fn a_full_disk_refuses_clicks_and_can_still_be_drained() {
     let broker = Broker::embedded();
@@ -146,7 +146,7 @@ async fn a_full_disk_refuses_clicks_and_can_still_be_drained() {
     let config = spooling(&broker, folder.path());
     broker.create_topic(&config.webhook[0].topic, 12).await;
     fs::create_dir(&config.spool.dir).unwrap();
-    // In a name space of its own, so that it is gone with the process.
+    // The mount is in its own namespace, which ends with the process.
     let mount = format!("mount -t tmpfs -o size=12m none {}", config.spool.dir.display());
     let can = |options: &str| {
         let mut try_it = Command::new("unshare");
@@ -161,7 +161,7 @@ async fn a_full_disk_refuses_clicks_and_can_still_be_drained() {
     let serve = Serve::launch_in(&["unshare", options, "sh"], &config, folder.path(), &mount);
     until("ready", async || serve.is_ready().await).await;
     broker.development().cluster().broker_down(-1).unwrap();
-    // Of many campaigns: the development broker forgets what a partition has beyond 5 MB.
+    // Many campaigns: the development broker keeps only 5 MB for each partition.
     let large = |number: usize| {
         let mut body = numbered(&number.to_string(), number);
         body.extend(vec![b' '; 100_000]);
@@ -197,12 +197,12 @@ async fn a_full_disk_refuses_clicks_and_can_still_be_drained() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Files as a crash, a bad disk or a person may leave them.
+/// The damage is what a crash, a bad disk or a person may cause.
 #[tokio::test]
 async fn damaged_spools_are_set_aside_and_salvaged() {
     const EVENTS: usize = 300;
     type Damage = fn(&mut Vec<u8>);
-    // What is done to the file, how many events that may cost, and whether the store cannot mend it.
+    // Name, damage, events that may be lost, and whether the store cannot repair the file.
     let damages: [(&str, Damage, usize, bool); 5] = [
         (
             "a flipped bit in an event",
@@ -243,7 +243,7 @@ async fn damaged_spools_are_set_aside_and_salvaged() {
         let mut file = fs::read(&path).unwrap();
         damage(&mut file);
         fs::write(&path, &file).unwrap();
-        // What is still there can be counted without knowing the store.
+        // Intact bodies are counted in the raw bytes, without knowledge of the store's format.
         let whole = |number: &usize| memchr::memmem::find(&file, &numbered("7", *number)).is_some();
         let readable: BTreeSet<usize> = (0..EVENTS).filter(whole).collect();
         broker.development().cluster().broker_up(-1).unwrap();
@@ -252,7 +252,7 @@ async fn damaged_spools_are_set_aside_and_salvaged() {
         until("empty", async || serve.metric("hookbridge_spool_events").await == 0.0).await;
         let there = count(&broker.addresses(), &config.webhook[0].topic);
         let there = delivered(&config, usize::try_from(there).unwrap());
-        // A body may be whole where what surrounds it is not.
+        // One body may be intact while the rest of its entry is damaged.
         assert!(there.len() + 1 >= readable.len(), "{what}: {} of {}", there.len(), readable.len());
         assert!(there.len() + lost_max >= EVENTS, "{what}: only {}", there.len());
         assert!(there.iter().all(|number| *number < EVENTS), "{what}");

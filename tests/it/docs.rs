@@ -14,7 +14,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Compares the table between the page's marks; shows what should be there.
+/// Compares the table between the page's marks with the rows; prints the right table on failure.
 #[track_caller]
 fn check(page: &str, name: &str, rows: impl IntoIterator<Item = String>) {
     let text = read(page);
@@ -64,7 +64,7 @@ fn the_table_of_metrics_is_true() {
     check("deploy/README.md", "metrics", rows);
 }
 
-/// What the shipped file says of a setting: the comment above it, or above the first of its group.
+/// The comment on a setting in the shipped file: above it, or above the first of its group.
 fn explanation(name: &str) -> String {
     let (section, key) = name.rsplit_once(['.', ' ']).unwrap();
     let header = if section.starts_with("[[") { section.into() } else { format!("[{section}]") };
@@ -127,7 +127,7 @@ fn the_image_has_all_that_the_sources_include() {
     let mut seen = 0;
     for (file, text) in crate::tidy::sources() {
         let includes = text.split("include_").skip(1).filter_map(|rest| rest.split('"').nth(1));
-        // More steps up than the file is deep lead out of src.
+        // A path with more `..` than the file's depth leads out of src.
         let depth = file.matches('/').count();
         for path in includes.filter(|path| path.matches("../").count() > depth) {
             let folder = path.trim_start_matches("../").split('/').next().unwrap();
@@ -170,7 +170,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every page that the README leads to: links to files, and to sections within and across pages.
+/// Checks links to files and to sections, on every page that can be reached from the README.
 #[test]
 fn links_lead_somewhere() {
     let mut pages = vec![PathBuf::from("README.md")];

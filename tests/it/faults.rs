@@ -1,4 +1,4 @@
-//! Kafka slow, away, unwilling or broken, for a bridge without a spool.
+//! A bridge without a spool, while Kafka is slow, unreachable, refusing or broken.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::harness::process::Serve;
 use crate::harness::support::{TestBridge, click, config, count, until};
 use crate::on_every_broker;
 
-/// 503 with `Retry-After`; alive, not ready, and ready again when the broker is back.
+/// The answer is 503 with `Retry-After`; the bridge is alive, not ready, and ready again when the
+/// broker is back.
 #[tokio::test]
 async fn without_a_broker_clicks_are_refused_in_time() {
     let broker = Broker::embedded();
@@ -59,7 +60,7 @@ async fn each_produce_error_has_its_answer() {
             vec![RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 2],
             (StatusCode::PAYLOAD_TOO_LARGE, "record_too_large"),
         ),
-        // The client tries again by itself, as long as there is time.
+        // The client retries while there is time.
         (vec![RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 2], (StatusCode::OK, "accepted")),
         (vec![RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 2], (StatusCode::OK, "accepted")),
         (vec![RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT], (StatusCode::OK, "accepted")),
@@ -71,7 +72,7 @@ async fn each_produce_error_has_its_answer() {
     ] {
         let broker = Broker::embedded();
         let bridge = TestBridge::start(&broker).await;
-        // The producer has its id, and the errors meet the record.
+        // The producer already has its id, so that the errors apply to the record.
         assert_eq!(bridge.post(click("first")).await.status(), StatusCode::OK);
         let cluster = broker.development().cluster();
         cluster.request_errors(RDKafkaApiKey::Produce, &errors);
@@ -96,7 +97,7 @@ async fn a_click_answered_200_is_there_after_a_misleading_delivery_report() {
             TestBridge::start(&broker).await
         };
         assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
-        // The development broker looks at no record's number, as if it did not know the producer.
+        // The development broker ignores sequence numbers, like a broker that does not know the producer.
         let cluster = broker.development().cluster();
         cluster.broker_round_trip_time(-1, Duration::from_millis(100)).unwrap();
         until("delivered without a broker's word", async || {
@@ -105,7 +106,7 @@ async fn a_click_answered_200_is_there_after_a_misleading_delivery_report() {
             let mut answers = JoinSet::new();
             for _ in 0..20 {
                 answers.spawn(bridge.request(click("7")).send());
-                // Some are to come when others are on their way.
+                // Spreads the requests, so that some come while others are in flight.
                 bridge.admin("/livez").await;
             }
             for answer in answers.join_all().await {
@@ -119,13 +120,13 @@ async fn a_click_answered_200_is_there_after_a_misleading_delivery_report() {
     }
 }
 
-/// They are logged where the settings ask for it.
+/// The events are logged at the level that the settings say.
 #[tokio::test]
 async fn events_of_the_kafka_client_before_the_first_poll_silence_nothing() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
     broker.create_topic(&config.webhook[0].topic, 1).await;
-    // Its first lines are there before its bell is.
+    // The client logs before the wake-up of its poller is set up.
     config.kafka.options.set("debug", "broker");
     config.log.level = "info,librdkafka=debug".into();
     let folder = tempfile::tempdir().unwrap();
@@ -160,7 +161,7 @@ on_every_broker! {
     }
 }
 
-/// By a real broker.
+/// A real broker refuses the record.
 #[tokio::test]
 async fn a_record_larger_than_its_topic_allows_is_refused() {
     let Some(broker) = Broker::kafka() else { return };
@@ -176,7 +177,7 @@ async fn a_record_larger_than_its_topic_allows_is_refused() {
     assert_eq!(bridge.count(), 1);
 }
 
-/// The answer says that nothing is confirmed.
+/// The answer says that the click is not confirmed.
 #[tokio::test]
 async fn a_slow_broker_is_answered_for_in_time() {
     let broker = Broker::embedded();
@@ -208,7 +209,7 @@ async fn a_click_is_held_although_its_sender_is_gone() {
     .await;
 }
 
-/// 503, and the log says what to do; accepted again when the broker is back.
+/// The answer is 503 and the log says what to do; clicks are accepted when the broker is back.
 #[tokio::test]
 async fn too_few_in_sync_replicas_refuse_clicks() {
     let Some(kafka) = Kafka::start() else { return };

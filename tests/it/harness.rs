@@ -1,9 +1,9 @@
-//! What the tests share: brokers, a bridge, senders, and what lies around them.
+//! Helpers of the tests: brokers, a bridge, senders, and the programs around them.
 //!
 //! - `brokers.rs`: the development broker, and a real Apache Kafka.
 //! - `support.rs`: a bridge in this process, a sender, and the records in the topic.
 //! - `process.rs`: the built program as a process.
-//! - `load.rs`: a steady load of clicks that can be told apart; `found.rs`: what of it is in Kafka.
+//! - `load.rs`: a steady load of numbered clicks; `found.rs`: the clicks found in Kafka afterwards.
 //! - `ports.rs`: free ports. `frames.rs`: frames of HTTP/2.
 //! - `haproxy.rs`, `browser.rs`: a real HAProxy and a real Chromium.
 

@@ -1,4 +1,4 @@
-//! Keys: restrictions, rotation, files that are followed.
+//! Keys: restrictions, rotation, files that are reread when they change.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ pub fn key(name: &str) -> NamedKey {
     NamedKey::new(name, format_hash(&hash_key(name.as_bytes())))
 }
 
-/// The text of a file with such keys.
+/// The text of a file with keys of these names.
 fn keys(names: &[&str]) -> String {
     let entry = |name: &&str| {
         let hash = format_hash(&hash_key(name.as_bytes()));
@@ -35,7 +35,7 @@ fn reloads(what: &str, result: &str) -> String {
     format!("hookbridge_reloads_total{{result=\"{result}\",what=\"{what}\"}}")
 }
 
-/// The answer, its tag, and whose failure is counted.
+/// Checks the answer, its tag, and the webhook and key of the counted failure.
 #[tokio::test]
 async fn restrictions_of_keys_are_enforced() {
     let hour = SignedDuration::from_hours(1);
@@ -85,7 +85,7 @@ async fn restrictions_of_keys_are_enforced() {
     assert_eq!(bridge.count(), 2);
 }
 
-/// In a volume as Kubernetes mounts it.
+/// The keys file is in a volume like that of Kubernetes.
 #[tokio::test]
 async fn a_key_is_replaced_under_load_without_a_refusal() {
     let broker = Broker::embedded();
@@ -141,7 +141,7 @@ async fn a_key_is_replaced_under_load_without_a_refusal() {
     assert!(!scrape.text().await.unwrap().contains("key=\"old\""));
     serve.wait_for_log("\"removed\":\"[\\\"old\\\"]\"");
 
-    // What is wrong with a file is counted and logged, and changes nothing.
+    // A wrong file is counted and logged, and changes nothing.
     for (text, words) in [
         ("keys = [{ name = \"late\", sha256 = \"secret-text\" }]", "64 hexadecimal digits"),
         ("keys = [{ name = \"late\"", "keys.toml cannot be read"),
@@ -165,7 +165,7 @@ async fn a_key_is_replaced_under_load_without_a_refusal() {
     );
 }
 
-/// The log names other changes of the file. SIGHUP works at once.
+/// The log names changed settings that need a restart. SIGHUP is applied at once.
 #[tokio::test]
 async fn the_log_level_follows_its_file() {
     let broker = Broker::embedded();

@@ -11,7 +11,7 @@ use crate::harness::brokers::Broker;
 use crate::harness::process::Serve;
 use crate::harness::support::{KEY, Raw, TestBridge, click, config, until};
 
-/// Whether it has begun or not.
+/// The limit holds for a partial head and for none at all.
 #[tokio::test]
 async fn a_late_head_closes_the_connection() {
     let broker = Broker::embedded();
@@ -33,11 +33,11 @@ async fn a_late_head_closes_the_connection() {
     {
         assert_eq!(connection.read_all(), "", "{what}");
     }
-    until("counted", async || bridge.strangers("slow_head").await == 3.0).await;
+    until("counted", async || bridge.outcomes_without_webhook("slow_head").await == 3.0).await;
     assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
 }
 
-/// None has to try again.
+/// No connection of the burst needs a retry.
 #[test]
 fn a_burst_of_connections_waits_in_the_kernel() {
     let listeners = Listeners::bind(&config(&Broker::embedded())).unwrap();
@@ -56,7 +56,7 @@ async fn an_idle_connection_may_wait_longer_than_a_head() {
     .await;
     let body = click("7");
     let mut raw = bridge.raw();
-    // The body comes by itself, after the head: it must not be taken for the next head.
+    // The body comes after the head in its own packet: it must not be read as the next head.
     let lines = format!("expect: 100-continue\r\ncontent-length: {}\r\n", body.len());
     raw.send_head(&bridge.config.webhook[0].path, &lines);
     raw.read_until("100 Continue", 1);
@@ -66,10 +66,10 @@ async fn an_idle_connection_may_wait_longer_than_a_head() {
     assert_eq!(raw.read_all(), "");
     let idle = answered.elapsed();
     assert!(idle > Duration::from_millis(2_000), "closed after {idle:?}");
-    assert_eq!(bridge.strangers("slow_head").await, 0.0);
+    assert_eq!(bridge.outcomes_without_webhook("slow_head").await, 0.0);
 }
 
-/// One that stops for good is counted.
+/// A body that never ends is counted.
 #[tokio::test]
 async fn a_late_body_is_answered_408() {
     let broker = Broker::embedded();
@@ -94,7 +94,7 @@ async fn a_late_body_is_answered_408() {
     assert_eq!(bridge.count(), 0);
 }
 
-/// Also a body that states no length and grows.
+/// This includes a chunked body that grows.
 #[tokio::test]
 async fn a_too_large_body_is_refused_before_it_is_read() {
     let broker = Broker::embedded();
@@ -116,7 +116,7 @@ async fn a_too_large_body_is_refused_before_it_is_read() {
     assert_eq!(bridge.count(), 1);
 }
 
-/// By the bridge up to a point, and by hyper beyond.
+/// The bridge refuses it up to a certain size, hyper beyond.
 #[tokio::test]
 async fn a_too_large_head_is_answered_431() {
     let broker = Broker::embedded();
@@ -125,7 +125,7 @@ async fn a_too_large_head_is_answered_431() {
     for (count, bytes, ours) in
         [(70, 1, true), (1, 20_000, true), (200, 1, false), (1, 60_000, false)]
     {
-        let before = bridge.strangers("head_too_large").await;
+        let before = bridge.outcomes_without_webhook("head_too_large").await;
         let line = |number| format!("x-{number}: {}\r\n", "a".repeat(bytes));
         let lines: String = (0..count).map(line).collect();
         let mut raw = bridge.raw();
@@ -133,11 +133,14 @@ async fn a_too_large_head_is_answered_431() {
         let answer = raw.read_all();
         assert!(answer.starts_with("HTTP/1.1 431"), "{count} of {bytes}: {answer:.100}");
         assert_eq!(answer.contains("problem:head_too_large"), ours, "{count} of {bytes}: {answer}");
-        until("counted", async || bridge.strangers("head_too_large").await == before + 1.0).await;
+        until("counted", async || {
+            bridge.outcomes_without_webhook("head_too_large").await == before + 1.0
+        })
+        .await;
     }
 }
 
-/// A place that is given back can be had again.
+/// A closed connection makes room for a new one.
 #[tokio::test]
 async fn connections_beyond_the_limit_are_refused() {
     for (limit, per_address, reason) in [(2, 0, "limit"), (100, 2, "address_limit")] {
@@ -160,7 +163,7 @@ async fn connections_beyond_the_limit_are_refused() {
     }
 }
 
-/// With 503 at once; what they held is given back.
+/// They are answered 503 at once, and their bytes are released.
 #[tokio::test]
 async fn requests_beyond_their_number_or_bytes_are_refused() {
     for (requests, bytes, tag) in [(1, 1 << 20, "too_many_requests"), (100, 1_500, "memory_full")] {
@@ -213,16 +216,16 @@ async fn a_sender_that_reads_no_answers_is_disconnected() {
     .await;
     let raw = bridge.raw();
     let flood = std::thread::spawn(move || {
-        // Written until the kernel takes no more, because the other side stopped reading.
+        // Writes until the send buffer is full, because the other side has stopped reading.
         let mut raw = raw;
         while raw.try_send("GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100)) {}
     });
-    until("let go", async || bridge.strangers("abandoned").await == 1.0).await;
+    until("let go", async || bridge.outcomes_without_webhook("abandoned").await == 1.0).await;
     flood.join().unwrap();
     assert_eq!(bridge.metric("hookbridge_connections").await, 0.0);
 }
 
-/// It says so at most once a second, and goes on by itself.
+/// The log says so at most once a second; the listener resumes by itself.
 #[tokio::test]
 async fn without_file_descriptors_the_listener_pauses() {
     let broker = Broker::embedded();
@@ -234,7 +237,7 @@ async fn without_file_descriptors_the_listener_pauses() {
     let began = Instant::now();
     let held: Vec<Raw> = (0..100).map(|_| Raw::connect(serve.http)).collect();
     let exhausted = "hookbridge_connections_refused_total{reason=\"file_descriptors\"}";
-    // The admin listener has no descriptor left either: the log is what there is to watch.
+    // The admin listener has no descriptor left either, so the test watches the log.
     serve.wait_for_log("No connection can be accepted");
     drop(held);
     until("accepted again", async || {
@@ -260,15 +263,15 @@ async fn a_head_right_behind_a_request_has_the_time_of_any_head() {
     let mut raw = bridge.raw();
     raw.send("GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\nG");
     assert!(raw.read_all().starts_with("HTTP/1.1 404"));
-    until("counted", async || bridge.strangers("slow_head").await == 1.0).await;
+    until("counted", async || bridge.outcomes_without_webhook("slow_head").await == 1.0).await;
 }
 
-/// Lines that do not fit are lost and counted.
+/// Lines that do not fit the queue are dropped and counted.
 #[tokio::test]
 async fn a_log_that_nobody_reads_delays_no_click() {
     let broker = Broker::embedded();
     let mut config = config(&broker);
-    // Each frame of HTTP/2 is a line.
+    // At this level each frame of HTTP/2 is a log line.
     config.log.level = "h2=trace".into();
     broker.create_topic(&config.webhook[0].topic, 3).await;
     let folder = tempfile::tempdir().unwrap();

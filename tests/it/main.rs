@@ -1,12 +1,12 @@
-//! The tests of the bridge through its front door: real sockets, a real broker, faults.
+//! The tests of the bridge from outside: real sockets, a real broker, faults.
 //!
 //! # How to run them
 //!
-//! - All: `cargo test`. It takes some 16 minutes on two cores, and the first build some 7.
+//! - All: `cargo test`, about 16 minutes on two cores after a first build of about 7.
 //! - One file: `cargo test --test it -- spool::`. One test: any part of its name.
-//! - The pure code of `src/click` and the like has its tests beside it: `cargo test --lib`, some seconds.
+//! - Pure code, such as `src/click`, has its tests beside it: `cargo test --lib`, a few seconds.
 //!
-//! A test that needs what is not there says so and passes, unless `HOOKBRIDGE_REQUIRE_KAFKA=1`,
+//! A test whose program is missing says so and passes, unless `HOOKBRIDGE_REQUIRE_KAFKA=1`,
 //! `..._PROMETHEUS=1`, `..._HAPROXY=1` or `..._BROWSER=1` is set, as `.ci/run` does. Tests named `embedded`
 //! run on librdkafka's mock cluster, the same tests named `kafka` on a real Apache Kafka of one node. It needs
 //! Java 17 and Maven, or `HOOKBRIDGE_TEST_BROKERS` names one. `HOOKBRIDGE_PROOF=long` makes the proofs long.
@@ -16,13 +16,13 @@
 //! | promise | files | need, beyond Kafka |
 //! | --- | --- | --- |
 //! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown` | a C compiler; `disk`: the right to mount |
-//! | what can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay` | |
+//! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay` | |
 //! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
 //! | readers can use it | `streams_example`, `tail` | |
 //! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders` | |
-//! | no stranger costs a click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
+//! | attackers cost no click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
 //! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes` | |
-//! | a secured Kafka works, and says what is wrong | `security` | |
+//! | a secured Kafka works, and its errors are explained | `security` | |
 //! | operators see what happens | `metrics`, `observability`, `page`, `spans` | Prometheus, Chromium |
 //! | replicas can be replaced under load | `rolling_update`, `keys`, `tls` | HAProxy |
 //! | commands and settings do what they say | `cli`, `config`, `send`, `tail`, `replay` | |

@@ -14,7 +14,7 @@ on_every_broker! {
         let bridge = TestBridge::start_with(&broker, reject).await;
         for outcome in hookbridge::click::outcome::Outcome::all() {
             assert_eq!(bridge.outcomes(outcome.facts().tag).await, 0.0);
-            assert_eq!(bridge.strangers(outcome.facts().tag).await, 0.0);
+            assert_eq!(bridge.outcomes_without_webhook(outcome.facts().tag).await, 0.0);
         }
         for result in hookbridge::observe::metrics::RecordResult::ALL {
             assert_eq!(bridge.results(result.tag()).await, 0.0);
@@ -70,7 +70,7 @@ async fn the_admin_listener_has_its_routes() {
 }
 
 on_every_broker! {
-    /// For longer than brokers may be silent.
+    /// The bridge is idle for longer than brokers may be silent.
     async fn an_idle_bridge_stays_ready(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The alerts and the dashboard, on a real Prometheus.
+//! The alerts and the dashboard, with a real Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,7 +26,7 @@ const RULES_TEST: &str = include_str!("../../deploy/prometheus/rules_test.yml");
 const RUNBOOK: &str = include_str!("../../deploy/prometheus/RUNBOOK.md");
 const SETTINGS: &str = include_str!("../../deploy/prometheus/prometheus.yml");
 
-/// The window of the dashboard's rates; what a test does fits into it.
+/// The window of the dashboard's rates, longer than the test.
 const WINDOW_SECONDS: f64 = 300.0;
 
 fn items(yaml: &Yaml) -> &[Yaml] {
@@ -50,7 +50,7 @@ fn dashboard() -> Json {
     serde_json::from_str(DASHBOARD).unwrap()
 }
 
-/// The panels that ask something.
+/// The panels that have queries.
 fn panels() -> Vec<Json> {
     let mut panels = dashboard()["panels"].as_array().unwrap().clone();
     panels.retain(|panel| panel["type"] != "row");
@@ -58,7 +58,7 @@ fn panels() -> Vec<Json> {
     panels
 }
 
-/// What a panel asks, as Grafana sends it for a dashboard that shows every replica of the job.
+/// A panel's queries, as Grafana sends them when every replica of the job is selected.
 fn queries(panel: &Json) -> Vec<String> {
     let targets = panel["targets"].as_array().unwrap().iter();
     targets
@@ -73,14 +73,14 @@ fn queries(panel: &Json) -> Vec<String> {
         .collect()
 }
 
-/// What the panel with this title asks.
-fn asked(title: &str) -> Vec<String> {
+/// The queries of the panel with this title.
+fn queries_of(title: &str) -> Vec<String> {
     let panels = panels();
     let panel = panels.iter().find(|panel| panel["title"] == title);
     queries(panel.unwrap_or_else(|| panic!("no panel {title:?}")))
 }
 
-/// And every section an alert.
+/// Every section also has an alert.
 #[test]
 fn every_alert_has_a_section_in_the_runbook() {
     let sections: BTreeSet<String> =
@@ -135,8 +135,8 @@ fn every_outcome_that_loses_a_click_raises_an_alert() {
     let by_us = of("HookbridgeClicksRefused");
     let by_others = of("HookbridgeClicksNotTaken");
     let no_key = of("HookbridgeSenderUnauthorized");
-    // Before a key was seen: most likely no sender's.
-    let strangers = [
+    // Refused before a key was read: most likely not from a sender.
+    let before_the_key = [
         "not_http",
         "unknown_path",
         "wrong_method",
@@ -152,21 +152,21 @@ fn every_outcome_that_loses_a_click_raises_an_alert() {
             by_us.contains(facts.tag),
             by_others.contains(facts.tag),
             no_key.contains(facts.tag),
-            strangers.contains(&facts.tag),
+            before_the_key.contains(&facts.tag),
         ];
         assert_eq!(lists.iter().filter(|is_in| **is_in).count(), 1, "{}: {lists:?}", facts.tag);
         let is_our_doing = facts.status.is_server_error();
         assert_eq!(by_us.contains(facts.tag), is_our_doing, "{}", facts.tag);
     }
     let lost: BTreeSet<String> = by_us.union(&by_others).cloned().collect();
-    assert_eq!(outcomes(&asked("Are any lost or refused?")[0]), lost);
-    assert_eq!(outcomes(&asked("Clicks refused, by outcome")[0]), lost);
+    assert_eq!(outcomes(&queries_of("Are any lost or refused?")[0]), lost);
+    assert_eq!(outcomes(&queries_of("Clicks refused, by outcome")[0]), lost);
     let held = Outcome::all().filter(|outcome| matches!(outcome, Outcome::Held(_)));
     let held: BTreeSet<String> = held.map(|outcome| outcome.facts().tag.to_owned()).collect();
-    assert_eq!(outcomes(&asked("Are clicks coming in?")[0]), held);
+    assert_eq!(outcomes(&queries_of("Are clicks coming in?")[0]), held);
 }
 
-/// Every panel explains itself.
+/// Every panel has a description.
 #[test]
 fn the_dashboard_depends_on_no_installation() {
     let dashboard = dashboard();
@@ -208,15 +208,15 @@ fn compose_mounts_files_that_exist() {
     }
 }
 
-/// No query asks for a name that does not exist, and the first row shows clicks, a refusal, an
-/// outage of Kafka and its end.
+/// Every name in a query exists, and the first row shows clicks, a refusal, an outage of Kafka and its
+/// end.
 #[tokio::test]
 async fn alerts_and_dashboard_work_on_a_real_prometheus() {
     let broker = Broker::embedded();
     let bridge =
         TestBridge::start_spooling(&broker, |config| config.http.max_body_bytes = 10_000).await;
     let Some(prometheus) = Prometheus::start(bridge.admin).await else { return };
-    // What is counted from here on, Prometheus sees rise.
+    // Prometheus sees every increase after the second scrape.
     until("scraped twice", async || {
         let scrapes = prometheus.query("min(count_over_time(hookbridge_requests_total[1m]))").await;
         scrapes.first().is_some_and(|count| *count >= 2.0)
@@ -242,15 +242,15 @@ async fn alerts_and_dashboard_work_on_a_real_prometheus() {
     alert_is(&prometheus, "HookbridgeKafkaUnreachable", Inactive).await;
 }
 
-/// Five clicks, one dead letter, one body that is too large, one stranger.
+/// Five clicks, one dead letter, one body that is too large, one client without a valid key.
 async fn send_and_refuse(bridge: &TestBridge) {
     for _ in 0..5 {
         assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
     }
     assert_eq!(bridge.post("{").await.status(), StatusCode::OK);
     assert_eq!(bridge.post("1".repeat(10_001)).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    let stranger = sender().post(bridge.url()).bearer_auth("another-key").send().await.unwrap();
-    assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED);
+    let refused = sender().post(bridge.url()).bearer_auth("another-key").send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
 }
 
 struct Expected {
@@ -262,10 +262,10 @@ struct Expected {
 /// Waits until the four panels of the first row show this.
 async fn first_row(prometheus: &Prometheus, expected: Expected) {
     let is = async |title: &str, index: usize, check: &dyn Fn(f64) -> bool| {
-        let query = &asked(title)[index];
+        let query = &queries_of(title)[index];
         until(query, async || check(prometheus.value(query).await)).await;
     };
-    // Prometheus extrapolates by up to half a scrape; what it makes of whole numbers is near them.
+    // Prometheus extrapolates by up to half a scrape, so counts are only near whole numbers.
     let about = |number: u32| move |value: f64| value.round() == f64::from(number);
     is("Are clicks coming in?", 0, &|rate| about(expected.held)(rate * WINDOW_SECONDS)).await;
     is("Are any lost or refused?", 0, &about(1)).await;
@@ -294,12 +294,12 @@ async fn alerts_are_healthy(prometheus: &Prometheus) {
 
 #[derive(Debug, PartialEq)]
 enum State {
-    /// Firing, or pending until its time has passed.
+    /// Firing, or pending until its `for` time has passed.
     Active,
     Inactive,
 }
 
-/// Waits until an alert is in this state; its notes are filled in without a mistake.
+/// Waits until an alert is in this state; its annotations must render without error.
 async fn alert_is(prometheus: &Prometheus, name: &str, state: State) {
     until(&format!("{name} is {state:?}"), async || {
         let alerts = prometheus.alerts().await;
@@ -311,8 +311,8 @@ async fn alert_is(prometheus: &Prometheus, name: &str, state: State) {
     .await;
 }
 
-/// Prometheus takes every query, each panel shows something, and every metric, label and value that
-/// is asked for is in a scrape of the bridge.
+/// Prometheus accepts every query, each panel shows data, and the bridge exports every metric, label
+/// and value in a query.
 async fn queries_find_what_they_ask_for(prometheus: &Prometheus) {
     let mut scrape = Scrape { prometheus, metrics: BTreeMap::new() };
     for panel in panels() {
@@ -335,7 +335,7 @@ async fn queries_find_what_they_ask_for(prometheus: &Prometheus) {
     }
 }
 
-/// What Prometheus has from the bridge, by metric.
+/// The bridge's series in Prometheus, by metric.
 struct Scrape<'p> {
     prometheus: &'p Prometheus,
     metrics: BTreeMap<String, Vec<Series>>,

@@ -1,4 +1,4 @@
-//! The OpenAPI document, against what the listeners do.
+//! The OpenAPI document, compared with the listeners.
 
 use hookbridge::config::{AuthSchemeSettings, Config};
 use hookbridge::operator::openapi::document;

@@ -1,4 +1,4 @@
-//! The live page, in its parts and in a browser.
+//! The live page: its parts, and the whole in a browser.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,16 +23,16 @@ impl TestBridge {
     }
 }
 
-/// The parts of the page, as events have brought them so far.
+/// The parts of the page, updated by its events.
 struct Events {
     answer: Response,
-    /// What has come of the next event, which may end in the middle of a character.
+    /// The beginning of the next event, which may end within a character.
     rest: Vec<u8>,
     parts: HashMap<String, String>,
 }
 
 impl Events {
-    /// With the first event.
+    /// Opens the stream and reads the first event.
     async fn of(bridge: &TestBridge) -> Events {
         let answer = bridge.page("/page/events").await;
         assert_eq!(answer.status(), StatusCode::OK);
@@ -42,7 +42,7 @@ impl Events {
         events
     }
 
-    /// False when the stream has ended.
+    /// Reads an event; false at the end of the stream.
     async fn next(&mut self) -> bool {
         loop {
             if let Some(end) = self.rest.windows(2).position(|two| two == b"\n\n") {
@@ -57,7 +57,7 @@ impl Events {
         }
     }
 
-    /// Waits for a part that has these words in it.
+    /// Waits until this part has these words.
     async fn until(&mut self, part: &str, words: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.parts[part].contains(words) {
@@ -67,7 +67,7 @@ impl Events {
     }
 }
 
-/// It loads nothing from elsewhere, and all its policies are strict.
+/// The page loads nothing from other hosts, and all its policies are strict.
 #[tokio::test]
 async fn the_page_is_whole_without_a_script() {
     let broker = Broker::embedded();
@@ -90,7 +90,7 @@ async fn the_page_is_whole_without_a_script() {
         assert!(html.contains(words), "no {words} in {html}");
     }
     for words in ["http://", "https://", " style=", " onclick", "<script>", KEY] {
-        // The names of XML and the settings are no sources.
+        // XML namespaces and addresses in the settings load nothing.
         let html = html.replace("http://www.w3.org/2000/svg", "");
         let (html, _settings) = html.split_once("<pre").unwrap();
         assert!(!html.contains(words), "{words} in {html}");
@@ -140,7 +140,7 @@ async fn records_are_shown_redacted_and_only_while_somebody_looks() {
         assert!(html.contains(&format!("***@{}", address.split_once('@').unwrap().1)));
         assert!(!html.contains(address), "{html}");
     }
-    // When nobody has looked for a while, what was seen is forgotten.
+    // Without a viewer for a while the page forgets its records.
     drop(events);
     sleep(Duration::from_secs(14)).await;
     let first = Events::of(&bridge).await.parts;
@@ -149,7 +149,7 @@ async fn records_are_shown_redacted_and_only_while_somebody_looks() {
     assert!(first["clicks"].contains("3 held since the start"), "{}", first["clicks"]);
 }
 
-/// Records are off by default.
+/// Records are not shown by default.
 #[tokio::test]
 async fn the_page_and_its_records_can_be_off() {
     let broker = Broker::embedded();
@@ -189,7 +189,7 @@ async fn at_most_eight_viewers_and_none_delays_the_stop() {
     }
 }
 
-/// Its updates are kept nowhere.
+/// Updates are not queued for it.
 #[tokio::test]
 async fn a_viewer_that_does_not_read_is_disconnected() {
     let broker = Broker::embedded();
@@ -203,7 +203,7 @@ async fn a_viewer_that_does_not_read_is_disconnected() {
     }
     let is_full = async || bridge.page("/page/events").await.status() == 503;
     until("all places are taken", is_full).await;
-    // Full rows, so that each frame is large and soon does not fit.
+    // Long rows make each frame large, so that it soon does not fit.
     let value = format!(r#"{{"campid":"7","x":"{}"}}"#, "&".repeat(500));
     until("they are let go", async || {
         for _ in 0..40 {
@@ -215,12 +215,12 @@ async fn a_viewer_that_does_not_read_is_disconnected() {
     drop(silent);
 }
 
-/// Where the pictures are kept.
+/// The folder of the pictures.
 fn pictures() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("page")
 }
 
-/// No complaint, figures that move, both themes, a phone, the keyboard.
+/// Checks the browser's log, live figures, both themes, a phone's width and the keyboard.
 #[tokio::test]
 async fn the_page_works_in_a_browser() {
     let Some(browser) = Browser::start().await else { return };
@@ -230,7 +230,7 @@ async fn the_page_works_in_a_browser() {
     browser.page.goto(&format!("http://{}/", bridge.admin)).await.unwrap();
     let text = async |id: &str| {
         let script = format!("document.getElementById('{id}').innerText");
-        browser.ask(&script).await.as_str().unwrap().to_owned()
+        browser.evaluate(&script).await.as_str().unwrap().to_owned()
     };
     until("live", async || text("link").await == "live").await;
     let before = text("clicks").await;
@@ -247,10 +247,10 @@ async fn the_page_works_in_a_browser() {
     until("moved", async || text("clicks").await.contains("401 held since the start")).await;
     until("campaigns", async || text("campaigns").await.contains("12346")).await;
     until("partitions", async || text("partitions").await.contains("12 partitions")).await;
-    // A line has two points after ten seconds.
+    // The line has two points after ten seconds.
     let line = "document.querySelector('#chart-clicks polyline[stroke=\"#030303\"]')";
     let points = format!("{line}?.getAttribute('points').trim().split(' ').length ?? 0");
-    until("drawn", async || browser.ask(&points).await.as_i64().unwrap() > 1).await;
+    until("drawn", async || browser.evaluate(&points).await.as_i64().unwrap() > 1).await;
     for (name, width, theme) in [
         ("light", 1_280, "light"),
         ("dark", 1_280, "dark"),
@@ -259,7 +259,7 @@ async fn the_page_works_in_a_browser() {
     ] {
         browser.look_like(width, 800, theme).await;
         let overflow = "document.documentElement.scrollWidth - window.innerWidth";
-        assert!(browser.ask(overflow).await.as_i64().unwrap() <= 0, "{name} is too wide");
+        assert!(browser.evaluate(overflow).await.as_i64().unwrap() <= 0, "{name} is too wide");
         browser.picture(&pictures().join(format!("{name}.png"))).await;
     }
     keyboard(&browser).await;
@@ -267,23 +267,24 @@ async fn the_page_works_in_a_browser() {
     browser.page.close().await.unwrap();
 }
 
-/// All that can be used is reached by Tab, in order, and can be seen to be; the page can be stopped.
+/// Tab reaches every control in order, with a visible focus; the page can be paused.
 async fn keyboard(browser: &Browser) {
     let body = browser.page.find(fantoccini::Locator::Css("body")).await.unwrap();
     let mut reached = Vec::new();
-    browser.ask("document.activeElement.blur()").await;
+    browser.evaluate("document.activeElement.blur()").await;
     for _ in 0..5 {
         body.send_keys("\u{e004}").await.unwrap();
         let focused = "(e => e.id || e.textContent.slice(0, 16))(document.activeElement)";
-        reached.push(browser.ask(focused).await.as_str().unwrap().to_owned());
-        let outline = browser.ask("getComputedStyle(document.activeElement).outlineStyle").await;
+        reached.push(browser.evaluate(focused).await.as_str().unwrap().to_owned());
+        let outline =
+            browser.evaluate("getComputedStyle(document.activeElement).outlineStyle").await;
         assert_eq!(outline, "solid", "{reached:?}");
     }
     let expected = ["To the figures", "pause", "Metrics", "tail", "Settings of this"];
     assert_eq!(reached, expected);
     let pause = browser.page.find(fantoccini::Locator::Id("pause")).await.unwrap();
     pause.send_keys(" ").await.unwrap();
-    assert_eq!(browser.ask("document.getElementById('link').innerText").await, "paused");
+    assert_eq!(browser.evaluate("document.getElementById('link').innerText").await, "paused");
     assert_eq!(pause.attr("aria-pressed").await.unwrap().unwrap(), "true");
 }
 
@@ -295,7 +296,7 @@ async fn hostile_values_are_only_text_in_a_browser() {
     browser.look_like(360, 800, "light").await;
     browser.page.goto(&format!("http://{}/", bridge.admin)).await.unwrap();
     let ask = async |id: &str| {
-        browser.ask(&format!("document.getElementById('{id}').innerText")).await.to_string()
+        browser.evaluate(&format!("document.getElementById('{id}').innerText")).await.to_string()
     };
     until("live", async || ask("link").await.contains("live")).await;
     let markup =
@@ -312,22 +313,22 @@ async fn hostile_values_are_only_text_in_a_browser() {
     for value in &hostile {
         let body = serde_json::json!({"campid": value, "browser": value, "subject": value});
         assert_eq!(bridge.post(body.to_string()).await.status(), 200);
-        // Also where it is no JSON, and becomes a dead letter.
+        // This includes a value that is not JSON and becomes a dead letter.
         assert_eq!(bridge.post(value.clone()).await.status(), 200);
     }
     until("shown", async || ask("tail").await.contains("</td></table><style>")).await;
     until("counted", async || ask("campaigns").await.contains("<img src=x")).await;
     for id in ["tail", "campaigns"] {
         let shown = ask(id).await;
-        // Written out, in JSON once more.
+        // The character is escaped; within JSON the backslash is escaped again.
         assert!(shown.contains("u{202e}"), "{shown}");
         assert!(!shown.contains('\u{202e}') && !shown.contains(&"W".repeat(1_000)), "{shown}");
     }
-    let strange = "document.querySelectorAll('main img, main script, main style, main b').length";
-    assert_eq!(browser.ask(strange).await, 0);
-    assert_eq!(browser.ask("document.title").await, "hookbridge");
+    let injected = "document.querySelectorAll('main img, main script, main style, main b').length";
+    assert_eq!(browser.evaluate(injected).await, 0);
+    assert_eq!(browser.evaluate("document.title").await, "hookbridge");
     let overflow = "document.documentElement.scrollWidth - window.innerWidth";
-    assert!(browser.ask(overflow).await.as_i64().unwrap() <= 0);
+    assert!(browser.evaluate(overflow).await.as_i64().unwrap() <= 0);
     browser.picture(&pictures().join("hostile.png")).await;
     assert_eq!(browser.complaints().await, Vec::<serde_json::Value>::new());
     browser.page.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Partitions: a key lands where a Java producer would put it.
+//! Partitions: a key has the partition that a Java producer would choose.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use crate::harness::brokers::{jars, run};
 use crate::harness::support::{TestBridge, fixture};
 use crate::on_every_broker;
 
-/// Keys and the partition, of 12, where Java's own producer puts them.
+/// Keys, each with the partition of 12 that Java's producer chooses.
 ///
-/// The table was made by tests/kafka/PartitionTable.java with the same jars that the tests' broker
-/// runs on: `java -cp "target/tmp/kafka-jars/*" tests/kafka/PartitionTable.java`.
+/// tests/kafka/PartitionTable.java made the table with the jars of the tests' broker:
+/// `java -cp "target/tmp/kafka-jars/*" tests/kafka/PartitionTable.java`.
 fn table() -> Vec<(String, i32)> {
     let table = String::from_utf8(fixture("partitions.tsv")).unwrap();
     let line = |line: &str| {

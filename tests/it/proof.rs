@@ -1,7 +1,7 @@
-//! The proof of the promise: a steady load while everything fails that can, and at the end the clicks
-//! that were answered 200 against those in Kafka.
+//! The proof of the promise: a steady load during faults of every kind; at the end each click answered
+//! 200 must be in Kafka.
 //!
-//! In a short form it is a part of the tests. The long form, with a million clicks and more:
+//! `cargo test` runs a short form. The long form has a million clicks and more:
 //!
 //! ```text
 //! HOOKBRIDGE_PROOF=long cargo test --release --test it -- --nocapture --test-threads 1 proof
@@ -25,16 +25,16 @@ use crate::harness::process::Serve;
 use crate::harness::support::{TestBridge, config, until};
 use proxy::{Mode, Proxy};
 
-/// How much of everything.
+/// The size of a proof.
 struct Form {
     clicks_per_second: usize,
     rounds: usize,
     kills: usize,
     /// How long a fault lasts.
     fault: Duration,
-    /// How many clicks the Kafka part is to send at least.
+    /// The least number of clicks in the Kafka part.
     clicks_min: usize,
-    /// How long all brokers are away in one piece, in seconds, and the load meanwhile.
+    /// The length of the outage of all brokers in seconds, and the load meanwhile.
     outage_seconds: usize,
     outage_clicks_per_second: usize,
 }
@@ -65,11 +65,11 @@ impl Form {
     }
 }
 
-/// A cluster of three with a proxy before each, and its topics.
+/// A cluster of three brokers, each behind a proxy, with its topics.
 struct Cluster {
     nodes: [Kafka; 3],
     proxies: Vec<Proxy>,
-    /// For those who look into the topics, past the proxies.
+    /// Settings that bypass the proxies, to read the topics.
     direct: Config,
 }
 
@@ -97,7 +97,7 @@ impl Cluster {
         create_topic(&self.direct.kafka.brokers, topic, 12, 3, &SAFE).await;
     }
 
-    /// Deletes the topic, and waits until every broker has heard of it.
+    /// Deletes the topic, and waits until every broker knows.
     async fn delete_topic(&self) {
         let topic = &self.direct.webhook[0].topic;
         delete_topic(&self.direct.kafka.brokers, topic).await;
@@ -134,8 +134,8 @@ async fn delivered(serve: &Serve) {
     }
 }
 
-/// Brokers die, hang, restart and change leaders; the network delays, cuts and swallows; a topic
-/// goes and comes: no click is refused, lost or out of order.
+/// Brokers die, hang, restart and change leaders; the network delays, cuts and drops answers; a topic
+/// is deleted and created again. No click is refused, lost or out of order.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_kafka() {
     let form = Form::asked_for();
@@ -205,16 +205,16 @@ async fn proof_of_kafka() {
     delivered(&serve).await;
     let found = Found::in_kafka(&cluster.direct, "steady");
     println!("memory of the bridge: at most {:.0} MB", memory_max / 1e6);
-    found.judge("Kafka fails", &book, set_aside(&serve).await);
-    found.judge_order(&book);
+    found.check("Kafka fails", &book, set_aside(&serve).await);
+    found.check_order(&book);
     assert!(memory_max < 200e6, "{memory_max} bytes");
 
     survive_an_outage(&form, &cluster, &serve).await;
 
-    // What was in the topic is gone with it; what comes while there is none is not.
+    // Deleting the topic deletes its records; clicks that come without a topic are kept.
     for round in 0..2 * form.rounds {
         cluster.delete_topic().await;
-        // The dead letters of the last round are still there, under its name.
+        // The dead-letter topic still has the last round's records, under another name.
         let name = format!("deleted{round}");
         let load = Load::start(serve.url(), form.clicks_per_second, &name);
         load.more(3 * form.clicks_per_second).await;
@@ -225,14 +225,14 @@ async fn proof_of_kafka() {
         delivered(&serve).await;
         let found = Found::in_kafka(&cluster.direct, &name);
         let set_aside = set_aside(&serve).await;
-        found.judge("topic deleted and made again", &book, set_aside);
-        found.judge_order(&book);
+        found.check("topic deleted and made again", &book, set_aside);
+        found.check_order(&book);
     }
     assert!(!serve.has_logged("panicked"));
     assert_eq!(serve.stop().0, 0);
 }
 
-/// No broker for minutes: the spool takes everything, memory stays as it is, and everything arrives.
+/// Without a broker for minutes the spool holds every click, memory stays level, and all are delivered.
 async fn survive_an_outage(form: &Form, cluster: &Cluster, serve: &Serve) {
     let rate = form.outage_clicks_per_second;
     let load = Load::start(serve.url(), rate, "away");
@@ -260,19 +260,19 @@ async fn survive_an_outage(form: &Form, cluster: &Cluster, serve: &Serve) {
         book.percentile(1.0),
     );
     let found = Found::in_kafka(&cluster.direct, "away");
-    found.judge("a long outage", &book, set_aside(serve).await);
-    found.judge_order(&book);
+    found.check("a long outage", &book, set_aside(serve).await);
+    found.check_order(&book);
     assert!(spooled as usize > rate * form.outage_seconds * 9 / 10);
     assert!(late < 1.2 * early && late < 200e6, "memory grows");
 }
 
 fn resume_all(nodes: &[Kafka; 3]) {
-    // At once: the first alone cannot serve topics with three replicas.
+    // In parallel: one broker alone cannot serve topics with three replicas.
     std::thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(|| node.resume()))));
 }
 
 /// Brokers refuse records under load with every error code: no click is lost or refused, and only
-/// what Kafka refused is out of order.
+/// refused records are out of order.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_refusals() {
     use Code::*;
@@ -307,7 +307,7 @@ async fn proof_of_refusals() {
         {
             let times = 1 + (number + round) % 6;
             if (number + round) % 2 == 1 {
-                // The drain is to meet it, with a spool full of clicks.
+                // The outage fills the spool, so that the forwarder meets the errors, too.
                 cluster.broker_down(-1).unwrap();
                 load.more(rate).await;
                 cluster.broker_up(-1).unwrap();
@@ -320,14 +320,14 @@ async fn proof_of_refusals() {
     }
     let book = load.stop().await;
     until("everything is delivered", async || bridge.metric(WAITING).await == 0.0).await;
-    // One that the topic and its dead letters refuse, each time that it is tried.
+    // The topic and its dead-letter topic refuse this record at each attempt.
     let set_aside = bridge.metric(SET_ASIDE).await;
     let found = Found::in_kafka(&bridge.config, "refused");
-    found.judge("records refused", &book, set_aside);
-    found.judge_order_but_for(&book, refused_records(&bridge).await);
+    found.check("records refused", &book, set_aside);
+    found.check_order_except(&book, refused_records(&bridge).await);
 }
 
-/// How many records of the topic Kafka did not acknowledge, some of them more than once.
+/// How many attempts of the topic's records Kafka did not acknowledge.
 async fn refused_records(bridge: &TestBridge) -> f64 {
     let mut refused = 0.0;
     for result in RecordResult::ALL {
@@ -338,8 +338,8 @@ async fn refused_records(bridge: &TestBridge) -> f64 {
     refused
 }
 
-/// The bridge is killed or stopped at any moment, with Kafka and without: no click that was
-/// answered 200 is lost.
+/// The bridge is killed or stopped at any moment, with Kafka and without it. No click answered 200 is
+/// lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_the_bridge() {
     let form = Form::asked_for();
@@ -354,7 +354,7 @@ async fn proof_of_the_bridge() {
         if is_away {
             cluster.set_proxies(Mode::Swallow);
         }
-        // Any moment: a different number of clicks after the start each time.
+        // Each time after another number of clicks since the start.
         load.more(form.clicks_per_second / 4 + (kill * 7_919) % form.clicks_per_second).await;
         serve.signal(if kill % 2 == 0 { "KILL" } else { "TERM" });
         let (code, log) = serve.end();
@@ -369,7 +369,7 @@ async fn proof_of_the_bridge() {
     delivered(&serve).await;
     let found = Found::in_kafka(&cluster.direct, "crash");
     let name = format!("bridge ended {} times", 2 * form.kills);
-    found.judge(&name, &book, set_aside(&serve).await);
+    found.check(&name, &book, set_aside(&serve).await);
     assert_eq!(serve.stop().0, 0);
 }
 

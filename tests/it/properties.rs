@@ -1,4 +1,4 @@
-//! Properties that hold for any body, by random bodies.
+//! Properties of any body, tested with random bodies.
 
 use std::collections::BTreeSet;
 
@@ -16,12 +16,12 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
-/// Few, for they are run with every change; `.ci/fuzz` is for the many.
+/// Few cases, because every change runs them; `.ci/fuzz` runs many.
 fn few() -> ProptestConfig {
     ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Names that mean something, and others.
+/// Names that have a meaning, and others.
 fn name() -> impl Strategy<Value = String> {
     const KNOWN: [&str; 7] = ["campid", "type", "event", "timestamp", "email", "data", ""];
     prop_oneof![3 => prop::sample::select(&KNOWN[..]).prop_map(str::to_owned), 1 => any::<String>()]
@@ -46,7 +46,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object that may be an event, and more often is than by chance alone.
+/// An object that is an event more often than by chance.
 fn event() -> impl Strategy<Value = Value> {
     let members = prop::collection::vec((name(), value()), 0..6);
     let key = prop_oneof![
@@ -60,7 +60,7 @@ fn event() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Written one way or the other, and at times not to its end.
+/// The value as JSON, compact or pretty, sometimes cut off.
 fn text(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<u8>> {
     let end = prop_oneof![9 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)];
     (value, any::<bool>(), end).prop_map(|(value, is_pretty, end)| {
@@ -78,7 +78,7 @@ fn webhook(change: impl FnOnce(&mut hookbridge::config::WebhookSettings)) -> Web
     config.webhooks().unwrap().remove(0)
 }
 
-/// What a reader finds that parses the whole text.
+/// The key, or the refusal, by a full parse of the text.
 fn expected(body: &[u8]) -> Result<String, Refusal> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Refusal::Malformed)?;
     let says = |name: &str, wanted: &str| match value.get(name) {
@@ -119,7 +119,7 @@ fn ids(webhook: &Webhook, events: &[Vec<u8>]) -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(few())]
 
-    /// The same key and the same verdict.
+    /// Both give the same key or the same refusal.
     #[test]
     fn an_event_is_read_as_by_a_full_parse(body in text(prop_oneof![4 => event(), 1 => value()])) {
         let webhook = webhook(|_| {});
@@ -144,7 +144,7 @@ proptest! {
         }
     }
 
-    /// The replacement is checked by another implementation of HMAC; all else stays byte for byte.
+    /// Another implementation of HMAC checks the replacement; all else stays byte for byte.
     #[test]
     fn pseudonyms_change_only_their_fields(
         members in prop::collection::vec((name(), value(), "[ \t\r\n]{0,3}"), 0..8),
@@ -163,7 +163,7 @@ proptest! {
                 format!("{space}{}{space}:{space}{value}{space}", Value::from(name.as_str()))
             });
             let object = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
-            // The field is where it is, not wherever its name is.
+            // Only the field at the pointer counts, not every field of its name.
             if is_deep { format!("\u{feff} {{\"to\":{object}}}\n") } else { object }
         };
         let field = if is_deep { "/to/email" } else { "/email" };

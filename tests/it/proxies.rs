@@ -20,7 +20,7 @@ fn change(config: &mut Config, proxies: &str, senders: &str) {
     config.auth.keys = vec![NamedKey { networks, ..key("near") }];
 }
 
-/// A click with the key `near`, after which the connection closes.
+/// A click with the key `near`; the connection closes after it.
 fn post(bridge: &TestBridge) -> String {
     let (path, body) = (&bridge.config.webhook[0].path, click("7"));
     format!(
@@ -31,7 +31,7 @@ fn post(bridge: &TestBridge) -> String {
     )
 }
 
-/// For the networks of keys; no other source is believed.
+/// It decides whether a key's networks match; no other source is trusted.
 #[tokio::test]
 async fn the_address_that_a_trusted_proxy_names_counts() {
     use StatusCode as S;
@@ -73,8 +73,8 @@ async fn the_log_names_the_sender_not_the_proxy() {
     assert_eq!(serve.stop().0, 0);
 }
 
-/// Versions 1 and 2, and the proxy's own connections. A header that is wrong, late or from another
-/// host is refused.
+/// Tests versions 1 and 2, and the proxy's own connections. A header that is wrong, late or from
+/// another host is refused.
 #[tokio::test]
 async fn the_proxy_protocol_names_the_sender() {
     let broker = Broker::embedded();
@@ -100,7 +100,7 @@ async fn the_proxy_protocol_names_the_sender() {
         (b"PROXY UNKNOWN\r\n".to_vec(), 403),
         (binary(1, [203, 0, 113, 7]), 200),
         (binary(1, [192, 0, 2, 1]), 403),
-        // The proxy itself.
+        // The proxy's own connection (LOCAL).
         (binary(0, [203, 0, 113, 7]), 403),
     ] {
         let answer = answer(&begin);
@@ -109,16 +109,16 @@ async fn the_proxy_protocol_names_the_sender() {
     let broken = ["", "PROXY TCP4 203.0.113.7\r\n", &format!("PROXY {}", "1".repeat(200))];
     for (begin, count) in broken.iter().zip([1.0, 2.0, 3.0]) {
         assert_eq!(answer(begin.as_bytes()), "", "{begin}");
-        assert_eq!(bridge.strangers("not_http").await, count, "{begin}");
+        assert_eq!(bridge.outcomes_without_webhook("not_http").await, count, "{begin}");
     }
-    // A proxy that says nothing.
+    // A proxy that sends nothing.
     let slow = bridge.raw().read_all();
-    assert_eq!((slow.as_str(), bridge.strangers("slow_head").await), ("", 1.0));
-    // A balancer that looks whether somebody is there is nothing to report.
+    assert_eq!((slow.as_str(), bridge.outcomes_without_webhook("slow_head").await), ("", 1.0));
+    // A balancer's health check by connection alone is not counted.
     drop(bridge.raw());
     until("gone", async || bridge.metric("hookbridge_connections").await == 0.0).await;
-    assert_eq!(bridge.strangers("slow_head").await, 1.0);
-    assert_eq!(bridge.strangers("abandoned").await, 0.0);
+    assert_eq!(bridge.outcomes_without_webhook("slow_head").await, 1.0);
+    assert_eq!(bridge.outcomes_without_webhook("abandoned").await, 0.0);
 
     let elsewhere = TestBridge::start_with(&broker, |config| {
         change(config, "10.0.0.0/8", "127.0.0.0/8");
@@ -162,7 +162,7 @@ async fn the_connection_limit_counts_senders_not_proxies() {
     assert!(first.read_all().starts_with("HTTP/1.1 200 "));
 }
 
-/// In both versions, before TLS.
+/// HAProxy sends the PROXY protocol in both versions, before TLS.
 #[tokio::test]
 async fn haproxy_passes_the_address_on() {
     for option in ["send-proxy", "send-proxy-v2"] {

@@ -1,4 +1,4 @@
-//! Fields that must not reach Kafka.
+//! Fields that are pseudonymised.
 
 use hookbridge::config::{Config, InvalidBody, Secret};
 use reqwest::StatusCode;
@@ -18,8 +18,8 @@ fn pseudonymising(config: &mut Config) {
 }
 
 on_every_broker! {
-    /// All else of the click stays byte for byte, and its id is that of the body with pseudonyms. A
-    /// body that is no event is kept nowhere.
+    /// All else of the click stays byte for byte; its id is that of the body with pseudonyms. A body
+    /// that is not an event is not kept.
     async fn a_pseudonymised_field_does_not_reach_kafka(broker: Broker) {
         let bridge = TestBridge::start_with(&broker, pseudonymising).await;
         let body = String::from_utf8(fixture("email-marketing-click.json")).unwrap();
@@ -43,7 +43,7 @@ on_every_broker! {
         let digits = data_encoding::HEXLOWER.encode(&Sha256::digest(named)[..16]);
         let id = record.headers.iter().find(|(name, _)| name == "ce_id").unwrap();
         let id = id.1.replace('-', "");
-        // But for the marks of a UUID.
+        // All digits except the version and variant of the UUID.
         assert_eq!((&id[..12], &id[13..16], &id[17..]), (&digits[..12], &digits[13..16], &digits[17..]));
         let letters = bridge.config.webhook[0].dead_letters();
         assert_eq!(crate::harness::support::count(&bridge.config.kafka.brokers, &letters), 0);

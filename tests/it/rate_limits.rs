@@ -14,13 +14,13 @@ use crate::keys::key;
 const NOISY: [u8; 4] = [127, 0, 0, 2];
 const QUIET: [u8; 4] = [127, 0, 0, 3];
 
-/// A sender that keeps its connection, at this address.
+/// A sender at this address, with a persistent connection.
 fn sender_at(address: [u8; 4]) -> Client {
     let client = Client::builder().local_address(Some(Ipv4Addr::from(address).into()));
     client.timeout(PATIENCE).build().unwrap()
 }
 
-/// Sends until one is refused as too many; gives how many were not, which are no more than two a second.
+/// Sends until a request is over the limit of two a second; returns how many were within it.
 async fn send_until_too_many(request: impl Fn() -> RequestBuilder, within: StatusCode) -> usize {
     let began = Instant::now();
     for count in 0.. {
@@ -48,13 +48,13 @@ async fn the_rate_of_an_address_is_limited() {
     let post = |sender: &Client| sender.post(bridge.url()).bearer_auth(KEY).body(click("7"));
     let held = send_until_too_many(|| post(&noisy), StatusCode::OK).await;
     assert_eq!(post(&quiet).send().await.unwrap().status(), StatusCode::OK);
-    assert_eq!(bridge.strangers("address_over_rate").await, 1.0);
+    assert_eq!(bridge.outcomes_without_webhook("address_over_rate").await, 1.0);
     assert_eq!(bridge.count(), i64::try_from(held).unwrap() + 1);
     let is_held = async || post(&noisy).send().await.unwrap().status() == StatusCode::OK;
-    until("its next share", is_held).await;
+    until("within the rate limit again", is_held).await;
 }
 
-/// From all addresses together.
+/// The limit holds for all addresses together.
 #[tokio::test]
 async fn the_rate_of_a_key_is_limited() {
     let broker = Broker::embedded();
@@ -71,7 +71,7 @@ async fn the_rate_of_a_key_is_limited() {
     assert_eq!(bridge.count(), i64::try_from(held).unwrap() + 1);
     let elsewhere = async || post(&there, "noisy").send().await.unwrap().status();
     let is_over = async || elsewhere().await == StatusCode::TOO_MANY_REQUESTS;
-    until("over its share there, too", is_over).await;
+    until("over the rate limit there, too", is_over).await;
 }
 
 /// A sender with a valid key is not affected by another sender at the same address.
@@ -112,10 +112,10 @@ async fn one_address_cannot_take_all_connections() {
     assert_eq!(post.send().await.unwrap().status(), StatusCode::OK);
 }
 
-/// Lines that are left out are counted.
+/// Omitted lines are counted.
 #[tokio::test]
 async fn refused_requests_cannot_fill_the_log() {
-    const STRANGERS: usize = 300;
+    const CLIENTS: usize = 300;
     let broker = Broker::embedded();
     let mut config = config(&broker);
     config.http.max_failure_rate_per_address = 0;
@@ -125,7 +125,7 @@ async fn refused_requests_cannot_fill_the_log() {
     until("ready", async || serve.is_ready().await).await;
     let sender = sender_at(NOISY);
     let began = Instant::now();
-    for _ in 0..STRANGERS {
+    for _ in 0..CLIENTS {
         let answer = sender.post(serve.url()).bearer_auth("wrong").body(click("7")).send().await;
         assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);
     }
@@ -136,7 +136,7 @@ async fn refused_requests_cannot_fill_the_log() {
     let lines = log.lines().filter(|line| line.contains("unauthorized"));
     let lines: Vec<serde_json::Value> =
         lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(lines.len() as f64 + left_out, STRANGERS as f64);
+    assert_eq!(lines.len() as f64 + left_out, CLIENTS as f64);
     assert!(lines.len() as f64 <= most, "{} lines, at most {most}", lines.len());
     assert!(left_out > 0.0, "{} lines in {:?}", lines.len(), began.elapsed());
     let said: f64 = lines.iter().filter_map(|line| line["left_out"].as_f64()).sum();

@@ -1,4 +1,4 @@
-//! Requests that are refused: status, tag, and nothing published.
+//! Refused requests: status, tag, and no record.
 
 use hookbridge::config::{Config, InvalidBody};
 use reqwest::{Method, StatusCode};
@@ -11,7 +11,7 @@ use crate::on_every_broker;
 type Case<'c> = (&'c str, &'c Method, &'c str, Option<&'c str>, Vec<u8>, u16);
 
 on_every_broker! {
-    /// And publishes no record.
+    /// A refusal publishes no record.
     async fn each_refusal_has_its_status_tag_and_problem_details(broker: Broker) {
         let reject = |config: &mut Config| config.webhook[0].invalid = InvalidBody::Reject;
         let bridge = TestBridge::start_with(&broker, reject).await;
@@ -41,7 +41,7 @@ on_every_broker! {
         ];
         for (tag, method, path, key, body, status) in cases {
             let what = format!("{method} {path} {key:?} {:.60}", String::from_utf8_lossy(&body));
-            let before = bridge.outcomes(tag).await + bridge.strangers(tag).await;
+            let before = bridge.outcomes(tag).await + bridge.outcomes_without_webhook(tag).await;
             let url = format!("http://{}{path}", bridge.http);
             let mut request = sender().request(method.clone(), url).body(body);
             if let Some(key) = key {
@@ -56,10 +56,10 @@ on_every_broker! {
             let problem: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
             assert_eq!(problem["type"], format!("urn:hookbridge:problem:{tag}"), "{what}");
             assert_eq!(problem["status"], status, "{what}");
-            let after = bridge.outcomes(tag).await + bridge.strangers(tag).await;
+            let after = bridge.outcomes(tag).await + bridge.outcomes_without_webhook(tag).await;
             assert_eq!(after, before + 1.0, "{what}");
         }
-        // Nothing was published: the marker is the only record.
+        // The marker is the only record.
         assert_eq!(bridge.post(click("marker")).await.status(), StatusCode::OK);
         assert_eq!(bridge.record().key.as_deref(), Some(b"marker".as_slice()));
     }
@@ -72,8 +72,10 @@ async fn bytes_that_are_no_http_are_answered_counted_and_closed() {
     let mut raw = bridge.raw();
     raw.send("nonsense\r\n\r\n");
     assert!(raw.read_all().starts_with("HTTP/1.1 400"));
-    crate::harness::support::until("counted", async || bridge.strangers("not_http").await == 1.0)
-        .await;
+    crate::harness::support::until("counted", async || {
+        bridge.outcomes_without_webhook("not_http").await == 1.0
+    })
+    .await;
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
 }
 

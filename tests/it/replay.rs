@@ -1,4 +1,4 @@
-//! `hookbridge replay`: what is replayed, what still fails, and a replay that is killed.
+//! `hookbridge replay`: replayed records, records that still fail, and a killed replay.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::harness::process::{Running, hookbridge, printed, settings_file};
 use crate::harness::support::{TestBridge, records, until};
 use crate::on_every_broker;
 
-/// `hookbridge replay` with these settings, but without the keys of senders.
+/// `hookbridge replay` with these settings, without the senders' keys.
 fn replay(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
     let mut config = config.clone();
     config.auth.api_key = None;
@@ -31,8 +31,8 @@ fn ids(records: &[ConsumedRecord]) -> BTreeMap<String, usize> {
 }
 
 on_every_broker! {
-    /// They land as if the settings had been right. What still is no event is named. Nothing is
-    /// replayed twice.
+    /// The records are as if the settings had always been right. Dead letters that still fail are
+    /// named. Nothing is replayed twice.
     async fn dead_letters_are_replayed_once_the_settings_are_right(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         for body in [r#"{"id":{"campaign":7}}"#, r#"{"id":{"campaign":"8"}}"#, "{", "[]"] {
@@ -72,7 +72,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// The ids stay.
+    /// The records keep their ids.
     async fn a_part_of_a_topic_is_replayed_to_another_webhook(broker: Broker) {
         let other = |config: &mut Config| {
             let mut webhook = config.webhook[0].clone();
@@ -104,7 +104,7 @@ on_every_broker! {
     }
 }
 
-/// A record that is there twice has the same id.
+/// A duplicate record has the same id.
 #[tokio::test]
 async fn a_killed_replay_loses_nothing() {
     const LETTERS: usize = 6_000;
@@ -132,11 +132,11 @@ async fn a_killed_replay_loses_nothing() {
         })
         .await;
         kills += usize::from(process.0.try_wait().unwrap().is_none());
-        // It may have come to its end since.
+        // It may have ended by now.
         process.0.kill().unwrap();
         process.end();
     }
-    assert!(kills > 0, "it was never killed on its way");
+    assert!(kills > 0, "it was never killed midway");
     printed(run(), 0);
     let landed = bridge.records(bridge.count() as usize);
     let ids = ids(&landed);

@@ -1,8 +1,8 @@
-//! A rolling update: replicas behind a real balancer are restarted in turn, added and removed, under a
-//! constant load. No request fails, and every click is in Kafka.
+//! A rolling update: replicas behind a real balancer are restarted in turn, added and removed under a
+//! steady load. No request fails, and every click is in Kafka.
 //!
-//! Each replica has an address of its own with fixed ports, and a folder that outlives its process, as
-//! the pods of a StatefulSet have. The long form, with the shipped drain delay:
+//! Like a pod of a StatefulSet, each replica has its own address with fixed ports, and a folder that
+//! outlives its process. The long form, with the shipped drain delay:
 //!
 //! ```text
 //! HOOKBRIDGE_PROOF=long cargo test --release --test it -- --nocapture rolling
@@ -21,12 +21,12 @@ use crate::harness::ports;
 use crate::harness::process::Serve;
 use crate::harness::support::{config, until};
 
-/// How much of everything.
+/// The size of the test.
 struct Form {
     clicks_per_second: usize,
     rounds: usize,
     drain_delay_ms: u64,
-    /// How often the balancer is reloaded as it is.
+    /// How often the balancer is reloaded with unchanged settings.
     reloads: usize,
 }
 
@@ -41,7 +41,7 @@ impl Form {
     }
 }
 
-/// A replica that can be restarted in its place.
+/// A replica that restarts on its ports and folder.
 struct Replica {
     config: Config,
     folder: TempDir,
@@ -50,8 +50,8 @@ struct Replica {
 }
 
 impl Replica {
-    /// A new one with an address of its own, on which no one's outgoing connection takes a port while
-    /// the replica is away.
+    /// Starts a replica at its own address, where no outgoing connection takes a port while the replica
+    /// is down.
     async fn start(config: &Config, number: u8) -> Replica {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config.clone();
@@ -62,7 +62,7 @@ impl Replica {
         Replica { config, folder, serve, number }
     }
 
-    /// As a rolling update does it: the next one may go as soon as this one is ready.
+    /// Stops the replica, starts it and waits until it is ready.
     async fn restart(self) -> Replica {
         let Replica { config, folder, serve, number } = self;
         stop(serve).await;
@@ -76,7 +76,7 @@ impl Replica {
         Server { name, http: self.serve.http, admin: self.serve.admin }
     }
 
-    /// Waits until it has been sent clicks.
+    /// Waits until the replica has accepted a click.
     async fn gets_clicks(&self) {
         let webhook = &self.config.webhook[0].name;
         let accepted =
@@ -85,12 +85,12 @@ impl Replica {
     }
 }
 
-/// SIGTERM, and nothing is left behind.
+/// Stops a replica by SIGTERM; its spool must be empty.
 async fn stop(mut serve: Serve) {
     serve.signal("TERM");
     until("ended", async || serve.has_ended()).await;
     let (code, log) = serve.end();
-    // Why it refused clicks, should it have.
+    // Prints why clicks were refused, if any were.
     let refusals = log.lines().filter(|line| line.contains("Request refused."));
     refusals.take(5).for_each(|line| println!("{line}"));
     assert_eq!(code, 0, "{log}");
@@ -118,8 +118,8 @@ async fn a_rolling_update_fails_no_request() {
     }
     let balancer = HaProxy::start(&servers(&replicas)).await.unwrap();
     let url = format!("http://{}{}", balancer.address, config.webhook[0].path);
-    // A sender that keeps its connection may try again by itself, and HAProxy counts on it, when the
-    // connection turns out to be closed. One that does not sees every failure.
+    // A client may retry by itself when its persistent connection was closed; HAProxy relies on that.
+    // A new connection for each click shows every failure.
     let loads = [(Connections::Kept, "rolling-kept"), (Connections::New, "rolling-new")].map(
         |(connections, name)| Load::start_over(connections, &url, form.clicks_per_second, name),
     );
@@ -130,14 +130,14 @@ async fn a_rolling_update_fails_no_request() {
             replicas.push(replica.restart().await);
             println!("round {round}: {} restarted", turn + 1);
         }
-        // One more: told to the balancer when it is ready.
+        // Adds a replica: the balancer learns of it when it is ready.
         let number = 4 + u8::try_from(round).unwrap();
         replicas.push(Replica::start(&config, number).await);
         balancer.reload(&servers(&replicas)).await;
         for replica in &replicas {
             replica.gets_clicks().await;
         }
-        // One fewer: the balancer finds out by itself, and is told when it is gone.
+        // Removes a replica: the balancer notices by its checks, and is reloaded afterwards.
         stop(replicas.remove(0).serve).await;
         for _ in 0..form.reloads {
             balancer.reload(&servers(&replicas)).await;
@@ -159,9 +159,9 @@ async fn a_rolling_update_fails_no_request() {
         book.percentile(1.0)
     );
     let found = Found::in_kafka(&config, "rolling");
-    found.judge("rolling update", &book, 0.0);
+    found.check("rolling update", &book, 0.0);
     assert_eq!(book.unanswered, 0, "requests without an answer");
-    // Otherwise the balancer's second tries would cover up a drain that does not work.
+    // Retries of the balancer would hide a drain that does not work.
     assert_eq!(retries, 0, "requests that met a replica that was no longer there");
 }
 

@@ -1,4 +1,4 @@
-//! JSON Schema and AsyncAPI, against records read back.
+//! JSON Schema and AsyncAPI, compared with records from the topic.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -17,8 +17,8 @@ fn opptima() -> Config {
     load(Some(&file), HashMap::new()).config
 }
 
-/// For `config/opptima.toml`. To write them anew: `HOOKBRIDGE_WRITE=1 cargo test --test it
-/// schemas::the_documents`.
+/// The documents are those of `config/opptima.toml`. To rewrite them:
+/// `HOOKBRIDGE_WRITE=1 cargo test --test it schemas::the_documents`.
 #[test]
 fn the_documents_in_config_are_those_that_the_bridge_serves() {
     let config = opptima();
@@ -56,7 +56,7 @@ fn every_reference_of_asyncapi_leads_somewhere() {
         }
     }
     let document = schema::of_topics(&opptima());
-    // For each of five webhooks and its dead letters: the channel's, and two of the operation.
+    // Three for each topic of five webhooks, dead letters included: the channel's, two of the operation.
     assert_eq!(check(&document, &document), 30);
 }
 
@@ -71,7 +71,7 @@ fn validate(schema: &Value, instance: &Value, is_valid: bool) {
 }
 
 on_every_broker! {
-    /// Read back from the topic, and judged by the documents of the admin listener.
+    /// The documents of the admin listener validate the records in the topic.
     async fn records_are_what_the_documents_say(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let document = async |path: &str| -> Value {
@@ -103,7 +103,7 @@ on_every_broker! {
                 }
             }
         }
-        // The schema can tell.
+        // The schema refuses wrong events.
         for wrong in [r#"{}"#, r#"{"campid":""}"#, r#"{"campid":7,"event":"open"}"#, "[]"] {
             validate(&of_event, &serde_json::from_str(wrong).unwrap(), false);
         }

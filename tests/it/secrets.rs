@@ -1,4 +1,4 @@
-//! No secret and nothing of a body is in any output.
+//! No output contains a secret or a part of a body.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::harness::process::{Serve, hookbridge};
 use crate::harness::support::{Mount, config, until};
 use crate::tls::{self, Authority};
 
-/// Every secret, every address and every piece of a body has this in it, and no output may have it.
+/// Every secret, address and body contains this mark; no output may.
 const MARK: &str = "zq-";
 
 const BODY: &str =
@@ -22,20 +22,20 @@ const BODY: &str =
 
 const SIGNING_KEY: &str = "zq-signing-key";
 
-/// Settings with every kind of secret, and a webhook for each way to prove who calls.
+/// Settings with every kind of secret, and a webhook for each auth scheme.
 fn secretive(broker: &Broker, mount: &Mount, format: LogFormat, folder: &Path) -> Config {
     let mut config: Config = config(broker);
     config.log.level = "trace".into();
     config.log.format = format;
     config.spool.dir = folder.join("spool");
     config.http.max_body_bytes = 10_000;
-    // It ends while Kafka is away, and waits for as long as it may.
+    // The stop comes while Kafka is away and takes the whole drain time-out.
     (config.http.body_timeout_ms, config.http.drain_timeout_ms) = (1_000, 5_000);
     config.http.tls = Some(tls::settings(mount));
     config.auth.api_key = Some(Secret::new("zq-api-key"));
     config.auth.keys_file = Some(mount.path("keys.toml"));
     config.pseudonym.key = Some(Secret::new("zq-pseudonym-key-of-32-bytes-or-more"));
-    // Not in use without SASL, but set, and shown by the client as it shows all properties.
+    // Unused without SASL, but the client logs all properties.
     config.kafka.options.set("sasl.username", "hookbridge");
     config.kafka.options.set("sasl.password", "zq-kafka-password");
     config.kafka.options.set("ssl.key.password", "zq-kafka-key-password");
@@ -53,7 +53,7 @@ fn secretive(broker: &Broker, mount: &Mount, format: LogFormat, folder: &Path) -
     config
 }
 
-/// Requests that end in every way that a sender can bring about, and how often each status came.
+/// Sends requests for every outcome that a sender can cause; returns their statuses.
 async fn send_all(client: &Client, base: &str) -> Vec<StatusCode> {
     let bodies = [
         BODY.to_owned(),
@@ -92,9 +92,9 @@ async fn send_all(client: &Client, base: &str) -> Vec<StatusCode> {
     statuses
 }
 
-/// At the loudest log level, over TLS, with Kafka and without: no key, password, address or body is
-/// in the log, on standard output, in the metrics or in the settings; where addresses are replaced,
-/// none is on disk.
+/// At the most verbose log level, over TLS, with Kafka and without it: no key, password, address or body
+/// is in the log, standard output, the metrics or the printed settings. With pseudonyms no address is on
+/// disk either.
 #[tokio::test]
 async fn no_output_has_a_secret() {
     for (format, trace) in [(LogFormat::Text, " TRACE "), (LogFormat::Json, "\"TRACE\"")] {
@@ -215,7 +215,7 @@ fn a_problem_with_a_misplaced_secret_does_not_quote_it() {
     }
 }
 
-/// Where another program would leave one.
+/// Another program does leave one here.
 #[tokio::test]
 async fn a_crash_leaves_no_core_dump() {
     let cores = tempfile::tempdir().unwrap();
@@ -230,7 +230,7 @@ async fn a_crash_leaves_no_core_dump() {
     broker.create_topic(&config.webhook[0].topic, 1).await;
     let serve = Serve::launch(&config, folder.path(), &first);
     until("ready", async || serve.is_ready().await).await;
-    // It still sees its own process.
+    // The process metrics still work.
     assert!(serve.metric("process_open_fds").await > 0.0);
     assert!(!serve.dumps_core());
 }

@@ -1,13 +1,13 @@
-//! A Kafka with TLS, passwords and rights.
+//! A Kafka with TLS, passwords and access rights.
 
 use hookbridge::config::Config;
 use reqwest::StatusCode;
 
-use crate::harness::brokers::{Broker, Kafka, STRANGER, USER, create_topic, shared};
+use crate::harness::brokers::{Broker, Kafka, UNPRIVILEGED, USER, create_topic, shared};
 use crate::harness::process::{hookbridge, settings_file};
 use crate::harness::support::{TestBridge, click, config, count, until};
 
-/// Settings for the broker's TLS listener, with a topic made through the plain one.
+/// Settings for the broker's TLS listener, with a topic created through the plain one.
 async fn secured(kafka: &Kafka, mechanism: &str, (user, password): (&str, &str)) -> Config {
     let mut config = config(&Broker::Kafka(kafka.sasl_ssl()));
     let options = &mut config.kafka.options;
@@ -31,7 +31,7 @@ async fn each_sasl_mechanism_works_over_tls() {
     }
 }
 
-/// Not ready, 503, nothing written.
+/// The bridge is not ready, answers 503 and writes nothing.
 #[tokio::test]
 async fn a_wrong_kafka_password_refuses_clicks() {
     let Some(kafka) = shared() else { return };
@@ -43,11 +43,11 @@ async fn a_wrong_kafka_password_refuses_clicks() {
     assert_eq!(count(&kafka.plaintext(), &topic), 0);
 }
 
-/// 503, nothing written, and `check --kafka` says why.
+/// The bridge answers 503 and writes nothing; `check --kafka` says why.
 #[tokio::test]
 async fn missing_kafka_rights_refuse_clicks() {
     let Some(kafka) = shared() else { return };
-    let config = secured(kafka, "SCRAM-SHA-512", STRANGER).await;
+    let config = secured(kafka, "SCRAM-SHA-512", UNPRIVILEGED).await;
     let topic = config.webhook[0].topic.clone();
     let bridge = TestBridge::launch(config.clone());
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,4 +1,4 @@
-//! `hookbridge send`: clicks to a bridge, and what it reports.
+//! `hookbridge send`: its clicks and its reports.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::harness::support::{KEY, Mount, PATIENCE, TestBridge};
 use crate::on_every_broker;
 use crate::tls::{self, Authority};
 
-/// What `hookbridge send` with these arguments and this key makes of a server.
+/// Runs `hookbridge send` with these arguments and this key.
 fn send(url: &str, key: &str, arguments: &[&str]) -> Output {
     let mut command = hookbridge(["send", "--url", url]);
     command.args(arguments).env("HOOKBRIDGE_API_KEY", key).output().unwrap()
@@ -24,7 +24,7 @@ fn json(output: &Output, code: i32) -> Value {
 }
 
 on_every_broker! {
-    /// Each is distinct.
+    /// Each click is distinct.
     async fn send_lands_one_click_or_many(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         let url = bridge.url();
@@ -44,8 +44,7 @@ on_every_broker! {
     }
 }
 
-/// An open loop derives its number of clicks from rate and time, and measures each from when it was
-/// due.
+/// An open loop sends rate times duration clicks, and measures each from the moment it was due.
 #[tokio::test]
 async fn a_stall_counts_for_every_click_that_it_delays() {
     let broker = Broker::embedded();
@@ -53,17 +52,17 @@ async fn a_stall_counts_for_every_click_that_it_delays() {
     let cluster = broker.development().cluster();
     cluster.broker_round_trip_time(-1, std::time::Duration::from_millis(100)).unwrap();
     let open = ["--rate", "200", "--duration", "1s", "--connections", "1", "--json"];
-    // The open loop waits for what was due, so that it ends by itself.
+    // The open loop ends by itself when all due clicks are answered.
     let report = json(&send(&bridge.url(), KEY, &[&open[..], &["--count", "10"]].concat()), 0);
     assert_eq!(report["held"], 10);
     assert_eq!(report["latency_from"], "due");
-    // One connection, a tenth of a second for each answer: the fifth click waits for four others.
+    // One connection, 0.1 s for each answer: the fifth click waits for four others.
     let (median, max) = (&report["latency_us"]["p50"], &report["latency_us"]["max"]);
     assert!(median.as_u64().unwrap() > 400_000, "{report}");
     assert!(max.as_u64().unwrap() > 900_000, "{report}");
 }
 
-/// In turn. Refusals are counted and explained, and set the exit code.
+/// The bodies are sent in turn. Refusals are counted and explained, and set the exit code.
 #[tokio::test]
 async fn send_takes_bodies_from_a_file() {
     let broker = Broker::embedded();
@@ -87,7 +86,7 @@ async fn send_takes_bodies_from_a_file() {
     );
 }
 
-/// And shows no key.
+/// No message contains the key.
 #[tokio::test]
 async fn each_failure_of_send_says_what_to_do() {
     let broker = Broker::embedded();
@@ -109,7 +108,7 @@ async fn each_failure_of_send_says_what_to_do() {
     check("http://no-such-host.invalid/x", KEY, "look at the host and the port of --url");
     check(&url.replace("http:", "https:"), KEY, "does not speak TLS there");
     check("ftp://127.0.0.1/x", KEY, "use http or https");
-    // The kernel takes the connection, and nobody answers.
+    // The kernel accepts the connection; no server answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}/x", silent.local_addr().unwrap());
     check(&silent, KEY, "no answer in time; the server takes connections or requests");

@@ -1,4 +1,4 @@
-//! Opptima, and other senders by their profiles.
+//! Opptima and other senders, by their profiles.
 
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac};
@@ -19,10 +19,10 @@ use crate::on_every_broker;
 
 const SECRET: &str = "a-secret-of-the-sender";
 
-/// A bridge whose webhooks are these profiles, to topics of their own.
+/// A bridge with a webhook for each profile, each with its own topic.
 async fn bridge_to(broker: &Broker, profiles: &[&str]) -> TestBridge {
     let entries = profiles.iter().map(|name| format!("[[webhook]]\nprofile = \"{name}\"\n"));
-    // That no key is there yet is a problem of these settings alone.
+    // The missing key is a problem here; the keys are added below.
     let profiles = from(&entries.collect::<String>(), &[]).config.webhook;
     let mut config = Config { webhook: profiles, ..config(broker) };
     let pair = NamedKey::new("pair", "");
@@ -62,7 +62,7 @@ fn is(record: &ConsumedRecord, key: &str, value: &str, seconds: i64) {
     assert_eq!(record.timestamp_ms.map(|ms| ms / 1_000), Some(seconds));
 }
 
-/// The answers to the same request as it is, and with something forged.
+/// The genuine request is accepted, the forged one refused.
 async fn check_forged(request: RequestBuilder, forged: RequestBuilder) {
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -70,7 +70,7 @@ async fn check_forged(request: RequestBuilder, forged: RequestBuilder) {
 }
 
 on_every_broker! {
-    /// With the documented bodies.
+    /// The bodies are the documented ones.
     async fn all_five_webhooks_of_opptima_on_one_bridge(broker: Broker) {
         let samples = [
             ("opptima-email-marketing-click", "email-marketing-click.json", "12345"),
@@ -92,7 +92,7 @@ on_every_broker! {
             assert_eq!(answer.text().await.unwrap(), "Webhook recibido correctamente");
             let record = records(&bridge.config, &webhook.topic, 1).remove(0);
             assert_eq!((record.key.as_deref(), record.value), (Some(key.as_bytes()), fixture(sample)));
-            // The body of another webhook is none of this one's.
+            // The body of another webhook is not an event here.
             let other = if webhook.r#type == "SMTP" { "email-marketing-click.json" } else { "smtp-bounce.json" };
             assert_eq!(post(fixture(other)).send().await.unwrap().status(), StatusCode::OK);
             let letter = records(&bridge.config, &webhook.dead_letters(), 1).remove(0);
@@ -101,8 +101,8 @@ on_every_broker! {
     }
 }
 
-/// A campaign as text and as a number has the same key; fields that are renamed, missing or new,
-/// and other spellings of `type`, are accepted.
+/// A campaign has the same key as text and as a number. Renamed, missing and new fields and other
+/// spellings of `type` are accepted.
 #[tokio::test]
 async fn documented_drift_of_opptima_is_accepted() {
     let profiles =
@@ -110,7 +110,7 @@ async fn documented_drift_of_opptima_is_accepted() {
     let broker = Broker::embedded();
     let bridge = bridge_to(&broker, &profiles).await;
     let bodies: [(usize, &str, &str); 9] = [
-        // `relid` is text in a click, a number elsewhere; so may `campid` be.
+        // `relid` is text in a click and a number elsewhere; `campid` may vary likewise.
         (0, r#"{"campid":"12345","relid":"123"}"#, "12345"),
         (1, r#"{"campid":12345,"relid":123}"#, "12345"),
         // `contactId` and `contactid`.
@@ -118,10 +118,10 @@ async fn documented_drift_of_opptima_is_accepted() {
         (1, r#"{"campid":"1","contactid":1}"#, "1"),
         // `email` and `to`.
         (0, r#"{"campid":"2","to":"test@testdomain.com"}"#, "2"),
-        // The type in Aldeamo's spelling; no type and no event at all.
+        // Aldeamo's spelling of the type; neither type nor event.
         (1, r#"{"type":"Email Marketing","event":"SENT","campid":"3"}"#, "3"),
         (0, r#"{"campid":"4"}"#, "4"),
-        // `response` as text and as steps, and a `msgid` that is no UUID.
+        // `response` as text and as steps; a `msgid` that is not a UUID.
         (2, r#"{"msgid":"m-1","response":"OK","certifiedEmail":true}"#, "m-1"),
         (2, r#"{"msgid":"m-2","response":[{"eventType":"Send"}],"status":"Entregado"}"#, "m-2"),
     ];
@@ -150,7 +150,7 @@ async fn sendgrid() {
             r#"{{"email":"a@example.com","timestamp":{at},"event":"click","url":"https://example.com/","ip":"192.0.2.1","sg_event_id":"{id}","sg_message_id":"m.1"}}"#
         )
     };
-    // It ends its bodies with CRLF, which is signed, too.
+    // SendGrid ends its bodies with CRLF, which is signed, too.
     let body = format!("[{},\r\n{}]\r\n", event("e1"), event("e2"));
     let time = now().to_string();
     let signature: Signature = pair_of_keys().sign(format!("{time}{body}").as_bytes());
@@ -162,14 +162,14 @@ async fn sendgrid() {
     };
     check_forged(request(&body, &time), request(&body.replace("e1", "e3"), &time)).await;
     check_forged(request(&body, &time), request(&body, &(now() + 1).to_string())).await;
-    // Whoever shows the public key has shown nothing.
+    // The public key proves nothing.
     let public = bridge.config.auth.keys[0].public_key.clone().unwrap();
     let shown = post(&bridge, body.as_str()).bearer_auth(public).send().await.unwrap();
     assert_eq!(shown.status(), StatusCode::UNAUTHORIZED);
     let records = bridge.records(4);
     is(&records[0], "m.1", &event("e1"), at);
     is(&records[1], "m.1", &event("e2"), at);
-    // What is sent again has the ids that it had.
+    // A retry has the same ids.
     let id = |n: usize| header(&records[n], "ce_id");
     assert_eq!((id(0), id(1)), (id(2), id(3)));
     assert_ne!(id(0), id(1));
@@ -188,7 +188,7 @@ async fn mailgun() {
     };
     let request = |body: String| post(&bridge, body);
     check_forged(request(body("t1", "e1")), request(body("t1", "e1").replace("t1", "t2"))).await;
-    // A token is for one event; the same event again is a sender that tries again.
+    // A token is valid for one event; that event may be retried.
     check_forged(request(body("t1", "e1")), request(body("t1", "e2"))).await;
     let unsigned = request(r#"{"event-data":{"id":"e3"}}"#.into()).send().await.unwrap();
     assert_eq!(unsigned.status(), StatusCode::UNAUTHORIZED);
@@ -259,7 +259,7 @@ async fn sparkpost() {
     let post = |body: String, password| post(&bridge, body).basic_auth("user", Some(password));
     check_forged(post(format!("[{event}]"), "password"), post("[]".into(), "wrong")).await;
     is(&bridge.record(), "65832150921904138", &event, at);
-    // What it tries an address with is no error.
+    // SparkPost tests an address with an empty event, which is not an error.
     let empty = post(r#"[{"msys":{}}]"#.into(), "password").send().await.unwrap();
     assert_eq!(empty.status(), StatusCode::OK);
     assert_eq!(bridge.dead_letter().value, br#"{"msys":{}}"#);

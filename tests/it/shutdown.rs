@@ -1,4 +1,4 @@
-//! SIGTERM and the drain.
+//! SIGTERM and draining.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::harness::support::{KEY, TestBridge, click, config, count, records, un
 use crate::on_every_broker;
 
 on_every_broker! {
-    /// Every click answered 200 is in the topic, no other is, and the exit code is 0.
+    /// The topic has exactly the clicks that were answered 200, and the exit code is 0.
     async fn sigterm_under_load_loses_nothing(broker: Broker) {
         let mut config = config(&broker);
         config.http.drain_delay_ms = 500;
@@ -30,7 +30,7 @@ on_every_broker! {
             tokio::spawn(async move {
                 let client = reqwest::Client::new();
                 let mut held = Vec::new();
-                // Until the bridge takes no more connections.
+                // Until the bridge refuses connections.
                 for number in 0.. {
                     let id = format!("{sender}-{number}");
                     let request = client.post(&url).bearer_auth(KEY).body(click(&id));
@@ -41,7 +41,7 @@ on_every_broker! {
                             held.push(id);
                         }
                         Err(error) if error.is_connect() => break,
-                        // A request that met a connection just being closed has no answer.
+                        // No answer: the request came on a connection that was being closed.
                         Err(_) => {}
                     }
                 }
@@ -68,7 +68,7 @@ on_every_broker! {
     }
 }
 
-/// Alive, not ready, and senders are asked to connect anew.
+/// The bridge is alive and not ready, and closes connections after each answer.
 #[tokio::test]
 async fn during_the_drain_delay_clicks_are_still_served() {
     let broker = Broker::embedded();
@@ -100,7 +100,7 @@ async fn requests_in_flight_are_finished_and_answered() {
     assert!(bridge.stopped().is_clean());
 }
 
-/// And the log says so.
+/// The log says so.
 #[tokio::test]
 async fn requests_beyond_the_drain_timeout_are_cut_off() {
     let broker = Broker::embedded();

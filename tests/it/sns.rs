@@ -36,8 +36,8 @@ const ARN: &str = "arn:aws:sns:us-east-1:123456789012:clicks";
 const CERTIFICATE: &str = "/SimpleNotificationService-0123456789abcdef.pem";
 const EVENT: &str = r#"{"eventType":"Click","mail":{"messageId":"EXAMPLE7c-000000","timestamp":"TIME","source":"sender@example.com","destination":["a@example.com"]},"click":{"ipAddress":"192.0.2.1","link":"https:\/\/example.com/\u00f1?a=\"b\"","linkTags":null,"timestamp":"TIME","userAgent":"Mozilla/5.0"}}"#;
 
-/// A pair of keys for RSA, in plain arithmetic. The primes are Mersenne's, so that it is at hand at once
-/// and nobody takes it for a secret.
+/// An RSA key pair in plain arithmetic. The primes are Mersenne primes: they need no search, and are
+/// obviously not secret.
 struct Pair {
     modulus: BigUint,
     private: BigUint,
@@ -54,7 +54,7 @@ impl Pair {
         Pair { modulus, private, public }
     }
 
-    /// RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2.1) over what is hashed already.
+    /// RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2.1) of a hash.
     fn sign(&self, algorithm: &[u8], hash: &[u8]) -> String {
         let length = self.modulus.bits().div_ceil(8) as usize;
         let padding = vec![0xff; length - 3 - algorithm.len() - hash.len()];
@@ -64,9 +64,9 @@ impl Pair {
         BASE64.encode(&[vec![0; length - bytes.len()], bytes].concat())
     }
 
-    /// By version 1 or 2 of Amazon's signatures.
+    /// Signs by version 1 or 2 of Amazon's signatures.
     fn sign_version(&self, version: &str, text: &str) -> String {
-        // DigestInfo of both, as RFC 8017 writes them out (section 9.2).
+        // DigestInfo of both hashes (RFC 8017, section 9.2).
         const SHA1: &[u8] = b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14";
         const SHA256: &[u8] =
             b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
@@ -76,7 +76,7 @@ impl Pair {
         }
     }
 
-    /// A certificate for it in PEM, good until this year.
+    /// A certificate for the key in PEM, valid until this year.
     fn certificate(&self, until: i32) -> Vec<u8> {
         let (params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
         let issuer = Issuer::new(params, key);
@@ -96,7 +96,7 @@ impl PublicKeyData for Pair {
     }
 }
 
-/// What is in DER under this tag.
+/// Encodes a value in DER with this tag.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap().to_be_bytes();
     [&[tag, 0x82], &length[..], content].concat()
@@ -108,7 +108,7 @@ fn sequence(content: &[u8]) -> Vec<u8> {
 
 fn integer(number: &BigUint) -> Vec<u8> {
     let bytes = [&[0][..], &number.to_bytes_be()].concat();
-    // No more zeros than the sign needs; and the short form for what is short, as DER wants it.
+    // DER allows a leading zero only for the sign, and requires the short form of a short length.
     let bytes = if bytes[1] < 0x80 { &bytes[1..] } else { &bytes[..] };
     match u8::try_from(bytes.len()) {
         Ok(length @ ..0x80) => [&[0x02, length], bytes].concat(),
@@ -120,7 +120,7 @@ fn pair() -> Pair {
     Pair::new([521, 2_203])
 }
 
-/// Amazon SNS, behind a proxy: what the bridge asks for, and what it gets.
+/// Amazon SNS behind a proxy, with its pages and the bridge's requests.
 struct Amazon {
     proxy: SocketAddr,
     mount: Mount,
@@ -129,12 +129,12 @@ struct Amazon {
 
 #[derive(Default)]
 struct Shared {
-    /// By path, status and body; all else is not there.
+    /// Status and body by path; any other path is 404.
     pages: Mutex<HashMap<String, (u16, Vec<u8>)>>,
     asked: Mutex<Vec<String>>,
-    /// The proxy reaches nobody.
+    /// The proxy reaches no server.
     is_away: AtomicBool,
-    /// The server says nothing.
+    /// The server does not answer.
     is_silent: AtomicBool,
 }
 
@@ -171,12 +171,12 @@ impl Amazon {
         self.shared.pages.lock().unwrap().insert(path.to_owned(), (status, body.into()));
     }
 
-    /// What it was asked for since it was last looked.
+    /// The paths requested since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.asked.lock().unwrap())
     }
 
-    /// A bridge whose one webhook is the profile's, with these more settings of its `auth`.
+    /// A bridge with the profile as its one webhook and these further settings of its `auth`.
     async fn bridge(&self, broker: &Broker, more: &str) -> TestBridge {
         let auth = format!(
             "{{ type = \"sns\", topics = [\"{ARN}\"], proxy = \"http://{}\", ca_file = \"{}\"{more} }}",
@@ -188,14 +188,14 @@ impl Amazon {
     }
 }
 
-/// A bridge whose one webhook is the profile's, with this `auth`, and these more settings.
+/// A bridge with the profile as its one webhook, this `auth` and these further settings.
 async fn bridge_with(broker: &Broker, auth: &str, more: &str) -> TestBridge {
     let entry = format!("[[webhook]]\nprofile = \"amazon-ses\"\nauth = {auth}\n{more}");
     let Config { webhook, auth, .. } = from(&entry, &[]).into_result().unwrap();
     TestBridge::start_all(broker, Config { webhook, auth, ..config(broker) }).await
 }
 
-/// Takes a CONNECT, and then is the server that it names.
+/// Accepts a CONNECT, then serves as the server that it names.
 async fn lead_on(mut stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     let head = head(&mut stream).await;
     if shared.is_away.load(Ordering::Relaxed) || !head.starts_with(&format!("CONNECT {HOST}:443 "))
@@ -223,7 +223,7 @@ async fn lead_on(mut stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Share
     let _ = stream.shutdown().await;
 }
 
-/// A request up to its empty line.
+/// Reads a request's head, to its empty line.
 async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -235,7 +235,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// A message as Amazon SNS documents it, of so long ago, not yet signed.
+/// An unsigned message as Amazon SNS documents it, this many seconds old.
 fn message(kind: &str, ago_s: i64) -> Value {
     let time = Timestamp::now() - SignedDuration::from_secs(ago_s);
     let id = unique("id");
@@ -263,7 +263,7 @@ fn confirmation() -> String {
     format!("/?Action=ConfirmSubscription&TopicArn={ARN}&Token=2336412f37fb")
 }
 
-/// The same signed.
+/// Signs a message.
 fn signed(pair: &Pair, mut message: Value) -> String {
     let names: &[&str] = match message["Type"].as_str() {
         Some("Notification") => {
@@ -278,7 +278,7 @@ fn signed(pair: &Pair, mut message: Value) -> String {
     message.to_string()
 }
 
-/// As Amazon SNS posts it.
+/// Posts a body as Amazon SNS does.
 async fn post(bridge: &TestBridge, body: String) -> (StatusCode, String) {
     let request = sender().post(bridge.url()).header("content-type", "text/plain; charset=UTF-8");
     let answer = request.body(body).send().await.unwrap();
@@ -287,7 +287,7 @@ async fn post(bridge: &TestBridge, body: String) -> (StatusCode, String) {
     (status, answer.text().await.unwrap())
 }
 
-/// Waits for an answer other than that Amazon could not be asked: it is not asked too often.
+/// Posts until the answer is not `sns_unreachable`: requests to Amazon are rate-limited.
 async fn post_until_asked(bridge: &TestBridge, body: &str) -> StatusCode {
     let mut status = StatusCode::SERVICE_UNAVAILABLE;
     until("asked", async || {
@@ -320,7 +320,7 @@ async fn a_notification_lands_as_the_events_in_it() {
         assert_eq!(record.timestamp_ms, Some(at.as_millisecond()));
     }
     assert_eq!(amazon.asked(), [CERTIFICATE]);
-    // What is no event is kept, as from any other sender.
+    // A text that is not an event becomes a dead letter, as from any other sender.
     let mut text = message("Notification", 0);
     text["Message"] = "Successfully validated SNS topic.".into();
     assert_eq!(post(&bridge, signed(&pair(), text)).await.0, StatusCode::OK);
@@ -346,7 +346,7 @@ async fn a_message_that_amazon_did_not_sign_is_refused() {
         message[name] = value.into();
         signed(&pair(), message)
     };
-    // Nothing is asked on behalf of strangers.
+    // A message of an unknown topic causes no request to Amazon.
     let foreign = with("TopicArn", "arn:aws:sns:us-east-1:666666666666:clicks");
     assert_eq!(refused(foreign).await, "The message is not of a topic of this webhook");
     for url in [
@@ -363,7 +363,7 @@ async fn a_message_that_amazon_did_not_sign_is_refused() {
     assert_eq!(refused(signed(&pair(), message("Notification", -7_300))).await, far);
     assert_eq!(refused("{}".into()).await, "The body is no message of Amazon SNS");
     assert_eq!(amazon.asked(), [""; 0]);
-    // What looks right is judged by the certificate.
+    // A message with valid fields is checked by the certificate.
     let forged = "The certificate did not make the signature of this message";
     let good = signed(&pair(), message("Notification", 0));
     assert_eq!(refused(good.replace("192.0.2.1", "192.0.2.2")).await, forged);
@@ -397,7 +397,7 @@ async fn a_subscription_is_confirmed_where_that_is_set() {
     assert_eq!(bridge.outcomes("confirmed").await, 0.0);
 
     let bridge = amazon.bridge(&broker, ", confirm = true").await;
-    // Not by anybody else, and not to anywhere else.
+    // Only a signed confirmation counts, and only its URL at Amazon is visited.
     let forged = wanted().replace("You have chosen", "You have not chosen");
     assert_eq!(post(&bridge, forged).await.0, StatusCode::UNAUTHORIZED);
     let mut elsewhere = message("SubscriptionConfirmation", 0);
@@ -405,7 +405,7 @@ async fn a_subscription_is_confirmed_where_that_is_set() {
     let elsewhere = post(&bridge, signed(&pair(), elsewhere)).await;
     assert_eq!(elsewhere.0, StatusCode::UNAUTHORIZED);
     assert_eq!(amazon.asked(), [CERTIFICATE]);
-    // What failed is tried again.
+    // A failed confirmation can be retried.
     amazon.put(&confirmation(), 500, "");
     assert_eq!(post(&bridge, wanted()).await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(amazon.asked(), [confirmation()]);
@@ -413,7 +413,7 @@ async fn a_subscription_is_confirmed_where_that_is_set() {
     assert_eq!(post_until_asked(&bridge, &wanted()).await, StatusCode::OK);
     assert_eq!(amazon.asked(), [confirmation()]);
     assert_eq!(bridge.outcomes("confirmed").await, 1.0);
-    // Whoever ended a subscription is not to get it back.
+    // The bridge does not renew a subscription that was ended.
     assert_eq!(post(&bridge, ended()).await.0, StatusCode::OK);
     assert_eq!(amazon.asked(), [""; 0]);
     let letter = bridge.dead_letter();
@@ -434,7 +434,7 @@ async fn while_amazon_is_unreachable_its_messages_are_answered_503() {
     amazon.shared.is_away.store(true, Ordering::Relaxed);
     unavailable().await;
     amazon.shared.is_away.store(false, Ordering::Relaxed);
-    // Too much, elsewhere, or not what was asked for.
+    // Too large, a redirect, or not a certificate.
     let pages = [(200, vec![b' '; 1 << 20]), (301, Vec::new()), (200, b"<html>".to_vec())];
     for (status, body) in pages {
         amazon.put(CERTIFICATE, status, body);
@@ -444,7 +444,7 @@ async fn while_amazon_is_unreachable_its_messages_are_answered_503() {
         })
         .await;
     }
-    // Silence ends by itself.
+    // A server that does not answer is timed out.
     amazon.shared.is_silent.store(true, Ordering::Relaxed);
     until("silent", async || {
         let began = Instant::now();
@@ -458,7 +458,7 @@ async fn while_amazon_is_unreachable_its_messages_are_answered_503() {
     amazon.put(CERTIFICATE, 200, pair().certificate(2100));
     assert_eq!(post_until_asked(&bridge, &good).await, StatusCode::OK);
     bridge.record();
-    // And what is known needs nobody.
+    // A cached certificate needs no request.
     amazon.shared.is_away.store(true, Ordering::Relaxed);
     let next = signed(&pair(), message("Notification", 0));
     assert_eq!(post(&bridge, next).await.0, StatusCode::OK);
@@ -466,7 +466,7 @@ async fn while_amazon_is_unreachable_its_messages_are_answered_503() {
     assert_eq!(records(&bridge.config, bridge.topic(), 2).len(), 2);
 }
 
-/// Amazon SNS tries without the password first, and with it when it is asked for one.
+/// Amazon SNS sends the password only after a challenge.
 #[tokio::test]
 async fn a_password_in_the_url_works_without_a_way_out() {
     let broker = Broker::embedded();

@@ -1,4 +1,4 @@
-//! Spans, as a collector gets them.
+//! Spans, as a collector receives them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -34,15 +34,15 @@ use crate::harness::process::Serve;
 use crate::harness::support::{KEY, TestBridge, click, config, records, sender, until};
 use crate::on_every_broker;
 
-/// A sender's, sampled and not.
+/// The `traceparent` of a sender, sampled and unsampled.
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-/// A collector that takes OTLP over HTTP and keeps what it gets.
+/// A collector that accepts OTLP over HTTP and keeps the spans.
 struct Collector {
     address: SocketAddr,
     book: Arc<Book>,
-    /// What the environment of the bridge says that it is.
+    /// The instance that the bridge's environment names.
     instance: Option<&'static str>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -59,7 +59,7 @@ impl Collector {
         Collector::start_on(TcpListener::bind("127.0.0.1:0").unwrap())
     }
 
-    /// On a thread of its own, since tests block theirs.
+    /// Runs on its own thread, because tests block theirs.
     fn start_on(listener: TcpListener) -> Collector {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -86,7 +86,7 @@ impl Collector {
         self.book.connections.load(Ordering::Relaxed)
     }
 
-    /// Every span that has come, after a look at what they say of where they come from.
+    /// Every received span, after a check of its resource.
     fn spans(&self) -> Vec<Span> {
         let exports = self.book.exports.lock().unwrap();
         let of_resources = exports.iter().flat_map(|export| &export.resource_spans);
@@ -115,7 +115,7 @@ async fn serve(listener: TcpListener, book: Arc<Book>) {
         book.connections.fetch_add(1, Ordering::Relaxed);
         let book = book.clone();
         let take = service_fn(move |request| take(request, book.clone()));
-        // It closes with the answer, as some do: that must not be taken for a failure.
+        // Some collectors close the connection after each answer: that is not a failure.
         let mut http = http1::Builder::new();
         tokio::spawn(http.keep_alive(false).serve_connection(TokioIo::new(stream), take));
     }
@@ -145,7 +145,7 @@ fn attributes(list: &[KeyValue]) -> BTreeMap<String, String> {
     all
 }
 
-/// The span's attributes, all of them.
+/// Compares all attributes of the span.
 #[track_caller]
 fn check_attributes(span: &Span, expected: &[(&str, &str)]) {
     let expected = expected.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -178,8 +178,8 @@ async fn post(request: RequestBuilder, trace: &str) -> StatusCode {
 }
 
 on_every_broker! {
-    /// Whatever the ratio: one span, the child of the sender's and the parent of the reader's. It
-    /// is exported before the bridge has stopped.
+    /// At any ratio there is one span, the child of the sender's and the parent of the reader's. It is
+    /// exported before the bridge has stopped.
     async fn a_sampled_parent_is_followed(broker: Broker) {
         let collector = Collector::start();
         let bridge = traced(&broker, &collector.endpoint(), 0.0).await;
@@ -216,15 +216,15 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// With 1 always, and the record carries the new trace.
+    /// At 1 every request is traced, and the record carries the new trace.
     async fn without_a_parent_the_ratio_decides(broker: Broker) {
         let collector = Collector::start();
         let bridge = traced(&broker, &collector.endpoint(), 1.0).await;
         assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
         let first = bridge.record();
-        // Sent in the background, too, not only at the end.
+        // Spans are exported in the background, not only at the end.
         until("a span", async || !collector.spans().is_empty()).await;
-        // An unsampled parent is followed, too: no span, and the header goes on as it came.
+        // An unsampled parent is respected: no span, and the header is passed on unchanged.
         assert_eq!(post(bridge.request(click("8")), UNSAMPLED).await, StatusCode::OK);
         let records = bridge.records(2);
         assert!(bridge.stopped().is_clean());
@@ -238,7 +238,7 @@ on_every_broker! {
     }
 }
 
-/// And no connection to the collector is made.
+/// The bridge makes no connection to the collector.
 #[tokio::test]
 async fn a_ratio_of_0_starts_no_traces() {
     let collector = Collector::start();
@@ -257,7 +257,7 @@ async fn a_ratio_of_0_starts_no_traces() {
     assert_eq!(collector.connections(), 0);
 }
 
-/// As far as version 00 knows it.
+/// Only the fields of version 00 are read.
 #[tokio::test]
 async fn a_later_version_of_traceparent_is_followed() {
     let collector = Collector::start();
@@ -282,8 +282,8 @@ async fn spans_carry_the_outcome_and_strangers_have_none() {
         let mut strict = config.webhook[0].clone();
         (strict.name, strict.path) = ("strict".into(), "/strict".into());
         strict.invalid = InvalidBody::Reject;
-        let way = AuthSchemeSettings::HmacSha256(auth_schemes::signing(Encoding::Hex, ""));
-        let signed = auth_schemes::webhook(&config.webhook[0], "signed", way);
+        let auth = AuthSchemeSettings::HmacSha256(auth_schemes::signing(Encoding::Hex, ""));
+        let signed = auth_schemes::webhook(&config.webhook[0], "signed", auth);
         config.webhook.extend([strict, signed]);
     })
     .await;
@@ -296,7 +296,7 @@ async fn spans_carry_the_outcome_and_strangers_have_none() {
         let strict = sender().post(format!("http://{}/strict", bridge.http)).body("{");
         assert_eq!(post(strict.bearer_auth(key), SAMPLED).await, status);
     }
-    // A signature that only the body proves wrong.
+    // A signature can be checked only after the body.
     for (key, status) in [("wrong", StatusCode::UNAUTHORIZED), (KEY, StatusCode::OK)] {
         let signed = sender().post(format!("http://{}/signed", bridge.http)).body(click("7"));
         let signed = signed.header("X-Signature", auth_schemes::hex(key, &click("7")));
@@ -346,8 +346,8 @@ async fn spans_carry_the_outcome_and_strangers_have_none() {
     assert!(!attributes.contains_key("http.response.status_code"));
 }
 
-/// It takes connections and never answers. More clicks than the queue of spans holds are answered,
-/// none slowly, and the stop is in time.
+/// The collector accepts connections and never answers. More clicks than the queue of spans holds are
+/// answered without delay, and the stop is in time.
 #[tokio::test]
 async fn a_collector_that_hangs_delays_nothing() {
     const CLICKS: usize = 8_000;
@@ -370,10 +370,10 @@ async fn a_collector_that_hangs_delays_nothing() {
     });
     for sender in senders.collect::<Vec<_>>() {
         let slowest = sender.await.unwrap();
-        // Less than the collector is waited for.
+        // Less than the time-out of an export.
         assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     }
-    // It was asked, and is not being waited for.
+    // The export has begun, and delays no answer.
     silent.set_nonblocking(true).unwrap();
     let mut asked = None;
     until("asked", async || {
@@ -384,15 +384,15 @@ async fn a_collector_that_hangs_delays_nothing() {
     assert_eq!(bridge.outcomes("accepted").await, CLICKS as f64);
     let began = Instant::now();
     assert!(bridge.stopped().is_clean());
-    // The full queue is eight batches, and each would be waited for for five seconds.
+    // The full queue is eight batches, each with a time-out of five seconds.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// While it is away, the log has one line.
+/// The log has one line for the whole outage.
 #[tokio::test]
 async fn a_collector_that_comes_back_gets_spans() {
     let broker = Broker::embedded();
-    // The port is taken, and nobody listens.
+    // The port is bound without a listener.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -419,7 +419,7 @@ async fn a_collector_that_comes_back_gets_spans() {
     assert!(log.contains("refused"), "the log does not say why: {log}");
 }
 
-/// Even where the environment names a collector. The sender's header is passed on as it came.
+/// This holds even where the environment names a collector. The sender's header is passed on unchanged.
 #[tokio::test]
 async fn without_an_endpoint_nothing_is_sent() {
     let collector = Collector::start();

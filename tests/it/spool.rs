@@ -1,4 +1,4 @@
-//! What Kafka cannot take now: held on disk, delivered later, in order.
+//! Clicks that Kafka cannot take now: held on disk, delivered later, in order.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -49,7 +49,7 @@ async fn clicks_wait_on_disk_while_kafka_is_killed() {
     outage(&bridge, || kafka.kill(), || kafka.resume()).await;
 }
 
-/// For longer than readiness allows without a spool.
+/// Kafka hangs for longer than readiness allows without a spool.
 #[tokio::test]
 async fn clicks_wait_on_disk_while_kafka_hangs() {
     let Some(kafka) = Kafka::start() else { return };
@@ -57,8 +57,8 @@ async fn clicks_wait_on_disk_while_kafka_hangs() {
     outage(&bridge, || kafka.signal("STOP"), || kafka.signal("CONT")).await;
 }
 
-/// Clicks during an outage are held: 200, after the first without a wait, the replica stays ready; and
-/// then all are in the topic, once, each campaign's in their order, and new ones go directly again.
+/// During an outage clicks are answered 200, after the first one at once, and the replica stays ready.
+/// Then each click is in the topic once, in its campaign's order, and new ones go directly again.
 async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     let mut sent: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut number = 0;
@@ -79,7 +79,7 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     assert_eq!(bridge.metric("hookbridge_breaker_open").await, 1.0);
     let asked = Instant::now();
     post(50).await;
-    // Waiting for Kafka each time would take more than a minute.
+    // With a wait for Kafka each time this would take more than a minute.
     assert!(asked.elapsed() < Duration::from_secs(25), "{:?} for 50 clicks", asked.elapsed());
     until("brokers silent", async || bridge.metric("hookbridge_kafka_brokers_up").await == 0.0)
         .await;
@@ -87,7 +87,7 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     assert_eq!(bridge.outcomes("spooled").await, 100.0);
     assert_eq!(bridge.metric("hookbridge_spool_events").await, 100.0);
     back();
-    // Behind those on disk, as long as there are any.
+    // These clicks go behind those on disk, while there are any.
     post(20).await;
     empty(bridge).await;
     until("direct again", async || bridge.metric("hookbridge_breaker_open").await == 0.0).await;
@@ -97,7 +97,7 @@ async fn outage(bridge: &TestBridge, away: impl Fn(), back: impl Fn()) {
     assert_eq!(bridge.count(), 147, "each click once");
 }
 
-/// Those clicks wait on disk, in their order; all others go directly.
+/// Clicks of these campaigns wait on disk, in order; all others go directly.
 #[tokio::test]
 async fn partitions_without_a_leader_delay_their_own_campaigns_alone() {
     let Some(kafka) = Kafka::start() else { return };
@@ -116,8 +116,8 @@ async fn partitions_without_a_leader_delay_their_own_campaigns_alone() {
     };
     let mut campaigns: Vec<_> = (0..24).map(|campaign| campaign.to_string()).collect();
     post(0, &campaigns).await;
-    // Those of the broker that stays come first: Kafka chooses the leaders, and where the first few campaigns
-    // are all of the other one, the breaker opens before any has gone directly.
+    // Campaigns of the broker that stays come first. If the first ones were all of the other broker, the
+    // circuit breaker would open before any click had gone directly.
     let partition_of = |record: ConsumedRecord| (record.key.expect("a key"), record.partition);
     let partitions: BTreeMap<_, _> = bridge.records(24).into_iter().map(partition_of).collect();
     campaigns.sort_by_key(|name| leaders[&partitions[name.as_bytes()]]);
@@ -127,7 +127,7 @@ async fn partitions_without_a_leader_delay_their_own_campaigns_alone() {
     }
     let (direct, spooled) = (bridge.outcomes("accepted").await, bridge.outcomes("spooled").await);
     assert!(direct > 24.0 && spooled > 0.0, "{direct} {spooled}");
-    // What got there by way of the disk only because of the breaker does not stay there.
+    // Clicks that were spooled only because of the circuit breaker are forwarded.
     until("the healthy half is delivered", async || {
         let stuck = bridge.metric("hookbridge_spool_events").await;
         stuck > 0.0 && bridge.metric("hookbridge_breaker_open").await == 0.0 && stuck <= spooled
@@ -149,7 +149,7 @@ fn leaders(bridge: &TestBridge) -> BTreeMap<i32, i32> {
     partitions.map(|partition| (partition.id(), partition.leader())).collect()
 }
 
-/// Nothing is delivered twice.
+/// No click is delivered twice.
 #[tokio::test]
 async fn a_late_acknowledgement_removes_the_event_from_disk() {
     let broker = Broker::embedded();
@@ -201,7 +201,7 @@ async fn a_full_spool_refuses_clicks_until_there_is_room() {
     assert_eq!(bridge.count(), held + 1);
 }
 
-/// After SIGTERM in an outage, which is no failure. No other process can have the folder meanwhile.
+/// SIGTERM comes during an outage, which is not a failure. Meanwhile the folder is locked.
 #[tokio::test]
 async fn events_left_on_disk_are_delivered_by_the_next_process() {
     let Some(kafka) = Kafka::start() else { return };
@@ -249,7 +249,7 @@ async fn events_left_on_disk_are_delivered_by_the_next_process() {
     assert!(code == 0 && text.contains(" 0 events"), "{text}");
 }
 
-/// If it is stopped before, it says how much is left.
+/// An interrupted run says how much is left.
 #[tokio::test]
 async fn spool_drain_empties_a_left_behind_volume() {
     let Some(kafka) = Kafka::start() else { return };

@@ -1,4 +1,4 @@
-//! The worked example for readers of the topic, in Kafka Streams.
+//! The example in Kafka Streams for readers of the topic.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::harness::brokers::{Broker, Kafka, fetch, run, unique};
 use crate::harness::support::{PATIENCE, TestBridge, until_within};
 
-/// How long Kafka Streams may take, with Java compiling the source first.
+/// How long Kafka Streams may take, including Java's compilation of the source.
 const START_TIME: Duration = Duration::from_secs(240);
 
-/// Ends with the test.
+/// A process that is killed when dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -33,16 +33,15 @@ fn example(source: &str) -> Command {
     java
 }
 
-/// A click of so many seconds ago.
+/// A click of this campaign, with its number and time.
 fn click(campaign: &str, number: usize, time: Timestamp) -> String {
     let offset = hookbridge::click::event::parse_offset("-05:00").unwrap();
     let time = offset.to_datetime(time).strftime("%Y-%m-%d %H:%M:%S").to_string();
     json!({ "campid": campaign, "contactId": number.to_string(), "timestamp": time }).to_string()
 }
 
-/// It joins them with a table that a plain Java producer wrote, which works only where both put a
-/// campaign into the same partition. Late clicks count in their hour; a click that was sent twice
-/// counts once.
+/// The example joins clicks with a table from a plain Java producer. That requires that both choose the
+/// same partition for a campaign. Late clicks count in their hour; duplicates count once.
 #[tokio::test]
 async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
     let Some(kafka) = Kafka::start() else { return };
@@ -55,7 +54,7 @@ async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
     let rows = ids.iter().map(|id| format!("{id}=The name of {id}"));
     run(example("Campaigns.java").arg(broker.addresses()).arg(&campaigns).args(rows));
 
-    // The first second of this hour, so that no click is in another one than it should be.
+    // A whole hour, so that every click falls into the expected hour.
     let now = Timestamp::now().round(Unit::Hour).unwrap() - SignedDuration::from_hours(1);
     let hours = [now, now - SignedDuration::from_hours(3), now - SignedDuration::from_hours(100)];
     let mut expected: BTreeMap<String, u64> = BTreeMap::new();
@@ -63,7 +62,7 @@ async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
         for (back, hour) in hours.iter().enumerate() {
             for number in 0..=(place + back) % 3 {
                 let body = click(id, number, *hour + SignedDuration::from_secs(number as i64));
-                // Every click twice; the late ones after those of now.
+                // Every click is sent twice, the late ones last.
                 for _ in 0..2 {
                     assert_eq!(bridge.post(body.clone()).await.status(), StatusCode::OK);
                 }
@@ -71,7 +70,7 @@ async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
             }
         }
     }
-    // A campaign that is not in the table.
+    // This campaign is not in the table.
     assert_eq!(bridge.post(click("unknown", 1, now)).await.status(), StatusCode::OK);
 
     let mut java = example("ClicksPerHour.java");
@@ -81,7 +80,7 @@ async fn kafka_streams_counts_clicks_per_campaign_and_hour() {
         .expect("a reader");
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     until_within(START_TIME, "every click is counted once", async || {
-        // Where it meets an error it ends, saying why, to be started again.
+        // On an error the example prints it and ends; the test starts it again.
         if streams.0.try_wait().expect("a process").is_some() {
             streams = Running(java.spawn().expect("java"));
         }

@@ -20,14 +20,14 @@ fn tail(config: &Config, folder: &Path, arguments: &[&str]) -> Command {
 }
 
 on_every_broker! {
-    /// From the beginning, by campaign, with addresses hidden or not.
+    /// Tests the start at the beginning, the filter by campaign, and addresses hidden or not.
     async fn tail_shows_records_for_people_and_machines(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         bridge.post(fixture("email-marketing-click.json")).await;
         let hostile = "{\"campid\":\"7\",\n\"subject\":\"\\u001b[2J\\u202e a\\u0040b.co\",\"n\":1e999}";
         bridge.post(hostile).await;
         let folder = tempfile::tempdir().unwrap();
-        // An operator's machine has no keys of senders.
+        // An operator's machine has no senders' keys.
         let mut config = bridge.config.clone();
         config.auth.api_key = None;
         let run = |arguments: &[&str]| {
@@ -51,7 +51,7 @@ on_every_broker! {
         assert_eq!(click["value"]["email"], "t***@testdomain.com");
         assert_eq!(click["headers"]["ce_specversion"], "1.0");
         assert!(click["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
-        // A number of any size is left as it is, and one line stays one line.
+        // A number of any size is unchanged, and a record stays on one line.
         assert!(out.contains("\\u202e a***\\u0040b.co\",\"n\":1e999}"), "{out}");
         let out = run(&["--campaign", "12345", "--count", "1", "--json", "--show-addresses"]);
         assert!(out.contains("\"test@testdomain.com\""), "{out}");
@@ -59,7 +59,7 @@ on_every_broker! {
 }
 
 on_every_broker! {
-    /// A reader that closes the pipe ends it cleanly.
+    /// `tail` ends cleanly when the reader closes the pipe.
     async fn tail_follows_new_records_by_default(broker: Broker) {
         let bridge = TestBridge::start(&broker).await;
         bridge.post(click("1")).await;
@@ -67,7 +67,7 @@ on_every_broker! {
         let mut command = tail(&bridge.config, folder.path(), &["--json"]);
         let mut follower = Running(command.stdout(Stdio::piped()).spawn().unwrap());
         let out = lines(follower.0.stdout.take().unwrap());
-        // It is not told when it has begun; the first that it shows is not the one before.
+        // The start of `tail` is not visible, so clicks are sent until it shows one.
         let line = loop {
             bridge.post(click("2")).await;
             if let Ok(line) = out.recv_timeout(std::time::Duration::from_millis(300)) {
@@ -86,7 +86,7 @@ on_every_broker! {
     }
 }
 
-/// Only a real broker finds offsets by time. A webhook's name stands for its topic.
+/// Only a real broker finds offsets by time. A webhook's name selects its topic.
 #[tokio::test]
 async fn tail_starts_at_a_time() {
     let Some(broker) = Broker::kafka() else { return };

@@ -1,9 +1,9 @@
-//! The rules of the architecture, read off the source.
+//! The rules of the architecture, checked on the source.
 
 use std::fs;
 use std::path::Path;
 
-/// Every source file of Rust below `src`, with its text up to its tests.
+/// Every Rust file below `src`, with its text up to its tests.
 pub fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![root.clone()];
@@ -38,7 +38,7 @@ fn room(file: &str) -> &str {
     file.split(['/', '.']).next().unwrap()
 }
 
-/// The order of the rooms in the crate's documentation.
+/// The order is that of the table in the crate's documentation.
 #[test]
 fn rooms_use_only_rooms_further_down() {
     let library = sources().into_iter().find(|(name, _)| name == "lib.rs").unwrap().1;
@@ -100,7 +100,7 @@ fn libraries_stay_in_their_place() {
     }
 }
 
-/// No async, no clock, no input or output, no log.
+/// Pure code has no async, clock, input, output or log.
 #[test]
 fn pure_code_stays_pure() {
     let sources = sources();

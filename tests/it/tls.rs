@@ -34,12 +34,12 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for the bridge and for a sender of this name alike.
+    /// A certificate for the bridge, or for a sender of this name.
     pub fn issue(&self, name: &str, end: i32) -> Pair {
         self.issue_for("127.0.0.1", name, end)
     }
 
-    /// The same for a server at this host.
+    /// A certificate for a server at this host.
     pub fn issue_for(&self, host: &str, name: &str, end: i32) -> Pair {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -76,7 +76,7 @@ pub fn settings(mount: &Mount) -> TlsSettings {
     TlsSettings { cert_file, key_file, client_ca_file: None }
 }
 
-/// A bridge with this pair, which gives a handshake so long.
+/// A bridge with this certificate and this time-out of a handshake.
 pub async fn start(broker: &Broker, mount: &Mount, header_timeout_ms: u64) -> TestBridge {
     let change = |config: &mut Config| {
         config.http.tls = Some(settings(mount));
@@ -91,7 +91,7 @@ fn failed(reason: &str) -> String {
 
 const EXPIRES: &str = "hookbridge_tls_certificate_expires_seconds";
 
-/// A handshake that fails is counted, in time.
+/// A failed or late handshake is counted.
 #[tokio::test]
 async fn tls_1_2_and_1_3_with_http_1_and_2() {
     let (broker, authority) = (Broker::embedded(), Authority::new());
@@ -136,7 +136,7 @@ async fn an_unfinished_handshake_does_not_delay_the_stop() {
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
-/// Exit code 78, and what is wrong.
+/// The exit code is 78, and the message names the problem.
 #[test]
 fn a_certificate_that_does_not_fit_its_key_stops_the_start() {
     let authority = Authority::new();
@@ -184,7 +184,7 @@ fn a_certificate_that_does_not_fit_its_key_stops_the_start() {
     assert!(text.contains("[http.tls]\ncert_file = "), "{text}");
 }
 
-/// In a volume as Kubernetes mounts it. A broken one changes nothing.
+/// The files are in a volume like that of Kubernetes. A broken pair changes nothing.
 #[tokio::test]
 async fn a_new_certificate_is_used_without_a_restart() {
     let (broker, old, new) = (Broker::embedded(), Authority::new(), Authority::new());
@@ -222,7 +222,7 @@ async fn a_new_certificate_is_used_without_a_restart() {
     assert_eq!(code, 0, "{log}");
 }
 
-/// And no key is needed.
+/// No key is needed.
 #[tokio::test]
 async fn a_client_certificate_names_its_caller() {
     let (broker, ours, theirs) = (Broker::embedded(), Authority::new(), Authority::new());
@@ -242,8 +242,8 @@ async fn a_client_certificate_names_its_caller() {
         };
         let before = bridge.metric(&failed("client_certificate")).await;
         assert!(send(client(), click("7")).await.is_err());
-        for stranger in [ours.issue("partner", 2040), theirs.issue("partner", 2020)] {
-            let client = client().identity(stranger.identity());
+        for refused in [ours.issue("partner", 2040), theirs.issue("partner", 2020)] {
+            let client = client().identity(refused.identity());
             assert!(send(client, click("7")).await.is_err());
         }
         until("counted", async || {

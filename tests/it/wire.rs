@@ -1,12 +1,11 @@
-//! HTTP byte for byte: what senders may say, and what comes of it.
+//! HTTP byte for byte: requests, and how the bridge answers them.
 
 use crate::harness::brokers::Broker;
 use crate::harness::frames::{self, frame, head};
 use crate::harness::support::{KEY, Raw, TestBridge, click, until};
 
-/// What a sender does, what comes of it, and what it says byte for byte; then it writes no more. What
-/// comes of it is each answer up to the connection's end, by its status and its outcome; `closed` is an
-/// end without an answer.
+/// Name, expected result, and the bytes to send; then the sender closes its half. The result is the
+/// status and outcome of each answer up to the connection's end; `closed` is an end without an answer.
 type Case = (&'static str, &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -138,7 +137,7 @@ fn cases() -> Vec<Case> {
             "<head>expect: 100-continue\n<sized>"),
         ("100-continue in HTTP/1.0", "200 accepted",
             "POST <path> HTTP/1.0\nhost: t\n<auth>\nexpect: 100-continue\n<sized>"),
-        ("100-continue of a stranger", "401 unauthorized",
+        ("100-continue without a key", "401 unauthorized",
             "POST <path> HTTP/1.1\nhost: t\nexpect: 100-continue\ncontent-length: <length>\n\n"),
         ("another expectation", "200 accepted",
             "<head>expect: wonder\n<sized>"),
@@ -219,7 +218,7 @@ fn cases() -> Vec<Case> {
             "POST <path> HTTP/1.2\nhost: t\n<auth>\n<sized>"),
         ("HTTP/2.0 in words", "400 not_http",
             "POST <path> HTTP/2.0\nhost: t\n<auth>\n<sized>"),
-        ("http in small letters", "400 not_http",
+        ("http in lower case", "400 not_http",
             "POST <path> http/1.1\nhost: t\n<auth>\n<sized>"),
         ("two at once", "200 accepted, 200 accepted",
             "<head><sized><head><sized>"),
@@ -235,7 +234,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Puts in what a word in angle brackets stands for.
+/// Replaces the placeholders in angle brackets.
 fn spell(words: &str) -> Vec<u8> {
     let body = String::from_utf8(click("7")).unwrap();
     let (length, hex) = (body.len().to_string(), format!("{:x}", body.len()));
@@ -264,8 +263,8 @@ fn spell(words: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Each case: the answers, the end of the connection, what is counted, and no click but those that
-/// were answered 200.
+/// Checks for each case the answers, the end of the connection, the counts, and that only clicks
+/// answered 200 are in the topic.
 #[tokio::test]
 async fn http_1_is_read_strictly_byte_for_byte() {
     let broker = Broker::embedded();
@@ -274,7 +273,7 @@ async fn http_1_is_read_strictly_byte_for_byte() {
     let mut clicks = 0;
     for (what, expected, words) in cases() {
         let mut raw = bridge.raw();
-        // The bridge may close before it has heard everything.
+        // The bridge may close before it has read everything.
         let _ = raw.try_send(spell(words));
         raw.stop_writing();
         let answers = raw.read_all();
@@ -299,8 +298,8 @@ async fn http_1_is_read_strictly_byte_for_byte() {
     }
 }
 
-/// An ambiguous request lands nothing and does not end the connection; only a capital letter in a
-/// name does.
+/// An ambiguous request publishes nothing and leaves the connection open; only an upper-case letter in
+/// a header name closes it.
 #[tokio::test]
 async fn http_2_is_read_strictly_frame_by_frame() {
     let broker = Broker::embedded();
@@ -315,7 +314,7 @@ async fn http_2_is_read_strictly_frame_by_frame() {
         raw.send(frame(frames::HEADERS, frames::END_HEADERS, stream, head));
         raw.send(frame(frames::DATA, frames::END_STREAM, stream, &body));
     };
-    // Without an outcome: what HTTP/2 itself refuses never becomes a request.
+    // No outcome is counted: a request that HTTP/2 itself refuses never reaches the bridge.
     let cases = [
         ("a length that is too long", "abandoned", with(&[("content-length", &longer)])),
         ("two lengths", "", with(&[("content-length", &length), ("content-length", &longer)])),

@@ -1,5 +1,5 @@
-/* A disk that fails on demand. Preloaded into the bridge, it looks into the file that FAULT_FILE names
- * before each write and each sync of the store, and fails or waits as the first letter there says:
+/* A disk that fails on demand, preloaded into the bridge. Before each write and sync of the store it
+ * reads the file that FAULT_FILE names; its first letter selects the fault:
  * i: EIO on sync, w: EIO on write, r: a file system gone read-only, s: a sync takes six seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -27,10 +27,10 @@ use super::ports;
 /// How long a broker may take to start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The user whom the SASL listener knows, with every right.
+/// The SASL user with every right.
 pub const USER: (&str, &str) = ("clicks", "correct-horse");
-/// One whom it knows, without any right.
-pub const STRANGER: (&str, &str) = ("stranger", "battery-staple");
+/// A SASL user without any right.
+pub const UNPRIVILEGED: (&str, &str) = ("unprivileged", "battery-staple");
 
 pub enum Broker {
     Embedded(DevelopmentBroker),
@@ -42,7 +42,7 @@ impl Broker {
         Broker::Embedded(DevelopmentBroker::start(1).expect("a development broker"))
     }
 
-    /// The shared Apache Kafka, if there is one.
+    /// The shared Apache Kafka, if it is available.
     pub fn kafka() -> Option<Broker> {
         if let Some(addresses) = variable("HOOKBRIDGE_TEST_BROKERS") {
             return Some(Broker::Kafka(addresses));
@@ -68,7 +68,7 @@ impl Broker {
         }
     }
 
-    /// The development broker, for the faults that only it can have.
+    /// The development broker, for faults that only it can simulate.
     pub fn development(&self) -> &DevelopmentBroker {
         match self {
             Broker::Embedded(broker) => broker,
@@ -90,7 +90,7 @@ pub async fn create_topic(
     let new = options.iter().fold(new, |new, (name, value)| new.set(name, value));
     let created = admin.create_topics([&new], &AdminOptions::new()).await.expect("an answer");
     created.into_iter().for_each(|result| drop(result.expect("a topic")));
-    // A topic is there for its clients a little after it was made.
+    // Clients see a new topic with a short delay.
     let consumer = consumer(addresses);
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
@@ -152,14 +152,14 @@ fn partition_count(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 
     }
 }
 
-/// A name that no other test uses.
+/// A unique name with this prefix.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{}-{number}", std::process::id())
 }
 
-/// The Apache Kafka that tests share; none where it cannot be had.
+/// The Apache Kafka that all tests use; none where Java or Maven is missing.
 pub fn shared() -> Option<&'static Kafka> {
     static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
     SHARED.get_or_init(Kafka::start).as_ref()
@@ -191,10 +191,9 @@ macro_rules! on_every_broker {
     };
 }
 
-/// A node of an Apache Kafka of our own, in KRaft mode: the first, which is also the controller, or
-/// one more broker.
+/// A node of Apache Kafka in KRaft mode: the first, which is also the controller, or a further broker.
 ///
-/// It listens in plain text, and over TLS with SCRAM-SHA-512 or PLAIN for [`USER`] and [`STRANGER`].
+/// It listens in plain text, and over TLS with SCRAM-SHA-512 or PLAIN for [`USER`] and [`UNPRIVILEGED`].
 pub struct Kafka {
     node: u16,
     folder: PathBuf,
@@ -206,7 +205,7 @@ struct Ports {
     plaintext: u16,
     sasl_ssl: u16,
     controller: u16,
-    /// A plain-text listener that gives `proxy` as its address.
+    /// A plain-text listener that advertises `proxy` as its address.
     proxied: u16,
     proxy: u16,
 }
@@ -219,8 +218,8 @@ impl Ports {
     }
 }
 
-/// The broker's guard: a shell that kills it when its standard input closes, which it does also when
-/// the tests are killed.
+/// The broker's guard: a shell that kills the broker when its standard input closes. It also closes
+/// when the tests are killed.
 struct Process {
     shell: Child,
     _lifeline: ChildStdin,
@@ -233,7 +232,7 @@ impl Kafka {
         Some(Kafka::node(1, Ports::free()))
     }
 
-    /// One more broker for the cluster.
+    /// Adds a broker to the cluster.
     pub fn add_broker(&self) -> Kafka {
         self.add_node(self.node + 1)
     }
@@ -249,7 +248,7 @@ impl Kafka {
         Some([first, second, third])
     }
 
-    /// The port that clients find it at, and the one where it is, for a proxy between the two.
+    /// The advertised port and the real port, for a proxy between the two.
     pub fn proxy_ports(&self) -> (u16, u16) {
         (self.ports.proxy, self.ports.proxied)
     }
@@ -284,7 +283,7 @@ impl Kafka {
         self.end();
     }
 
-    /// The mark that the disk is to stay when the broker ends.
+    /// The file that tells the guard to keep the disk.
     fn keep(&self) -> PathBuf {
         self.folder.join("keep")
     }
@@ -337,14 +336,14 @@ impl Kafka {
         }
     }
 
-    /// Whether it has ended by itself, which its guard does not look at until it is to kill it.
+    /// Whether the broker has ended by itself. Its guard notices that only when it kills the broker.
     fn has_ended(&self) -> bool {
         let pid = fs::read_to_string(self.folder.join("pid")).unwrap_or_default();
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
         stat.is_ok_and(|stat| stat.contains(") Z "))
     }
 
-    /// What the broker says.
+    /// The broker's log.
     fn log(&self) -> String {
         fs::read_to_string(self.folder.join("broker.log")).unwrap_or_default()
     }
@@ -357,7 +356,7 @@ impl Kafka {
         let Ports { plaintext, sasl_ssl, controller, proxied, proxy } = self.ports;
         let folder = self.folder.display();
         let (user, password) = USER;
-        let (stranger, stranger_password) = STRANGER;
+        let (other, other_password) = UNPRIVILEGED;
         let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
         let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required";
         let node = self.node;
@@ -385,7 +384,7 @@ impl Kafka {
              sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN\n\
              listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}\n\
              listener.name.sasl_ssl.plain.sasl.jaas.config={plain} \
-             user_{user}=\"{password}\" user_{stranger}=\"{stranger_password}\";\n\
+             user_{user}=\"{password}\" user_{other}=\"{other_password}\";\n\
              ssl.keystore.location={folder}/broker.p12\n\
              ssl.keystore.password=changeit\n\
              ssl.keystore.type=PKCS12\n\
@@ -423,7 +422,7 @@ impl Kafka {
             .arg(jars().expect("jars").join("*"))
             .args(["kafka.tools.StorageTool", "format", "-t", "aG9va2JyaWRnZS10ZXN0cw", "-c"])
             .arg(self.settings());
-        for (user, password) in [USER, STRANGER] {
+        for (user, password) in [USER, UNPRIVILEGED] {
             let credential = format!("SCRAM-SHA-512=[name={user},password={password}]");
             format.args(["--add-scram", &credential]);
         }
@@ -438,7 +437,7 @@ impl Drop for Kafka {
     }
 }
 
-/// A broker's jars, fetched once; none, said plainly, where Java or Maven is missing.
+/// A broker's jars, fetched once. Where Java or Maven is missing: none, with a message.
 pub fn jars() -> Option<PathBuf> {
     static JARS: OnceLock<Option<PathBuf>> = OnceLock::new();
     JARS.get_or_init(|| match fetch_jars() {
@@ -451,11 +450,11 @@ pub fn jars() -> Option<PathBuf> {
     .clone()
 }
 
-/// Says what is not tested for want of a program, or fails where the variable requires it.
+/// Prints what is not tested because a program is missing; fails where the variable requires it.
 pub fn without(requires: &str, what: &str, reason: &str) {
     let is_required = variable(requires).is_some_and(|value| value == "1");
     assert!(!is_required, "{requires} is set: {reason}");
-    // Not by a macro, whose output the test runner would swallow.
+    // The test runner captures the output of print macros.
     let line = format!("\nNOT TESTED {what}: {reason}\n\n");
     std::io::stderr().write_all(line.as_bytes()).expect("standard error");
 }
@@ -470,7 +469,7 @@ fn fetch_jars() -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// Why Maven does not.
+/// Maven's output, when it fails.
 pub fn fetch(pom: &str, folder: &str) -> Result<PathBuf, String> {
     let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join(pom);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);

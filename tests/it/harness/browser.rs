@@ -1,7 +1,6 @@
-//! A real Chromium without a screen, driven by its own driver, for the tests of the live page.
+//! A headless Chromium, driven through chromedriver, for the tests of the live page.
 //!
-//! Where it is missing, what needs it says so and passes without it; with
-//! `HOOKBRIDGE_REQUIRE_BROWSER=1` it fails.
+//! Where Chromium is missing, its tests say so and pass; with `HOOKBRIDGE_REQUIRE_BROWSER=1` they fail.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -25,7 +24,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// One with nothing open; none where Chromium is missing.
+    /// A browser with an empty page; none where Chromium is missing.
     pub async fn start() -> Option<Browser> {
         let is_there = |program| Command::new(program).arg("--version").output().is_ok();
         if !is_there("chromium") || !is_there("chromedriver") {
@@ -42,7 +41,7 @@ impl Browser {
             let port = line.split("started successfully on port ").nth(1)?;
             port.trim_end_matches('.').parse::<u16>().ok()
         });
-        // It goes on to write, and must not be held up.
+        // A full pipe would stop the driver.
         std::thread::spawn(move || lines.for_each(drop));
         let options = [
             "--headless=new",
@@ -63,13 +62,13 @@ impl Browser {
         Some(Browser { page, _driver: driver })
     }
 
-    /// Has the browser do what only its own protocol knows.
+    /// Runs a command of the DevTools protocol.
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
         self.page.issue_cmd(Own { path: "goog/cdp/execute", body }).await.expect(command)
     }
 
-    /// A window of this size, and a theme: `light` or `dark`.
+    /// Sets the window's size and the theme: `light` or `dark`.
     pub async fn look_like(&self, width: u32, height: u32, theme: &str) {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600
@@ -79,7 +78,7 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", theme).await;
     }
 
-    /// Keeps a picture of the whole page.
+    /// Saves a picture of the whole page.
     pub async fn picture(&self, file: &Path) {
         let size =
             self.devtools("Page.getLayoutMetrics", json!({})).await["cssContentSize"].clone();
@@ -94,12 +93,12 @@ impl Browser {
         std::fs::write(file, bytes.expect("a picture")).expect("written");
     }
 
-    /// What a script in the page gives back.
-    pub async fn ask(&self, script: &str) -> Value {
+    /// Runs a script in the page and returns its result.
+    pub async fn evaluate(&self, script: &str) -> Value {
         self.page.execute(&format!("return {script}"), vec![]).await.expect(script)
     }
 
-    /// What the browser has complained of since it was last asked.
+    /// The browser's log messages since the last call.
     pub async fn complaints(&self) -> Vec<Value> {
         let body = json!({"type": "browser"});
         let lines = self.page.issue_cmd(Own { path: "se/log", body }).await.expect("the log");
@@ -107,7 +106,7 @@ impl Browser {
     }
 }
 
-/// A command that only this driver knows.
+/// A command of chromedriver that WebDriver does not have.
 #[derive(Debug)]
 struct Own {
     path: &'static str,

@@ -1,4 +1,4 @@
-//! What is in Kafka in the end, against what was answered.
+//! Compares the clicks found in Kafka with the answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tokio::time::Instant;
 use super::load::{Book, read_mark};
 use super::support::{PATIENCE, count};
 
-/// Everything of one click that is in Kafka.
+/// All records of one click.
 #[derive(Default)]
 struct Seen {
     ids: Vec<String>,
 }
 
-/// What is in Kafka.
+/// The records found in Kafka.
 #[derive(Default)]
 pub struct Found {
     clicks: HashMap<(Arc<str>, u32), Seen>,
     records: usize,
-    /// Clicks of a campaign that came after a later one, first appearances alone: which, and where.
+    /// Clicks whose first record comes after one of a later click of their campaign, with its place.
     out_of_order: Vec<String>,
 }
 
@@ -70,9 +70,9 @@ impl Found {
         }
     }
 
-    /// Holds what was answered against what is there, and what the bridge keeps for the operator. Says
-    /// it all before it judges.
-    pub fn judge(&self, name: &str, book: &Book, set_aside: f64) {
+    /// Prints the whole comparison, then asserts that every click answered 200 is in Kafka or set aside,
+    /// and that none was refused.
+    pub fn check(&self, name: &str, book: &Book, set_aside: f64) {
         let is_missing = |click: &&(Arc<str>, u32)| !self.clicks.contains_key(*click);
         let missing: Vec<_> = book.held.iter().filter(is_missing).collect();
         let lost = missing.len() as f64 - set_aside;
@@ -98,14 +98,14 @@ impl Found {
         assert_eq!((lost, other_ids, refused), (0.0, 0, 0), "lost, other ids, refused");
     }
 
-    /// What holds, too, where no process was killed.
-    pub fn judge_order(&self, book: &Book) {
-        self.judge_order_but_for(book, 0.0);
+    /// Asserts the order. It holds where no process was killed.
+    pub fn check_order(&self, book: &Book) {
+        self.check_order_except(book, 0.0);
     }
 
-    /// The same where Kafka refused so many records: a batch of the spool's events that is refused is sent
-    /// again after what was behind it, and nothing else comes late.
-    pub fn judge_order_but_for(&self, book: &Book, refused: f64) {
+    /// Asserts the order where Kafka refused this many records: a refused batch of the spool is sent again
+    /// after the events behind it, and nothing else comes late.
+    pub fn check_order_except(&self, book: &Book, refused: f64) {
         let late = self.out_of_order.len() as f64;
         assert!(
             book.unanswered == 0 && late <= refused,

@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 by hand (RFC 9113), for a sender that means no good.
+//! Handmade frames of HTTP/2 (RFC 9113), for an attacker.
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -10,7 +10,7 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// The setting of how much may be sent in answer to a request.
+/// The setting that limits the bytes of an answer in flight.
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -22,7 +22,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// How a connection begins, with these settings.
+/// The preface of a connection, with these settings.
 pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
     let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let settings = settings
@@ -32,13 +32,13 @@ pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
     hello
 }
 
-/// A request's head in the plainest form of RFC 7541: no table, no Huffman code.
+/// A request's head in the simplest form of RFC 7541: without table and Huffman code.
 pub fn head(headers: &[(&str, &str)]) -> Vec<u8> {
     let mut head = Vec::new();
     for (name, value) in headers {
         head.push(0);
         for text in [name, value] {
-            // Longer ones have a length of several bytes.
+            // From 127 on the length takes several bytes.
             assert!(text.len() < 127, "{text}");
             head.push(u8::try_from(text.len()).unwrap());
             head.extend(text.as_bytes());

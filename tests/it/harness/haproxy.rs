@@ -1,8 +1,7 @@
-//! HAProxy before several replicas, with the settings that users are given
-//! (`deploy/haproxy/haproxy.cfg`), but for addresses and whose process it is.
+//! HAProxy in front of several replicas, with the shipped `deploy/haproxy/haproxy.cfg` except for
+//! addresses and the user.
 //!
-//! Where HAProxy is missing, what needs it says so and passes without it; with
-//! `HOOKBRIDGE_REQUIRE_HAPROXY=1` it fails.
+//! Where HAProxy is missing, its tests say so and pass; with `HOOKBRIDGE_REQUIRE_HAPROXY=1` they fail.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -18,18 +17,18 @@ use tokio::time::{Instant, sleep};
 use super::brokers::without;
 use super::ports;
 
-/// How long it may take to start or to take over new settings on a busy machine.
+/// How long HAProxy may take to start or to reload on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Debian puts it where only root looks.
+/// Debian installs it outside the PATH of ordinary users.
 const PROGRAMS: [&str; 2] = ["haproxy", "/usr/sbin/haproxy"];
 
 /// The settings as shipped.
 pub const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/haproxy/haproxy.cfg");
 
-/// A replica, as HAProxy is told of it.
+/// A replica in HAProxy's settings.
 pub struct Server {
     pub name: String,
     pub http: SocketAddr,
@@ -41,12 +40,12 @@ pub struct HaProxy {
     /// Where senders post.
     pub address: SocketAddr,
     folder: TempDir,
-    /// Of the workers, the newest of which serves.
+    /// The master process. Of its workers the newest one serves.
     master: Child,
 }
 
 impl HaProxy {
-    /// One before these replicas; none where HAProxy is missing.
+    /// Starts HAProxy in front of these replicas; none where it is missing.
     pub async fn start(servers: &[Server]) -> Option<HaProxy> {
         let mut run = program()?;
         let folder = tempfile::tempdir().expect("a folder");
@@ -61,8 +60,7 @@ impl HaProxy {
         Some(haproxy)
     }
 
-    /// Reloads its settings, now with these replicas: a new worker takes over, the old one finishes what
-    /// it has.
+    /// Reloads the settings with these replicas: a new worker takes over, the old one finishes its requests.
     pub async fn reload(&self, servers: &[Server]) {
         let former = self.worker();
         let text = settings(self.address, self.folder.path(), servers);
@@ -87,12 +85,12 @@ impl HaProxy {
 
     /// The process that serves new connections.
     fn worker(&self) -> Option<String> {
-        let info = self.ask("show info").ok()?;
+        let info = self.command("show info").ok()?;
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).map(str::to_owned)
     }
 
-    /// What it says to a command on its administrator's socket.
-    fn ask(&self, command: &str) -> std::io::Result<String> {
+    /// Runs a command on the admin socket and returns the answer.
+    fn command(&self, command: &str) -> std::io::Result<String> {
         let mut socket = UnixStream::connect(self.folder.path().join("admin.sock"))?;
         socket.set_read_timeout(Some(TIMEOUT))?;
         socket.write_all(format!("{command}\n").as_bytes())?;
@@ -101,7 +99,7 @@ impl HaProxy {
         Ok(answer)
     }
 
-    /// What it has logged: its own state, and requests that failed or were tried again.
+    /// HAProxy's log: its state, and requests that failed or were tried again.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -114,7 +112,7 @@ impl HaProxy {
 
 impl Drop for HaProxy {
     fn drop(&mut self) {
-        // By itself, so that it waits for its workers; those of a master that is killed end, too.
+        // On SIGTERM the master waits for its workers.
         self.signal("TERM");
         let deadline = Instant::now() + STOP_TIMEOUT;
         while matches!(self.master.try_wait(), Ok(None)) && Instant::now() < deadline {
@@ -125,7 +123,7 @@ impl Drop for HaProxy {
     }
 }
 
-/// HAProxy, if it is there.
+/// HAProxy, if it is installed.
 pub fn program() -> Option<Command> {
     let runs = |program: &&str| Command::new(program).arg("-v").output().is_ok();
     let found = PROGRAMS.iter().find(|program| runs(program));
@@ -148,7 +146,7 @@ fn settings(address: SocketAddr, folder: &Path, servers: &[Server]) -> String {
             "stats" => {
                 text.push_str(&format!("    stats socket {} level admin\n", socket.display()));
             }
-            // It runs as whoever runs it.
+            // HAProxy runs as the user of the tests; the servers come below.
             "user" | "group" | "server" => {}
             _ => {
                 text.push_str(line);

@@ -1,4 +1,4 @@
-//! A steady load of clicks that can be told apart, and the book of what came of each.
+//! A steady load of numbered clicks, and a record of each answer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,18 +12,18 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::brokers::variable;
 use super::support::{KEY, PATIENCE, POLL_INTERVAL};
 
-/// Senders, each with campaigns of its own: it waits for each answer, so that its clicks arrive in
-/// the order of their numbers.
+/// The number of senders. Each has its own campaigns and waits for each answer, so that its clicks
+/// arrive in the order of their numbers.
 const SENDERS: usize = 32;
 const CAMPAIGNS: usize = 8;
 
 /// How long a sender waits after its connection broke.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// One of so many bodies is broken.
+/// One body in this many is not an event.
 const BROKEN: u32 = 20;
 
-/// Whether the long form of the tests under load is asked for.
+/// Whether the tests under load run in their long form.
 pub fn is_long() -> bool {
     match variable("HOOKBRIDGE_PROOF").as_deref() {
         Some("long") => true,
@@ -32,7 +32,7 @@ pub fn is_long() -> bool {
     }
 }
 
-/// What came of the clicks.
+/// The outcomes of all clicks.
 #[derive(Debug, Default)]
 pub struct Book {
     pub sent: usize,
@@ -57,7 +57,7 @@ impl Book {
         self.took.extend(other.took);
     }
 
-    /// What this share of the answers took at most.
+    /// The time within which this share of the answers came.
     pub fn percentile(&self, share: f64) -> Duration {
         let mut took = self.took.clone();
         took.sort_unstable();
@@ -66,15 +66,15 @@ impl Book {
     }
 }
 
-/// What a sender does between two clicks with its connection.
+/// What a sender does with its connection between two clicks.
 #[derive(Debug, Clone, Copy)]
 pub enum Connections {
     Kept,
-    /// Each click comes over a new one.
+    /// Each click has a new connection.
     New,
 }
 
-/// Where the bridge is, and whether to go on.
+/// The bridge's address, and whether to continue.
 pub struct Aim {
     pub url: Mutex<String>,
     stopped: AtomicBool,
@@ -89,12 +89,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts so many clicks a second, of campaigns whose names begin so.
+    /// Starts a load at this rate, in clicks a second, of campaigns whose names begin with `name`.
     pub fn start(url: &str, rate: usize, name: &str) -> Load {
         Load::start_over(Connections::Kept, url, rate, name)
     }
 
-    /// The same over such connections.
+    /// Starts a load over connections of this kind.
     pub fn start_over(connections: Connections, url: &str, rate: usize, name: &str) -> Load {
         let url = Mutex::new(url.to_owned());
         let (answered, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -111,7 +111,7 @@ impl Load {
         self.aim.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more clicks have been.
+    /// Waits until this many more clicks have been answered 200.
     pub async fn more(&self, clicks: usize) {
         let before = self.held();
         let deadline = Instant::now() + PATIENCE;
@@ -180,7 +180,7 @@ async fn send(connections: Connections, name: String, pause: Duration, aim: Arc<
     book
 }
 
-/// About as long as a real click. The mark is the same in a broken one.
+/// A body about as long as a real click. A broken one has its mark, too.
 fn body(campaign: &str, number: u32) -> String {
     let mark = mark(campaign, number);
     if number % BROKEN == BROKEN - 1 {
@@ -195,7 +195,7 @@ fn mark(campaign: &str, number: u32) -> String {
     format!("<{campaign}:{number}>")
 }
 
-/// Whose body this is.
+/// The campaign and number in the mark of a body.
 pub fn read_mark(body: &[u8]) -> Option<(Arc<str>, u32)> {
     let text = std::str::from_utf8(body).ok()?;
     let (campaign, number) = text.split_once('<')?.1.split_once('>')?.0.split_once(':')?;

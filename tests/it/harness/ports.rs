@@ -1,20 +1,20 @@
-//! Ports for servers that are told where to listen, and that may go and come back there.
+//! Free ports for servers that may stop and start again on the same port.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use hookbridge::config::Config;
 
-/// Below those that the system gives to outgoing connections, of which the tests make many thousands: any
-/// of these could otherwise take the port of a server that is not there at the moment.
+/// Below the ephemeral ports: otherwise one of the tests' many outgoing connections could take the port
+/// of a stopped server.
 const FIRST: u16 = 10_000;
 const COUNT: u16 = 22_000;
 
-/// An address that nobody listens on, and that nobody else here is given.
+/// A free address, given out only once.
 pub fn free(address: impl Into<IpAddr>) -> SocketAddr {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let address = address.into();
-    // Another run of the tests at the same time begins elsewhere.
+    // A concurrent run of the tests begins at another port.
     let begin = std::process::id() % u32::from(COUNT);
     (0..COUNT)
         .map(|_| {
@@ -25,7 +25,7 @@ pub fn free(address: impl Into<IpAddr>) -> SocketAddr {
         .expect("a free port")
 }
 
-/// Has a bridge listen on free ports of this address.
+/// Sets both listeners to free ports of this address.
 pub fn listen_on_free(config: &mut Config, address: impl Into<IpAddr> + Copy) {
     (config.http.listen, config.admin.listen) = (free(address), free(address));
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::ports;
 use super::support::{KEY, PATIENCE, metric, sender};
 
-/// The built program, without the settings of whoever runs the tests.
+/// The built program, without settings from the environment.
 pub fn hookbridge<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookbridge"));
     command
@@ -24,13 +24,13 @@ pub fn hookbridge<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
-/// What a program prints, on standard output and on standard error, before it ends with this code.
+/// Runs a program that must end with this code; returns its standard output and standard error.
 #[track_caller]
 pub fn printed(mut command: Command, code: i32) -> (String, String) {
     texts(&command.output().unwrap(), code)
 }
 
-/// The same of one that has ended.
+/// Checks the exit code; returns standard output and standard error.
 #[track_caller]
 pub fn texts(output: &Output, code: i32) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -39,7 +39,7 @@ pub fn texts(output: &Output, code: i32) -> (String, String) {
     (out, err)
 }
 
-/// Settings as a file, with the secrets that they do not print.
+/// Writes the settings to a file, secrets included.
 pub fn settings_file(folder: &Path, config: &Config) -> PathBuf {
     let mut settings: toml::Table = toml::from_str(&toml::to_string(config).unwrap()).unwrap();
     let api_key = config.auth.api_key.as_ref().map_or("", |key| key.reveal());
@@ -56,12 +56,12 @@ pub fn settings_file(folder: &Path, config: &Config) -> PathBuf {
     file
 }
 
-/// A program that ends with its test.
+/// A process that is killed when dropped.
 pub struct Running(pub Child);
 
 impl Running {
     pub fn signal(&self, name: &str) {
-        // By the shell, whose own command it is: the program is not on every machine.
+        // `kill` is built into the shell; the program is not on every machine.
         let kill = format!("kill -s {name} {}", self.0.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
@@ -86,7 +86,7 @@ impl Drop for Running {
     }
 }
 
-/// So many lines of its log are shown where a test fails.
+/// The number of log lines to print when a test fails.
 const LAST_LINES: usize = 40;
 
 /// `hookbridge serve` with its log.
@@ -101,20 +101,20 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Starts it on free ports, from a settings file in this folder, in a shell that has first run
+    /// Starts the bridge on free ports, with a settings file in this folder, from a shell that first runs
     /// this command.
     pub fn launch(config: &Config, folder: &Path, first: &str) -> Serve {
         Serve::launch_in(&["sh"], config, folder, first)
     }
 
-    /// The same in another shell.
+    /// Like [`Serve::launch`], with another shell.
     pub fn launch_in(shell: &[&str], config: &Config, folder: &Path, first: &str) -> Serve {
         let mut config = config.clone();
         ports::listen_on_free(&mut config, Ipv4Addr::LOCALHOST);
         Serve::resume_in(shell, &config, folder, first)
     }
 
-    /// Starts it on the ports of its settings.
+    /// Starts the bridge on the ports of its settings.
     pub fn resume(config: &Config, folder: &Path) -> Serve {
         Serve::resume_in(&["sh"], config, folder, "true")
     }
@@ -175,7 +175,7 @@ impl Serve {
         self.process.signal(name);
     }
 
-    /// Crashes it. Whether the system has written a core dump.
+    /// Crashes the process. Whether the system has written a core dump.
     pub fn dumps_core(mut self) -> bool {
         self.signal("ABRT");
         assert_eq!(self.process.end(), -1);
@@ -201,7 +201,7 @@ impl Serve {
 }
 
 impl Drop for Serve {
-    /// What it said last, where a test fails.
+    /// Prints the last log lines when a test fails.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.log.extend(self.lines.try_iter().flat_map(|line| [line, "\n".into()]));
@@ -211,7 +211,7 @@ impl Drop for Serve {
     }
 }
 
-/// The lines that a program prints, as they come, for a reader that does not wait for ever.
+/// A program's lines as they are printed, for a reader with a time-out.
 pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
     #[expect(clippy::disallowed_methods, reason = "a program that is not read stops")]
     let (sender, receiver) = channel();

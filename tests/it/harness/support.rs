@@ -1,4 +1,4 @@
-//! The harness: a bridge in this process, a sender, and a look into the topic.
+//! A bridge in this process, a sender, and a reader of the topic.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -22,18 +22,18 @@ use super::brokers::{Broker, unique};
 
 pub const KEY: &str = "a-test-key";
 
-/// The longest that anything in a test may take; what is waited for is waited for by polling it.
+/// The longest that a condition in a test may take to come true; tests poll for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A documented body, or one of our own.
+/// A body from `tests/fixtures`.
 pub fn fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(path).expect("a fixture")
 }
 
-/// A click that can be told from others of its campaign.
+/// A numbered click of this campaign.
 pub fn numbered(campid: &str, number: usize) -> Vec<u8> {
     format!(r#"{{"campid":"{campid}","relid":"{number}"}}"#).into_bytes()
 }
@@ -49,11 +49,11 @@ pub struct TestBridge {
     pub config: Config,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Drained>>,
-    /// The spool's, if it has one of its own.
+    /// The folder of the spool, if there is one.
     _folder: Option<TempDir>,
 }
 
-/// Settings for a test on this broker: any port, no delay, one key, a topic of its own, no spool.
+/// Settings for a test on this broker: any port, no delay, one key, a new topic, no spool.
 pub fn config(broker: &Broker) -> Config {
     let mut config = Config::default();
     config.http.listen = ([127, 0, 0, 1], 0).into();
@@ -68,12 +68,12 @@ pub fn config(broker: &Broker) -> Config {
 }
 
 impl TestBridge {
-    /// A bridge with its topic made, ready to take clicks.
+    /// Creates the topic and starts a bridge; waits until it is ready.
     pub async fn start(broker: &Broker) -> TestBridge {
         TestBridge::start_with(broker, |_| {}).await
     }
 
-    /// The same with other settings.
+    /// Like [`TestBridge::start`], with changed settings.
     pub async fn start_with(broker: &Broker, change: impl FnOnce(&mut Config)) -> TestBridge {
         let mut config = config(broker);
         change(&mut config);
@@ -84,7 +84,7 @@ impl TestBridge {
         bridge
     }
 
-    /// A bridge with its topic made and a spool of its own, ready to take clicks.
+    /// Like [`TestBridge::start_with`], with a new spool.
     pub async fn start_spooling(broker: &Broker, change: impl FnOnce(&mut Config)) -> TestBridge {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("spool");
@@ -97,7 +97,7 @@ impl TestBridge {
         bridge
     }
 
-    /// A bridge with these webhooks, each with topics of its own that are made here, ready to take events.
+    /// Starts a bridge with these webhooks, each with new topics; waits until it is ready.
     pub async fn start_all(broker: &Broker, mut config: Config) -> TestBridge {
         for webhook in &mut config.webhook {
             webhook.topic = unique(&webhook.topic);
@@ -109,7 +109,7 @@ impl TestBridge {
         bridge
     }
 
-    /// A bridge with these settings, ready or not.
+    /// Starts a bridge with these settings, without waiting.
     pub fn launch(config: Config) -> TestBridge {
         let listeners = Listeners::bind(&config).expect("free ports");
         let http = listeners.http_address().expect("an address");
@@ -157,7 +157,7 @@ impl TestBridge {
         metric(&self.admin("/metrics").await.1, series)
     }
 
-    /// How many requests of the webhook ended so.
+    /// How many requests of the webhook had this outcome.
     pub async fn outcomes(&self, outcome: &str) -> f64 {
         let webhook = &self.config.webhook[0].name;
         self.metric(&format!(
@@ -166,13 +166,13 @@ impl TestBridge {
         .await
     }
 
-    /// The same for requests that had no webhook.
-    pub async fn strangers(&self, outcome: &str) -> f64 {
+    /// How many requests without a webhook had this outcome.
+    pub async fn outcomes_without_webhook(&self, outcome: &str) -> f64 {
         self.metric(&format!("hookbridge_requests_total{{outcome=\"{outcome}\",webhook=\"none\"}}"))
             .await
     }
 
-    /// How many records of the topic ended so.
+    /// How many records of the topic had this result.
     pub async fn results(&self, result: &str) -> f64 {
         let topic = self.topic();
         self.metric(&format!(
@@ -181,7 +181,7 @@ impl TestBridge {
         .await
     }
 
-    /// How many requests ended in each way, over all webhooks.
+    /// How many requests had each outcome, over all webhooks.
     pub async fn ends(&self) -> BTreeMap<String, f64> {
         let mut ends = BTreeMap::new();
         for line in self.admin("/metrics").await.1.lines() {
@@ -208,7 +208,7 @@ impl TestBridge {
         count(&self.config.kafka.brokers, self.topic())
     }
 
-    /// The topic's records, once there are so many.
+    /// The topic's records, once it has this many.
     pub fn records(&self, expected: usize) -> Vec<ConsumedRecord> {
         records(&self.config, self.topic(), expected)
     }
@@ -220,12 +220,12 @@ impl TestBridge {
         record
     }
 
-    /// A connection on which a test says what it likes.
+    /// A connection for raw bytes.
     pub fn raw(&self) -> Raw {
         Raw::connect(self.http)
     }
 
-    /// Begins to stop; `stopped` waits for the end.
+    /// Starts the stop; `stopped` waits for its end.
     pub fn begin_stop(&mut self) {
         drop(self.stop.take());
     }
@@ -245,7 +245,7 @@ impl Drop for TestBridge {
     }
 }
 
-/// A sender that makes a new connection each time, so that tests cannot disturb each other.
+/// A sender with a new connection for each request, so that tests do not disturb each other.
 pub fn sender() -> reqwest::Client {
     reqwest::Client::builder().timeout(PATIENCE).build().expect("a client")
 }
@@ -257,7 +257,7 @@ pub fn metric(scrape: &str, series: &str) -> f64 {
     value.parse().expect("a number")
 }
 
-/// A topic's records, once there are so many.
+/// A topic's records, once it has this many.
 pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<ConsumedRecord> {
     let reader = Reader::open(config, topic, TopicPosition::Beginning, PATIENCE).expect("a reader");
     let deadline = Instant::now() + PATIENCE;
@@ -269,12 +269,12 @@ pub fn records(config: &Config, topic: &str, expected: usize) -> Vec<ConsumedRec
     records
 }
 
-/// Waits for something that comes true by itself.
+/// Polls until the check is true.
 pub async fn until(what: &str, check: impl AsyncFnMut() -> bool) {
     until_within(PATIENCE, what, check).await;
 }
 
-/// The same for what takes its time.
+/// Like [`until`], with another time limit.
 pub async fn until_within(patience: Duration, what: &str, mut check: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !check().await {
@@ -283,7 +283,7 @@ pub async fn until_within(patience: Duration, what: &str, mut check: impl AsyncF
     }
 }
 
-/// A connection at the level of bytes.
+/// A connection for raw bytes.
 pub struct Raw(TcpStream);
 
 impl Raw {
@@ -291,7 +291,7 @@ impl Raw {
         Raw::over(TcpStream::connect(address).expect("a connection"))
     }
 
-    /// The same from an address of this machine.
+    /// Connects from a local address.
     pub async fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((local, 0).into()).expect("an address");
@@ -301,7 +301,7 @@ impl Raw {
         Raw::over(stream)
     }
 
-    /// One with hardly any room for what it does not read.
+    /// Connects with a small receive buffer.
     pub async fn connect_small(address: SocketAddr) -> Raw {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a size");
@@ -321,26 +321,26 @@ impl Raw {
         self.0.write_all(text.as_ref()).expect("written");
     }
 
-    /// The head of a POST with a key, and then these lines.
+    /// Sends the head of a POST with a key and these further lines.
     pub fn send_head(&mut self, path: &str, lines: &str) {
         self.send(format!(
             "POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {KEY}\r\n{lines}\r\n"
         ));
     }
 
-    /// Half closes, unless the other side has closed already.
+    /// Closes the sending half, unless the other side has closed already.
     pub fn stop_writing(&self) {
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Everything up to the end of the connection. An abrupt end is an end.
+    /// Reads to the end of the connection, also an abrupt one.
     pub fn read_all(&mut self) -> String {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Everything until these words have come so many times.
+    /// Reads until these words have come this many times.
     pub fn read_until(&mut self, words: &str, times: usize) -> String {
         let mut text = String::new();
         let mut buffer = [0; 4096];
@@ -354,14 +354,14 @@ impl Raw {
 }
 
 impl Raw {
-    /// False when the other side takes no more.
+    /// Sends; false when the connection is closed.
     pub fn try_send(&mut self, text: impl AsRef<[u8]>) -> bool {
         self.0.write_all(text.as_ref()).is_ok()
     }
 }
 
-/// Files that change all at once, as Kubernetes mounts a Secret: each is a link through `..data`, which
-/// is a link to the folder of the version in force and is replaced in one step.
+/// Files that change all at once, as in a mounted Secret of Kubernetes: each is a link through `..data`,
+/// which links to the folder of the current version and is replaced atomically.
 pub struct Mount {
     folder: TempDir,
     version: usize,

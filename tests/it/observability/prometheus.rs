@@ -1,4 +1,4 @@
-//! A real Prometheus with our settings and alerts, that scrapes a bridge of the test.
+//! A real Prometheus with the shipped settings and alerts, which scrapes the test's bridge.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,8 +23,8 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it on the settings and the alerts as shipped, but for the bridge's address and for
-    /// intervals that a test can wait for; none, said plainly, where it is not installed.
+    /// Starts Prometheus with the shipped settings and alerts, except for the bridge's address and
+    /// shorter intervals. Where it is not installed: none, with a message.
     pub async fn start(bridge: SocketAddr) -> Option<Prometheus> {
         if let Err(error) = Command::new("prometheus").arg("--version").output() {
             let reason = format!("prometheus cannot be run ({error})");
@@ -55,7 +55,7 @@ impl Prometheus {
         Some(prometheus)
     }
 
-    /// What the API answers, which must be a success.
+    /// The answer of the API, which must be a success.
     async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Json {
         let url = format!("http://{}/api/v1/{path}", self.address);
         let answer = sender().get(url).query(parameters).send().await.unwrap();
@@ -64,14 +64,14 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// The values that a query has now.
+    /// The present values of a query.
     pub async fn query(&self, query: &str) -> Vec<f64> {
         let data = self.get("query", &[("query", query)]).await;
         let results = data["result"].as_array().unwrap().iter();
         results.map(|result| result["value"][1].as_str().unwrap().parse().unwrap()).collect()
     }
 
-    /// The one value that a query has now.
+    /// The single present value of a query.
     pub async fn value(&self, query: &str) -> f64 {
         let values = self.query(query).await;
         assert_eq!(values.len(), 1, "{query}: {values:?}");
@@ -84,7 +84,7 @@ impl Prometheus {
         serde_json::from_value(data).unwrap()
     }
 
-    /// Every alert that is loaded, with its state.
+    /// Every loaded alert, with its state.
     pub async fn alerts(&self) -> Vec<Json> {
         let data = self.get("rules", &[]).await;
         let groups = data["groups"].as_array().unwrap().iter();

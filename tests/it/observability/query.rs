@@ -1,6 +1,6 @@
-//! What a query of the dashboard or an alert asks for: metrics, labels and their values.
+//! The metrics, labels and values that a query of the dashboard or an alert names.
 //!
-//! Whether it is a query at all, Prometheus itself says; this only finds the names in it.
+//! This only finds names; Prometheus itself checks the syntax.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -10,14 +10,14 @@ use std::str::Chars;
 #[derive(Debug, Default, PartialEq)]
 pub struct Names {
     pub selectors: Vec<Selector>,
-    /// Labels that a result is grouped by or that two sides are matched on.
+    /// Labels by which a result is grouped or two sides are matched.
     pub groups: BTreeSet<String>,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Selector {
     pub metric: String,
-    /// Labels, each with what it must or must not be.
+    /// Labels, each with the value to match or to exclude.
     pub matchers: Vec<(String, String)>,
 }
 
@@ -35,7 +35,7 @@ pub fn names(query: &str) -> Names {
         let Token::Word(word) = token else { continue };
         match word.as_str() {
             "and" | "or" | "unless" | "bool" | "offset" => {}
-            // What is left out need not be there.
+            // Excluded labels need not exist.
             "without" | "ignoring" => drop(until(')', &mut tokens)),
             "by" | "on" | "group_left" | "group_right" => {
                 names.groups.extend(until(')', &mut tokens).into_iter().filter_map(|token| {
@@ -54,7 +54,7 @@ pub fn names(query: &str) -> Names {
     names
 }
 
-/// After a function comes its argument, after an aggregation perhaps its grouping.
+/// An argument follows a function; a grouping may follow an aggregation.
 fn follows_function(token: &Token) -> bool {
     match token {
         Token::Sign(sign) => *sign == '(',
@@ -85,7 +85,7 @@ fn tokens(query: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     while let Some(&next) = rest.peek() {
         if next.is_ascii_digit() {
-            // A number or a length of time.
+            // A number or a duration.
             word(&mut rest, |c| c.is_ascii_alphanumeric() || c == '.');
         } else if next.is_ascii_alphabetic() || next == '_' {
             tokens.push(Token::Word(word(&mut rest, |c| c.is_ascii_alphanumeric() || c == '_')));

@@ -1,4 +1,4 @@
-//! A TCP proxy between the bridge and a broker, which does to the broker's answers what networks do.
+//! A TCP proxy between the bridge and a broker, which applies network faults to the broker's answers.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mode {
     Pass,
-    /// Every answer comes so much later.
+    /// Delays every answer.
     Delay(Duration),
-    /// Answers break off in the middle, and the connection with them.
+    /// Closes the connection in the middle of an answer.
     Cut,
-    /// The broker gets everything, and its answers get lost.
+    /// Drops the broker's answers.
     Swallow,
 }
 
@@ -37,7 +37,7 @@ impl Proxy {
 }
 
 async fn carry(mut client: TcpStream, target: u16, mode: watch::Receiver<Mode>) {
-    // A broker that is down refuses, and so does its proxy.
+    // A broker that is down refuses connections; its proxy closes them.
     let Ok(mut broker) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let (mut from_client, to_client) = client.split();
     let (from_broker, mut to_broker) = broker.split();
@@ -63,7 +63,7 @@ async fn answers(
                 return;
             }
             Mode::Swallow => {
-                // What was lost cannot come later: the connection ends with the fault.
+                // A dropped answer must not come later: the connection ends with the fault.
                 let _ = mode.wait_for(|mode| *mode != Mode::Swallow).await;
                 return;
             }
