@@ -21,7 +21,7 @@ use crate::observe::sampler::Sampler;
 use crate::observe::{lock, log};
 pub use labels::{
     BreakerChange, ConnectionRefusal, DeadLetterReason, HandshakeFailure, Label, RecordResult,
-    Reloaded, SpoolRefusal,
+    ReloadResult, Reloaded, SpoolRefusal,
 };
 
 /// The value of the label `webhook` where a request has none: no such path, or not even HTTP.
@@ -145,6 +145,17 @@ metrics! {
         lines_lost: IntCounter = "hookbridge_log_lines_lost_total",
             "Log lines that were lost because nobody read them in time";
     }
+
+    /// What is counted of one kind of file that is read again.
+    ReloadMetrics ["what"] {
+        reloads: Counters<ReloadResult> = "hookbridge_reloads_total",
+            "Changed files that were taken (ok) or not (failed), by what is in them";
+    }
+
+    /// Which version this is.
+    BuildMetrics ["version"] {
+        info: IntGauge = "hookbridge_build_info", "Always 1; the version is in the label";
+    }
 }
 
 /// All metrics of one bridge.
@@ -163,8 +174,8 @@ pub struct Metrics {
     /// By the key's name; [`Metrics::set_keys`] says which there are.
     key_uses_after_end: IntCounterVec,
     keys: Mutex<BTreeSet<String>>,
-    /// By [`Reloaded`] and result.
-    reloads: IntCounterVec,
+    /// By [`Reloaded`].
+    reloads: [ReloadMetrics; Reloaded::ALL.len()],
     /// No metrics, but the copies of records that the page shows.
     pub sampler: Sampler,
 }
@@ -210,24 +221,9 @@ impl Metrics {
             "Requests refused because their key's life had ended, by the key's name",
             &["key"],
         )?;
-        let reloads = register::<IntCounter>(
-            &registry,
-            "hookbridge_reloads_total",
-            "Changed files that were taken (ok) or not (failed), by what is in them",
-            &["what", "result"],
-        )?;
-        for what in Reloaded::ALL {
-            for result in ["failed", "ok"] {
-                reloads.with_label_values(&[what.tag(), result]);
-            }
-        }
-        let build = register::<IntGauge>(
-            &registry,
-            "hookbridge_build_info",
-            "Always 1; the version is in the label",
-            &["version"],
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let reloads = ReloadMetrics::rows(&registry)?;
+        let build = BuildMetrics::rows(&registry)?;
+        build(&[env!("CARGO_PKG_VERSION")]).info.set(1);
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Metrics {
             webhooks: ByName::new(webhooks, NO_WEBHOOK, WebhookMetrics::rows(&registry)?),
@@ -241,7 +237,7 @@ impl Metrics {
             log: LogMetrics::rows(&registry)?(&[]),
             key_uses_after_end,
             keys: Mutex::default(),
-            reloads,
+            reloads: Reloaded::ALL.map(|what| reloads(&[what.tag()])),
             sampler: Sampler::default(),
             registry,
         })
@@ -288,8 +284,8 @@ impl Metrics {
 
     /// Counts a reload.
     pub fn reload(&self, what: Reloaded, is_ok: bool) {
-        let result = if is_ok { "ok" } else { "failed" };
-        self.reloads.with_label_values(&[what.tag(), result]).inc();
+        let result = if is_ok { ReloadResult::Ok } else { ReloadResult::Failed };
+        self.reloads[what as usize].reloads[result].inc();
     }
 
     /// What has been counted so far.

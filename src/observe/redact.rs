@@ -11,16 +11,14 @@ pub fn addresses(text: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut done = 0;
     while let Some((at, length)) = find_at(text, done) {
-        let local = text[done..at].bytes().rev().take_while(|byte| is_local(*byte)).count();
-        let start = at - local;
-        let is_address = local > 0 && text[at + length..].starts_with(char::is_alphanumeric);
-        if is_address {
-            redacted.push_str(&text[done..start]);
+        let is_address = text[at + length..].starts_with(char::is_alphanumeric);
+        let local = text[done..at].bytes().rev().take_while(|byte| is_address && is_local(*byte));
+        let start = at - local.count();
+        redacted.push_str(&text[done..start]);
+        if start < at {
             // Half of an escape would not be valid JSON.
             redacted.extend(text[start..].chars().next().filter(char::is_ascii_alphanumeric));
             redacted.push_str(HIDDEN);
-        } else {
-            redacted.push_str(&text[done..at]);
         }
         redacted.push_str(&text[at..at + length]);
         done = at + length;
@@ -31,14 +29,9 @@ pub fn addresses(text: &str) -> String {
 
 /// The next at sign and its length.
 fn find_at(text: &str, from: usize) -> Option<(usize, usize)> {
-    text[from..].bytes().enumerate().find_map(|(place, byte)| {
-        let rest = &text.as_bytes()[from + place..];
-        let sign = match byte {
-            b'@' | b'%' | b'\\' | b'&' | 0xef => {
-                AT.iter().find(|sign| rest.starts_with(sign.as_bytes()))?
-            }
-            _ => return None,
-        };
+    text[from..].char_indices().find_map(|(place, _)| {
+        let rest = &text[from + place..];
+        let sign = AT.iter().find(|sign| rest.starts_with(**sign))?;
         Some((from + place, sign.len()))
     })
 }

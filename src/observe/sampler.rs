@@ -56,19 +56,7 @@ impl Sampler {
         key: Option<&[u8]>,
         value: &[u8],
     ) -> Option<Box<SampledRecord>> {
-        if self.wanted.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        self.copy(received, key, value)
-    }
-
-    #[cold]
-    fn copy(
-        &self,
-        received: Timestamp,
-        key: Option<&[u8]>,
-        value: &[u8],
-    ) -> Option<Box<SampledRecord>> {
+        // At 0 this is one load, and nothing is stored.
         let one_less = |wanted: u32| wanted.checked_sub(1);
         self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
         let cut = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].into();

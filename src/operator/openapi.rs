@@ -1,10 +1,10 @@
 //! What the two listeners take and answer, as OpenAPI 3.1. It is made from the list of outcomes and from
 //! the settings, so that it cannot differ from what the bridge does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::header::HeaderName;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::click::auth::{AuthScheme, Signing};
 use crate::click::event::Envelope;
@@ -21,25 +21,7 @@ use crate::operator::{AdminRoute, JSON, TEXT, schema};
 ///
 /// A webhook that cannot be read.
 pub fn document(config: &Config) -> Result<String, Problem> {
-    let has_certificates = config.http.names_callers();
-    let (mut paths, mut schemes) = (Map::new(), Map::new());
-    for webhook in &config.webhooks()? {
-        let has_secret = !has_certificates && matches!(webhook.auth_scheme, AuthScheme::PathSecret);
-        let scheme = security_scheme(webhook, has_certificates);
-        let mut operation = post(config, webhook);
-        operation["security"] = scheme.iter().map(|(name, _)| json!({ (name): [] })).collect();
-        operation["parameters"] = parameters(webhook, has_secret).into();
-        schemes.extend(scheme);
-        let path = format!("{}{}", webhook.path, if has_secret { "/{secret}" } else { "" });
-        paths.insert(path, json!({ "post": operation }));
-    }
-    for route in super::routes(config) {
-        let operation = admin_operation(&route, config);
-        // A webhook may have the same path on the other listener.
-        let item = paths.entry(route.path).or_insert_with(|| json!({}));
-        item["get"] = operation;
-    }
-    let document = json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "hookbridge",
@@ -53,9 +35,25 @@ pub fn document(config: &Config) -> Result<String, Problem> {
             { "name": "ingest", "description": "For senders: http.listen" },
             { "name": "admin", "description": "For the operator: admin.listen" },
         ],
-        "paths": paths,
-        "components": { "securitySchemes": schemes },
+        "components": { "securitySchemes": {} },
     });
+    let has_certificates = config.http.names_callers();
+    for webhook in &config.webhooks()? {
+        let has_secret = !has_certificates && matches!(webhook.auth_scheme, AuthScheme::PathSecret);
+        let scheme = security_scheme(webhook, has_certificates);
+        let mut operation = post(config, webhook);
+        operation["security"] = scheme.iter().map(|(name, _)| json!({ (name): [] })).collect();
+        operation["parameters"] = parameters(webhook, has_secret).into();
+        let path = format!("{}{}", webhook.path, if has_secret { "/{secret}" } else { "" });
+        document["paths"][path]["post"] = operation;
+        if let Some((name, scheme)) = scheme {
+            document["components"]["securitySchemes"][name] = scheme;
+        }
+    }
+    // A webhook may have the same path on the other listener.
+    for route in super::routes(config) {
+        document["paths"][&route.path]["get"] = admin_operation(&route, config);
+    }
     Ok(format!("{document:#}\n"))
 }
 
@@ -72,9 +70,8 @@ fn security_scheme(webhook: &Webhook, has_certificates: bool) -> Option<(String,
     }
     let http = |scheme: &str| (scheme.to_owned(), json!({ "type": "http", "scheme": scheme }));
     let api_key = |kind: &str, header: &HeaderName, description: &str| {
-        let header = header.as_str();
         let scheme = json!({
-            "type": "apiKey", "in": "header", "name": header, "description": description,
+            "type": "apiKey", "in": "header", "name": header.as_str(), "description": description,
         });
         (format!("{kind}-{header}"), scheme)
     };
@@ -116,31 +113,35 @@ fn parameters(webhook: &Webhook, has_secret: bool) -> Vec<Value> {
 fn post(config: &Config, webhook: &Webhook) -> Value {
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let event = event(&config.webhook[webhook.index]);
-    let (media, schema) = match &webhook.envelope {
-        Envelope::One => ("application/json", event),
+    let media = match webhook.envelope {
+        Envelope::Lines => "application/x-ndjson",
+        _ => "application/json",
+    };
+    let schema = match &webhook.envelope {
+        Envelope::One => event,
         Envelope::Array(None) => {
-            let array = json!({ "type": "array", "minItems": 1, "items": event.clone() });
-            ("application/json", json!({ "anyOf": [array, event] }))
+            json!({ "anyOf": [{ "type": "array", "minItems": 1, "items": event }, event] })
         }
         Envelope::Array(Some(pointer)) => {
             let mut body = json!({ "type": "object" });
             let array = json!({ "type": "array", "minItems": 1, "items": event });
             schema::put(&mut body, pointer.tokens(), array, true);
-            ("application/json", body)
+            body
         }
-        Envelope::Lines => ("application/x-ndjson", json!({ "type": "string", "minLength": 1 })),
-        Envelope::Sns => {
-            let text = json!({
-                "type": "string", "contentMediaType": "application/json", "contentSchema": event,
-            });
-            let message = json!({
-                "type": "object",
-                "description": "A notification of Amazon SNS",
-                "properties": { "Type": { "const": "Notification" }, "Message": text },
-                "required": ["Type", "Message"],
-            });
-            ("application/json", message)
-        }
+        Envelope::Lines => json!({ "type": "string", "minLength": 1 }),
+        Envelope::Sns => json!({
+            "type": "object",
+            "description": "A notification of Amazon SNS",
+            "required": ["Type", "Message"],
+            "properties": {
+                "Type": { "const": "Notification" },
+                "Message": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": event,
+                },
+            },
+        }),
     };
     let (schema, rest) = match webhook.rejects_invalid {
         true => (schema, "is refused"),
@@ -235,25 +236,18 @@ fn refused(webhook: &Webhook, status: u16, facts: &[Facts], text: &str) -> Value
             "detail": { "type": "string" },
         },
     });
-    let mut headers = Map::new();
-    let hints =
-        facts.iter().filter_map(|facts| hint(facts.status, webhook.auth_scheme.challenge()));
-    for (name, value) in hints {
-        let value = json!(String::from_utf8_lossy(value.as_bytes()));
-        let header = headers.entry(name.as_str()).or_insert_with(
-            || json!({ "required": true, "schema": { "type": "string", "enum": [] } }),
-        );
-        if let Some(values) = header["schema"]["enum"].as_array_mut()
-            && !values.contains(&value)
-        {
-            values.push(value);
-        }
-    }
     let mut response = json!({
         "description": text, "content": { "application/problem+json": { "schema": schema } },
     });
-    if !headers.is_empty() {
-        response["headers"] = headers.into();
+    let challenge = webhook.auth_scheme.challenge();
+    let mut hints: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, value) in facts.iter().filter_map(|facts| hint(facts.status, challenge)) {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        hints.entry(name.to_string()).or_default().insert(value);
+    }
+    for (name, values) in hints {
+        let schema = json!({ "type": "string", "enum": values });
+        response["headers"][name] = json!({ "required": true, "schema": schema });
     }
     response
 }

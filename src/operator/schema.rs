@@ -2,17 +2,17 @@
 //! for the topics, both made from the settings. The fields that a sender documents are in
 //! `config/fields.toml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::click::event::Pointer;
 use crate::click::event::TimeFormat;
 use crate::config::{Config, WebhookSettings};
 
-/// The contents of `config/fields.toml`; a test reads it, too.
+/// The contents of `config/fields.toml`.
 static DOCUMENTED: LazyLock<Vec<Documented>> = LazyLock::new(|| {
     #[derive(Deserialize)]
     struct File {
@@ -49,14 +49,8 @@ const LETTER_HEADERS: [(&str, bool, &str); 5] = [
 struct Documented {
     r#type: String,
     event: String,
-    fields: BTreeMap<String, Field>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Field {
-    r#type: Value,
-    #[serde(rename(serialize = "description"))]
-    text: String,
+    /// The schema of each.
+    fields: Value,
 }
 
 /// The schema of a webhook's events, as they are in its topic.
@@ -117,7 +111,7 @@ fn documented(webhook: &WebhookSettings) -> Value {
         event.r#type.eq_ignore_ascii_case(&webhook.r#type)
             && event.event.eq_ignore_ascii_case(&webhook.event)
     };
-    DOCUMENTED.iter().find(is_it).map_or_else(|| json!({}), |event| json!(event.fields))
+    DOCUMENTED.iter().find(is_it).map_or_else(|| json!({}), |event| event.fields.clone())
 }
 
 /// [`put`] for a pointer of the settings, which may be empty.
@@ -172,10 +166,9 @@ pub fn of_topics(config: &Config) -> Value {
         for (topic, message) in
             [(&webhook.topic, &webhook.name), (&webhook.dead_letters(), &letters)]
         {
-            let channel = channels.entry(topic.as_str()).or_insert_with(|| {
-                let binding = json!({ "topic": topic, "bindingVersion": "0.5.0" });
-                json!({ "address": topic, "messages": {}, "bindings": { "kafka": binding } })
-            });
+            let channel = channels.entry(topic.as_str()).or_insert(Value::Null);
+            channel["address"] = json!(topic);
+            channel["bindings"]["kafka"] = json!({ "topic": topic, "bindingVersion": "0.5.0" });
             let place = format!("#/components/messages/{message}");
             channel["messages"][message] = json!({ "$ref": place });
             let channel = format!("#/channels/{}", topic.replace('~', "~0").replace('/', "~1"));

@@ -121,4 +121,10 @@ labels! {
         Tls = "tls",
         Log = "log",
     }
+
+    /// Whether what was read again was taken.
+    ReloadResult, "result": {
+        Failed = "failed",
+        Ok = "ok",
+    }
 }

@@ -87,16 +87,16 @@ fn runs(line: &Series, minutes: usize) -> Vec<Vec<(f64, f64)>> {
     let fold = steps.div_ceil(COLUMNS);
     let newest = &line.values[line.values.len().saturating_sub(steps)..];
     // From the end, so that the groups stay the same while the newest one fills.
-    let mut points: Vec<_> = newest
+    let points: Vec<_> = newest
         .rchunks(fold)
         .enumerate()
+        .rev()
         .map(|(index, values)| {
             let largest = values.iter().flatten().copied().reduce(f32::max);
             let minutes = -((index * fold) as f64) * minutes_per_step;
             largest.map(|value| (minutes, f64::from(value)))
         })
         .collect();
-    points.reverse();
     let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
     let runs = runs.map(|run| run.iter().copied().flatten().collect());
     // A line of one point is invisible.

@@ -21,7 +21,7 @@ const POINTS: usize = 720;
 const LEAST: Duration = Duration::from_millis(500);
 
 /// Five seconds of the past.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Point {
     /// Clicks a second that were answered 200.
     pub(super) held: f32,
@@ -39,7 +39,8 @@ pub(super) struct History {
     readings: VecDeque<(Instant, Counts)>,
     /// The reading that the last point ended with.
     marked: (Instant, Counts),
-    points: VecDeque<Point>,
+    /// The last hour, the newest last.
+    pub(super) points: VecDeque<Point>,
 }
 
 impl History {
@@ -56,11 +57,10 @@ impl History {
         let reading = (now, metrics.counts());
         if age(&self.marked) >= STEP {
             let window = Window { from: &self.marked, to: &reading };
-            let spooled = metrics.spool.events.get() as f32;
             if self.points.len() == POINTS {
                 self.points.pop_front();
             }
-            self.points.push_back(Point { spooled, ..window.point() });
+            self.points.push_back(window.point(metrics.spool.events.get()));
             self.marked = reading.clone();
         }
         self.readings.push_back(reading);
@@ -78,11 +78,6 @@ impl History {
     /// One value of each point of the last hour, the newest last.
     pub(super) fn values(&self, value: impl Fn(&Point) -> Option<f32>) -> Vec<Option<f32>> {
         self.points.iter().map(value).collect()
-    }
-
-    /// The last hour, the newest last.
-    pub(super) fn points(&self) -> &VecDeque<Point> {
-        &self.points
     }
 }
 
@@ -120,7 +115,7 @@ impl Window<'_> {
         &self.to.1
     }
 
-    fn point(&self) -> Point {
+    fn point(&self, spooled: i64) -> Point {
         let milliseconds =
             |share| self.acknowledged_within(share).map(|seconds| (seconds * 1e3) as f32);
         Point {
@@ -128,7 +123,7 @@ impl Window<'_> {
             refused: self.rate(|outcome| !is_held(outcome)) as f32,
             p50: milliseconds(0.5),
             p99: milliseconds(0.99),
-            spooled: 0.0,
+            spooled: spooled as f32,
         }
     }
 }
@@ -185,8 +180,8 @@ mod tests {
         }
         assert_eq!(history.now().rate(is_held), 30.0);
         assert_eq!(history.now().total(is_held), 120_000);
-        assert_eq!(history.points().len(), POINTS);
-        let point = history.points()[POINTS - 1];
+        assert_eq!(history.points.len(), POINTS);
+        let point = history.points[POINTS - 1];
         assert_eq!((point.held, point.refused, point.spooled), (30.0, 1.0, 0.0));
         assert!(point.p50 > Some(1.0) && point.p99 <= Some(2.5), "{point:?}");
     }

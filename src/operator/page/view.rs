@@ -62,7 +62,7 @@ fn readiness(health: &Health) -> Markup {
 
 fn clicks(history: &History, window: &Window) -> Markup {
     let now = window.rate(is_held);
-    let peak = history.points().iter().map(|point| point.held).fold(0.0, f32::max);
+    let peak = history.points.iter().map(|point| point.held).fold(0.0, f32::max);
     let verdict = if now > 0.0 { ("good", "yes") } else { ("quiet", "none just now") };
     let note = format!(
         "{} held since the start, {} a second at most in the last hour",
@@ -104,9 +104,7 @@ fn waiting(spool: &SpoolMetrics) -> Markup {
         0 => String::new(),
         events => format!(", {events} set aside"),
     };
-    let oldest = duration(Duration::from_secs(
-        u64::try_from(spool.oldest_age_seconds.get()).unwrap_or_default(),
-    ));
+    let oldest = duration(Duration::from_secs(spool.oldest_age_seconds.get().unsigned_abs()));
     let (held, most) = (bytes(spool.bytes.get()), bytes(most));
     let note = format!("the oldest for {oldest}; {held} of {most}{aside}");
     card(&thousands(events.unsigned_abs()), "events", verdict, &note)
