@@ -1,6 +1,6 @@
-// What neither helm nor the schemas of Kubernetes look at, in the renders `NAME.yaml` of a folder:
-// that objects fit together, custom resources, pod security, and the settings, which the bridge
-// itself reads. Run by .ci/chart, beside the packages that it installs.
+// Checks rendered charts (`NAME.yaml` in a folder) for what neither helm nor the schemas of Kubernetes
+// check: references between objects, custom resources, pod security, and the settings, which the bridge
+// itself reads. .ci/chart runs it beside the packages that it installs.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
@@ -28,7 +28,7 @@ const contains = (labels, selector) =>
     `${JSON.stringify(selector)} does not select ${JSON.stringify(labels)}`,
   );
 
-// Names are unique, and short enough for the labels that Kubernetes makes of them.
+// Names are unique, and short enough for the labels that Kubernetes derives from them.
 function names(objects) {
   const seen = new Set();
   for (const { kind, metadata } of objects) {
@@ -44,7 +44,7 @@ function names(objects) {
   }
 }
 
-// Whatever names another object, a label or a port finds it.
+// Every reference to another object, a label or a port has its target.
 function wiring(objects) {
   const set = one(objects, "StatefulSet");
   const { labels } = set.spec.template.metadata;
@@ -63,7 +63,7 @@ function wiring(objects) {
   const { otlp_endpoint } = settings(objects).tracing;
   for (const { spec } of of(objects, "NetworkPolicy")) {
     contains(labels, spec.podSelector.matchLabels);
-    // Kafka and DNS; then the collector, if there is one; then what values add.
+    // Kafka and DNS; then the collector, if there is one; then rules from values.
     const [collector] = spec.egress.slice(2);
     const expected = otlp_endpoint && Number(new URL(otlp_endpoint).port || 80);
     assert.equal(collector?.ports[0].port ?? "", expected);
@@ -99,7 +99,7 @@ function wiring(objects) {
   }
 }
 
-// Every pod may run in a namespace of the level "restricted", without a token, and has its volumes.
+// Every pod conforms to the level "restricted", has no token, and mounts all its volumes.
 function pods(objects) {
   for (const { kind, spec } of [...of(objects, "StatefulSet"), ...of(objects, "Job")]) {
     const pod = spec.template.spec;
@@ -124,7 +124,7 @@ function pods(objects) {
   }
 }
 
-// Custom resources against the schemas of their projects; Strimzi's are in no package.
+// Custom resources match the schemas of their projects; no package has those of Strimzi.
 function custom(objects) {
   for (const object of objects) {
     const model = operator[object.kind] ?? (object.kind === "HTTPRoute" && gateway.HTTPRoute);
@@ -161,7 +161,7 @@ const settingsText = (objects) =>
   of(objects, "ConfigMap").find(({ data }) => data["hookbridge.toml"]).data["hookbridge.toml"];
 const settings = (objects) => parseToml(settingsText(objects));
 
-// Lays out what the pod would find, runs `hookbridge COMMAND` on it, and returns what it prints.
+// Creates the files of the pod, runs `hookbridge COMMAND` with them, and returns its output.
 function bridge(name, objects, command) {
   const place = `${folder}/pod-${name}`;
   const pod = one(objects, "StatefulSet").spec.template.spec;
@@ -187,7 +187,7 @@ function bridge(name, objects, command) {
       cpSync(`${folder}/${source}`, `${place}/${part}/${file}`);
   }
   const env = {};
-  // What a Secret that is not the chart's may hold: anything long enough for a key.
+  // A Secret from outside the chart may hold any value that is long enough for a key.
   const elsewhere = "any".repeat(12);
   for (const { name, value, valueFrom } of pod.containers[0].env) {
     const secret = valueFrom?.secretKeyRef;
@@ -203,7 +203,7 @@ function bridge(name, objects, command) {
   return stdout;
 }
 
-// A leaf of a tree for each path: {"http.listen": ...}.
+// Flattens a tree to its leaves by path: {"http.listen": ...}.
 const leaves = (tree, path = "") =>
   Object.entries(tree).flatMap(([name, value]) =>
     value !== null && typeof value === "object" && Object.keys(value).length > 0
@@ -211,7 +211,7 @@ const leaves = (tree, path = "") =>
       : [[`${path}${name}`, JSON.stringify(value)]],
   );
 
-// Without values of one's own the bridge is as shipped, but for what the chart must change.
+// With default values the settings are the shipped ones, except those that the chart must change.
 function defaults() {
   const shipped = new Map(leaves(parseToml(read("config/hookbridge.toml"))));
   const inForce = new Map(leaves(parseToml(bridge("default", render("default"), ["config"]))));
@@ -224,7 +224,7 @@ function defaults() {
   );
 }
 
-// values.schema.json knows every setting of the shipped file, and none that is not explained there.
+// values.schema.json has exactly the settings that the shipped file explains.
 function schema() {
   const text = read("config/hookbridge.toml");
   const { properties } = JSON.parse(read("deploy/chart/values.schema.json")).properties.config;
@@ -251,7 +251,7 @@ function schema() {
   );
 }
 
-// What docker-compose.yml names is there.
+// The files that docker-compose.yml names exist.
 function compose() {
   const { services, volumes } = JSON.parse(read(`${folder}/compose.json`));
   for (const [name, { build, depends_on, volumes: mounts }] of Object.entries(services)) {

@@ -1,9 +1,9 @@
-//! What a click costs in instructions and allocations: figures that no noise can move, with limits.
-//! `cargo bench --bench path`; ends with an error when a limit is exceeded.
+//! The instructions and allocations of a click: figures without noise, each with a limit.
+//! `cargo bench --bench path` fails when a limit is exceeded.
 //!
-//! Instructions are counted by callgrind (valgrind must be installed) for each pure step from bytes to
-//! record. Allocations are counted in a whole bridge on the development broker, against those that a
-//! bare hyper server makes for the same requests.
+//! Callgrind (valgrind must be installed) counts the instructions of each pure step from bytes to record.
+//! Allocations are those of a whole bridge on the development broker, beyond those of a bare hyper
+//! server for the same requests.
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
 
 #[path = "click/bare.rs"]
@@ -33,25 +33,24 @@ use jiff::Timestamp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::sync::oneshot;
 
-/// Counts what Rust code allocates; the Kafka client, which is C, allocates elsewhere.
+/// Counts the allocations of Rust code; those of the Kafka client, which is C, are not counted.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KEY: &str = "a-bench-key";
 
-/// The steps, and how many instructions each may take for one click: what was measured, and a twentieth
-/// more. valgrind's processor has no instructions for SHA-256, so the two steps that hash look dearer
-/// than they are.
+/// The steps, and the limit of instructions of each for one click: 5 % above the measurement. Valgrind
+/// has no SHA-256 instructions, so the two steps that hash seem more expensive than they are.
 const STEPS: [(&str, u64); 4] =
     [("authenticate", 4_600), ("decode", 10_100), ("record", 39_700), ("headers", 1_160)];
 
 /// How many allocations more than a bare server the bridge may make for a click.
 const ALLOCATIONS_MAX: f64 = 1.0;
 
-/// Clicks for which allocations are counted, after as many to get warm.
+/// The clicks to count allocations for, after as many to warm up.
 const CLICKS: usize = 20_000;
 
-/// Two lengths of the same run: the difference is free of start and end.
+/// Two lengths of a run: their difference excludes start and end.
 const FEW: u64 = 100;
 const MANY: u64 = 1_100;
 
@@ -84,7 +83,7 @@ fn report() -> ExitCode {
     if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Counts the instructions of this program doing a step so many times.
+/// Counts the instructions of this program with this many repetitions of a step.
 fn instructions(step: &str, times: u64) -> u64 {
     let program = std::env::current_exe().expect("this program");
     let output = Command::new("valgrind")
@@ -98,7 +97,7 @@ fn instructions(step: &str, times: u64) -> u64 {
     count.expect("callgrind's count").trim().parse().expect("a number")
 }
 
-/// What the steps work on.
+/// The input of the steps.
 struct Click {
     keys: Keys,
     headers: HeaderMap,
@@ -150,7 +149,7 @@ fn repeat(step: &str, times: u64) {
                 let click = black_box(&click);
                 let _ = black_box(click.webhook.shape.decode(&click.body));
             }
-            // With its decode, without which there is no event.
+            // Includes decoding, which makes the event.
             "record" => drop(black_box(black_box(&click).record(&caller))),
             "headers" => black_box(&record).each_header(|name, value| {
                 black_box((name, value));
@@ -160,7 +159,7 @@ fn repeat(step: &str, times: u64) {
     }
 }
 
-/// Counts the allocations for each click, of a bare server and of the bridge.
+/// The allocations for each click, of a bare server and of the bridge.
 fn allocations() -> [f64; 2] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");

@@ -1,5 +1,5 @@
-//! What the spool costs by itself: events per second with group commit, CPU and bytes written for
-//! each, and the way out. `cargo bench --bench spool`.
+//! The cost of the spool alone: events per second with group commit, CPU and bytes written for each
+//! event, and reading it back. `cargo bench --bench spool`.
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made has failed")]
 
 use std::net::Ipv4Addr;
@@ -17,7 +17,7 @@ use hookbridge::observe::metrics::Metrics;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// Senders that each wait for their event to be on disk.
+/// The number of senders, each of which waits until its event is on disk.
 const SENDERS: usize = 256;
 const EVENTS: usize = 400_000;
 
@@ -73,7 +73,7 @@ fn record(number: usize) -> Record {
     Origin::new(&webhook, &caller, None, Timestamp::now()).record(event, &body)
 }
 
-/// What this process has used, as the operating system counts.
+/// The resources that this process has used.
 struct Usage {
     time: Instant,
     cpu: Duration,
@@ -89,7 +89,7 @@ impl Usage {
         let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
         Usage {
             time: Instant::now(),
-            // A hundred ticks a second, wherever Linux runs today.
+            // Linux counts 100 ticks a second.
             cpu: Duration::from_millis(10 * (ticks(11) + ticks(12))),
             written: written.expect("a number").parse().expect("a number"),
         }

@@ -1,4 +1,4 @@
-//! The server that does nothing: it reads the body and answers 200, on one thread.
+//! The bare server: it reads the body and answers 200, on one thread.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Makes this program the bare server; the address follows.
+/// The argument that makes this program the bare server; the address follows.
 pub const ARGUMENT: &str = "bare-server";
 
-/// Serves on the address that follows, until it is killed.
+/// Serves on the address in the arguments until it is killed.
 pub fn serve() {
     let address = std::env::args().nth(2).expect("an address");
     serve_on(address.parse().expect("an address"));
@@ -37,7 +37,7 @@ pub fn serve_on(address: SocketAddr) {
 
 #[expect(clippy::disallowed_methods, reason = "it trusts the load")]
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    // A sender that goes away is none of its business.
+    // A sender that disconnects is not an error here.
     let _ = request.into_body().collect().await;
     Ok(Response::new(Full::new(Bytes::from_static(b"Webhook recibido correctamente"))))
 }

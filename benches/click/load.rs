@@ -1,4 +1,4 @@
-//! The load: clicks that are made once, sent by the engine of `hookbridge send` (`hookbridge::load`).
+//! The load: prepared clicks, sent by the engine of `hookbridge send` (`hookbridge::load`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::KEY;
 
-/// How often to look whether something has happened.
+/// The polling interval.
 const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bodies, taken in turn.
+/// Bodies, sent in turn.
 pub type Requests = Arc<[Bytes]>;
 
-/// Clicks of so many campaigns, each longer by some bytes than a real one.
+/// Clicks of this many campaigns, each `more_bytes` longer than a real one.
 pub fn requests(campaigns: usize, more_bytes: usize) -> Requests {
     let padding = "x".repeat(more_bytes);
     let request = |campaign| {
@@ -35,7 +35,7 @@ pub fn requests(campaigns: usize, more_bytes: usize) -> Requests {
 /// A running load. Every click must be answered 200.
 pub struct Load(load::Load);
 
-/// What a load got.
+/// The answers to a load.
 pub struct Answers {
     /// Clicks answered 200.
     pub held: u64,
@@ -44,12 +44,12 @@ pub struct Answers {
 }
 
 impl Load {
-    /// A closed loop over so many connections.
+    /// A closed loop over this many connections.
     pub async fn closed(server: SocketAddr, requests: &Requests, connections: usize) -> Load {
         Load::start(server, requests, connections, None)
     }
 
-    /// So many clicks a second over so many connections.
+    /// An open loop: `rate` clicks a second over this many connections.
     pub async fn open(
         server: SocketAddr,
         requests: &Requests,
@@ -95,7 +95,7 @@ pub fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Connections, and what goes over them.
+/// Idle connections and their requests.
 pub struct Idle {
     target: Arc<Target>,
     bodies: Bodies,
@@ -103,7 +103,7 @@ pub struct Idle {
     next: u64,
 }
 
-/// Opens connections on each of which one click was answered.
+/// Opens connections and sends one click over each.
 pub async fn idle(server: SocketAddr, requests: &Requests, count: usize) -> Idle {
     let (target, bodies) = (target(server), Bodies::Given(requests.clone()));
     let mut idle = Idle { target, bodies, connections: Vec::new(), next: 0 };
@@ -116,7 +116,7 @@ pub async fn idle(server: SocketAddr, requests: &Requests, count: usize) -> Idle
 }
 
 impl Idle {
-    /// Sends so many clicks over the connections, one by one.
+    /// Sends this many clicks over the connections, one by one.
     pub async fn exchange(&mut self, clicks: usize) {
         let (count, mut request) = (self.connections.len(), Vec::new());
         for click in 0..clicks {
@@ -128,8 +128,8 @@ impl Idle {
     }
 }
 
-/// Lets a second pass after the first answer, so that everything is warm. Where Kafka is away the first
-/// answer takes as long as the bridge gives Kafka.
+/// Waits a second after the first answer. During an outage of Kafka the first answer takes the whole
+/// `ack_timeout_ms`.
 pub async fn warm_up(load: &Load) {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     while load.held() == 0 {

@@ -1,12 +1,12 @@
-//! What a click costs, against a server that does nothing: `cargo bench --bench click`.
+//! The cost of a click, compared with a server that does nothing: `cargo bench --bench click`.
 //!
-//! A bare hyper server (`bare.rs`) and the bridge run in turn, A B A B, each in a process of its own,
-//! under the same load (`load.rs`) and beside the same Apache Kafka. CPU and memory are read from the
-//! operating system (`process.rs`). Every line is printed as it is known, with its goal, and all of
-//! them as JSON into the file that `--json FILE` names (`report.rs`).
+//! A bare hyper server (`bare.rs`) and the bridge run in turn, A B A B, each in its own process, under
+//! the same load (`load.rs`) and beside the same Apache Kafka. CPU and memory are read from the
+//! operating system (`process.rs`). Each line is printed when it is measured, with its goal; `--json
+//! FILE` also writes all of them as JSON (`report.rs`).
 //!
-//! The default takes some minutes; `--rounds N` and `--seconds N` take more, `--long` adds ten
-//! minutes of steady load, and a line's name on the command line measures that line alone.
+//! The default takes a few minutes; `--rounds N` and `--seconds N` change that, `--long` adds ten
+//! minutes of steady load. A name on the command line measures only the lines that contain it.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ use load::{Load, warm_up};
 use process::Server;
 use report::{Goal, Report};
 
-/// The key that the load uses.
+/// The load's key.
 const KEY: &str = "a-bench-key";
 
 /// The default number of campaigns and of partitions.
@@ -52,39 +52,39 @@ const PARTITIONS: i32 = 12;
 /// The open loop's rate, in clicks a second.
 const OPEN_RATE: u32 = 5_000;
 
-/// The rate of one replica behind a balancer: so small that four of them with as much each leave two cores
-/// mostly idle, which they share with the broker, the balancer and the load. Else it is the crowd on the
-/// cores that is measured. With so few clicks it takes longer to count their CPU.
+/// The rate of each replica behind a balancer. It is so small that four replicas leave two cores mostly
+/// idle, together with the broker, the balancer and the load; otherwise contention for the cores would
+/// be measured. With so few clicks it takes longer to measure their CPU.
 const REPLICA_RATE: u32 = 300;
 const REPLICA_SECONDS: u64 = 10;
 
-/// Connections that stay open and say nothing.
+/// The number of idle connections.
 const IDLE_CONNECTIONS: usize = 2_000;
 
 /// The steady load of `--long`.
 const LONG_MINUTES: usize = 10;
 
-/// A click's body, and one that is large.
+/// The size of a click's body, and of a large one.
 const SMALL_BODY: usize = 500;
 const LARGE_BODY: usize = 4_096;
 
-/// How many events are on disk, and how many there should be before they are drained.
+/// The metric of events on disk, and how many to spool before they are forwarded.
 const SPOOLED: &str = "hookbridge_spool_events";
 const DRAINED: u64 = 500_000;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many clicks were answered because they are on disk.
+/// The metric of clicks that were answered from the spool.
 const BY_DISK: &str =
     "hookbridge_requests_total{outcome=\"spooled\",webhook=\"email-marketing-click\"}";
 
-/// How often a measurement is tried.
+/// The largest number of attempts at a measurement.
 const ATTEMPTS: usize = 3;
 
-/// An address at which nobody listens.
+/// An address without a listener.
 const NOBODY: &str = "127.0.0.1:1";
 
-/// How long the broker gets to compile itself. Before that it takes most of the CPU, and few records
-/// share a batch.
+/// How long the broker's JIT compiler gets. Before that the broker takes most of the CPU, and batches
+/// have few records.
 const BROKER_WARM_UP: Duration = Duration::from_secs(20);
 
 const MIB: f64 = (1 << 20) as f64;
@@ -97,22 +97,22 @@ struct Options {
     /// How often each of the two is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long a measurement takes.
+    /// The length of a measurement, in seconds.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Ten minutes of steady load, too.
+    /// Add ten minutes of steady load.
     #[arg(long)]
     long: bool,
-    /// Where to write every figure as JSON.
+    /// The file for every figure as JSON.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
-    /// What cargo adds.
+    /// Cargo adds this argument.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() {
-    // The bare server is this program, started again.
+    // This program also runs the bare server.
     if std::env::args().nth(1).as_deref() == Some(bare::ARGUMENT) {
         return bare::serve();
     }
@@ -144,7 +144,7 @@ struct Case {
     connections: usize,
     campaigns: usize,
     partitions: i32,
-    /// What is added to each body.
+    /// Bytes to add to each body.
     more_bytes: usize,
 }
 
@@ -154,9 +154,9 @@ const CASE: Case =
 /// One measurement under one load.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
-    /// Of all servers, for each click.
+    /// CPU time of all servers for each click.
     cpu_us: f64,
-    /// Of the broker.
+    /// CPU time of the broker for each click.
     broker_cpu_us: f64,
     clicks_per_second: f64,
     p50_ms: f64,
@@ -217,7 +217,7 @@ impl Bench {
         self.verify(&config, load.stop().await.held).await;
     }
 
-    /// Both in turn.
+    /// Measures the bare server and the bridge in turn.
     async fn pairs(&self, case: Case) -> Vec<(Cost, Cost)> {
         let mut pairs = Vec::new();
         for _ in 0..self.options.rounds {
@@ -232,8 +232,8 @@ impl Bench {
         self.cost(slice::from_ref(&server), load).await.0
     }
 
-    /// The bridge, and that each 200 is in the topic. Where clicks went to the disk meanwhile, because the machine
-    /// stood still or the broker still made files for a topic that is new, it is measured again.
+    /// Measures the bridge and verifies that each 200 is in the topic. Repeats the measurement if clicks were
+    /// spooled, because the machine paused or the broker still created files of the new topic.
     async fn bridge(&self, case: Case) -> Cost {
         let config = self.config(case.partitions).await;
         let server = Server::bridge(&config, self.folder.path()).await;
@@ -260,7 +260,7 @@ impl Bench {
         panic!("clicks went to the disk each time");
     }
 
-    /// Warms up and measures for the time asked for. Returns how many clicks were held in all, too.
+    /// Warms up and measures. Also returns how many clicks were held in all.
     async fn cost(&self, servers: &[Server], load: Load) -> (Cost, u64) {
         self.cost_over(Duration::from_secs(self.options.seconds), servers, load).await
     }
@@ -294,8 +294,8 @@ impl Bench {
         config
     }
 
-    /// That each 200 is in the topic; which then goes, so that the broker does not have more partitions with
-    /// each measurement.
+    /// Verifies that each 200 is in the topic, then deletes it, so that the broker's partitions do not
+    /// accumulate.
     async fn verify(&self, config: &Config, held: u64) {
         let (brokers, topic) = (&config.kafka.brokers, &config.webhook[0].topic);
         let there = count(brokers, topic);
@@ -303,7 +303,7 @@ impl Bench {
         delete_topic(brokers, topic).await;
     }
 
-    /// The answer's time, without that of the Kafka client by itself.
+    /// The time of an answer beyond that of the Kafka client alone.
     async fn latency(&self, report: &mut Report) {
         let names = ["latency/p50 added", "latency/p99 added"];
         if !report.wants(&names) {
@@ -337,7 +337,7 @@ impl Bench {
         report.line("latency/p99 of Kafka", "ms", Goal::None, kafka_p99);
     }
 
-    /// Kafka is away: each click goes to the disk.
+    /// The cost of spooled clicks, during an outage of Kafka.
     async fn spooled(&self, report: &mut Report) {
         let names = ["cpu/spooled", "rate/spooled"];
         if !report.wants(&names) {
@@ -364,7 +364,7 @@ impl Bench {
         report.line(names[1], "x bare", Goal::None, rates);
     }
 
-    /// Kafka comes back: what is on disk goes to it.
+    /// The cost of forwarding the spool after an outage.
     async fn drained(&self, report: &mut Report) {
         let name = "rate/drained";
         if !report.wants(&[name]) {
@@ -418,7 +418,7 @@ impl Bench {
         report.line(names[2], "KiB", Goal::AtMost { must: 10.0, aim: 5.0 }, each);
     }
 
-    /// What a click costs where there is more of something, against what it costs by default.
+    /// The cost of a click with more partitions, campaigns or bytes, relative to the default.
     async fn growth(&self, report: &mut Report) {
         let goal = Goal::AtMost { must: 1.15, aim: 1.05 };
         for (name, few, many) in [
@@ -450,9 +450,9 @@ impl Bench {
         }
     }
 
-    /// What a click costs several replicas behind a balancer, all told, against what it costs one. The goal is
-    /// for as many clicks for each replica; where there are fewer, caches are colder and each replica is there
-    /// all the same.
+    /// The total cost of a click with several replicas behind a balancer, relative to one. The goal is for
+    /// the same rate at each replica; at a lower rate caches are colder and the idle cost of each replica
+    /// weighs more.
     async fn scale(&self, report: &mut Report) {
         let goal = Goal::AtMost { must: 1.1, aim: 1.05 };
         for (name, is_bare, count, rate) in [
@@ -479,7 +479,7 @@ impl Bench {
         }
     }
 
-    /// So many replicas at this rate, and that each 200 is in the topic.
+    /// Measures this many replicas at this rate, and verifies that each 200 is in the topic.
     async fn replicas(&self, count: usize, rate: u32) -> Cost {
         let config = self.config(PARTITIONS).await;
         let mut replicas = Vec::new();
@@ -501,7 +501,7 @@ impl Bench {
         self.balanced(&replicas, rate).await.0
     }
 
-    /// What a click costs all of these behind a balancer, and how many were held.
+    /// The cost of a click in all replicas behind a balancer, and how many clicks were held.
     async fn balanced(&self, replicas: &[Server], rate: u32) -> (Cost, u64) {
         let servers = replicas.iter().enumerate().map(|(number, replica)| haproxy::Server {
             name: format!("replica-{number}"),
@@ -513,8 +513,8 @@ impl Bench {
         self.cost_over(Duration::from_secs(REPLICA_SECONDS), replicas, load).await
     }
 
-    /// What the busiest partition gets of many campaigns that are alike, against an even share. This is
-    /// as even as a hash makes so many keys, and it must be Java's hash.
+    /// The load of the busiest partition with many equal campaigns, relative to the average. It is as even
+    /// as a hash makes so many keys, and it must be Java's hash.
     async fn spread(&self, report: &mut Report) {
         for (name, campaigns) in
             [("spread/1,000 campaigns", 1_000), ("spread/10,000 campaigns", 10_000)]
@@ -552,7 +552,7 @@ impl Bench {
         }
     }
 
-    /// The first minute's cost against the last one's.
+    /// The cost of each minute, relative to the first.
     async fn long(&self, report: &mut Report) {
         let config = self.config(PARTITIONS).await;
         let server = Server::bridge(&config, self.folder.path()).await;
@@ -575,7 +575,7 @@ impl Bench {
     }
 }
 
-/// Waits until nothing is on disk.
+/// Waits until the spool is empty.
 async fn drain(server: &Server) {
     let deadline = Instant::now() + DRAIN_TIMEOUT;
     while server.metric(SPOOLED).await > 0.0 {
@@ -590,7 +590,7 @@ impl Case {
     }
 }
 
-/// The second of each pair in units of the first.
+/// The second figure of each pair divided by the first.
 fn ratios(pairs: &[(Cost, Cost)], figure: impl Fn(&Cost) -> f64) -> Vec<f64> {
     pairs.iter().map(|(one, other)| figure(other) / figure(one)).collect()
 }

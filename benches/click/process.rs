@@ -1,4 +1,4 @@
-//! The servers, each in a process of its own, and what the operating system says of them.
+//! The servers, each in its own process, and their use of CPU and memory.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::{KEY, bare, ports};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often to look for what is waited for.
+/// The polling interval.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A running server; it ends when dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    /// Where the bridge's operator looks.
+    /// The admin listener of the bridge.
     pub admin: SocketAddr,
     /// From its start until it was ready.
     pub start_time: Duration,
@@ -37,7 +37,7 @@ impl Server {
         Server::start(run, [address; 2], listens).await
     }
 
-    /// The bridge with these settings, but for its addresses.
+    /// Starts the bridge with these settings, on free addresses.
     pub async fn bridge(config: &Config, folder: &Path) -> Server {
         let mut config = config.clone();
         ports::listen_on_free(&mut config, Ipv4Addr::LOCALHOST);
@@ -77,12 +77,12 @@ impl Server {
         line.expect("the metric").parse().expect("a number")
     }
 
-    /// The CPU that it has used, of all its threads, user and system.
+    /// The CPU time of all its threads, user and system.
     pub fn cpu(&self) -> Duration {
         cpu(self.child.id())
     }
 
-    /// Its memory in RAM, in bytes.
+    /// Its resident memory, in bytes.
     pub fn resident(&self) -> u64 {
         stat(self.child.id()).rss_bytes().get()
     }
@@ -95,7 +95,7 @@ impl Drop for Server {
     }
 }
 
-/// The CPU that a process has used.
+/// The CPU time of a process.
 pub fn cpu(pid: u32) -> Duration {
     let stat = stat(pid);
     let ticks = stat.utime + stat.stime;
@@ -107,7 +107,7 @@ fn stat(pid: u32) -> Stat {
     Process::new(pid).and_then(|process| process.stat()).expect("a running process")
 }
 
-/// As many descriptors as the system grants, for this process and those that it starts.
+/// Raises the limit of descriptors to the maximum, for this process and its children.
 pub fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("descriptors");

@@ -1,4 +1,4 @@
-//! The Kafka client by itself: what the time of a produce is without a bridge before it.
+//! The Kafka client alone: the time of a produce without the bridge.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::load::micros;
 /// How long the last acknowledgements may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Times each record from the moment when it was due to its acknowledgement.
+/// Times each record from the moment it was due to its acknowledgement.
 struct Timer(Mutex<Histogram<u64>>);
 
 impl ClientContext for Timer {}
@@ -30,7 +30,7 @@ impl ProducerContext for Timer {
     }
 }
 
-/// Produces so many records a second with the bridge's own settings. Returns the times in microseconds.
+/// Produces at this rate, in records a second, with the bridge's settings. Returns times in microseconds.
 pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> Histogram<u64> {
     let timer = Timer(Mutex::new(histogram()));
     let producer: ThreadedProducer<Timer> = hookbridge::kafka::producer_settings(config)
@@ -43,7 +43,7 @@ pub fn timed(config: &Config, keys: usize, rate: u32, duration: Duration) -> His
         let record = BaseRecord::with_opaque_to(topic, Box::new(due)).key(&key).payload(&value);
         producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
     };
-    // The first ones wait until the client knows the topic, and the broker has made room for it.
+    // The first records wait until the client knows the topic and the broker has created its files.
     (0..u64::from(rate)).for_each(|number| send(number, Instant::now()));
     producer.flush(FLUSH_TIMEOUT).expect("every acknowledgement");
     producer.context().0.lock().expect("the times").clear();

@@ -1,8 +1,8 @@
-//! The lines of the table: what was measured, beside what it should be.
+//! The lines of the table: each figure with its goal.
 
 use serde_json::json;
 
-/// What a figure should be.
+/// The goal of a figure.
 #[derive(Clone, Copy)]
 pub enum Goal {
     AtMost {
@@ -13,7 +13,7 @@ pub enum Goal {
         must: f64,
         aim: f64,
     },
-    /// For information.
+    /// No goal.
     None,
 }
 
@@ -46,14 +46,14 @@ struct Line {
     values: Vec<f64>,
 }
 
-/// Every line that was measured.
+/// All measured lines.
 pub struct Report {
     only: String,
     lines: Vec<Line>,
 }
 
 impl Report {
-    /// For the lines whose name contains this.
+    /// A report of the lines whose name contains this.
     pub fn new(only: &str) -> Report {
         println!(
             "{:<34}{:>9}{:>9}{:>9}  {:<16}{:>7}{:>7}",
@@ -86,7 +86,7 @@ impl Report {
         self.lines.push(line);
     }
 
-    /// All of it, every single value included.
+    /// The report as JSON, with every single value.
     pub fn json(&self) -> String {
         let lines = self.lines.iter().map(|line| {
             let [min, median, max] = line.summary();

@@ -1,5 +1,5 @@
-// Reads the dashboard strictly, by the schema that Grafana publishes, panels and queries included: a
-// field that Grafana does not know, that is missing or of the wrong type is an error.
+// Checks the dashboard by the schema that Grafana publishes, panels and queries included: an unknown
+// field, a missing field or a wrong type is an error.
 package main
 
 import (
@@ -24,7 +24,7 @@ func check(file string) error {
 	}
 	plugins.RegisterDefaultPlugins()
 	var read dashboard.Dashboard
-	// Without a mistake it is an empty list of errors, which is not nil.
+	// The decoder returns an empty list, not nil, when there is no error.
 	if err := read.UnmarshalJSONStrict(text); err != nil && err.Error() != "" {
 		return err
 	}

@@ -1,4 +1,4 @@
-{{/* What values.schema.json cannot say: how values fit together. Each message names the value. */}}
+{{/* Checks between values, which values.schema.json cannot express. Each message names the value. */}}
 
 {{- define "hookbridge.checks" -}}
 {{- include "hookbridge.checkTimes" . }}
@@ -10,7 +10,7 @@
 {{- include "hookbridge.checkChoices" . }}
 {{- end }}
 
-{{/* Each time lies strictly inside the next, as the bridge itself wants it. */}}
+{{/* Each time-out must be shorter than the next one, as the bridge itself requires. */}}
 {{- define "hookbridge.checkTimes" -}}
 {{- $http := .Values.config.http }}
 {{- $drain := int64 $http.drain_timeout_ms }}

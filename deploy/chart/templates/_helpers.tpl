@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
-{{/* At most 52 characters: up to 11 come behind it, and labels take 63. */}}
+{{/* At most 52 characters: suffixes have up to 11, and labels take 63. */}}
 {{- define "hookbridge.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
@@ -22,13 +22,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* What no release changes. */}}
+{{/* Labels that no release changes. */}}
 {{- define "hookbridge.releaseLabels" -}}
 app.kubernetes.io/name: {{ include "hookbridge.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* The bridge's pods and no others. A StatefulSet's selector cannot be changed later. */}}
+{{/* Selects only the bridge's pods. A StatefulSet's selector cannot be changed later. */}}
 {{- define "hookbridge.selectorLabels" -}}
 {{ include "hookbridge.releaseLabels" . }}
 app.kubernetes.io/component: bridge
@@ -71,7 +71,7 @@ app.kubernetes.io/component: bridge
 {{- mulf (float64 $number) (get $units (trimPrefix $number .)) }}
 {{- end }}
 
-{{/* The ports by which Amazon SNS is asked, a JSON list: its own or its proxy's, of each webhook. */}}
+{{/* The ports for requests to Amazon SNS, its own or each webhook's proxy's, as a JSON list. */}}
 {{- define "hookbridge.snsPorts" -}}
 {{- $ports := list }}
 {{- range .Values.config.webhook }}
@@ -84,7 +84,7 @@ app.kubernetes.io/component: bridge
 {{- uniq $ports | toJson }}
 {{- end }}
 
-{{/* Where dead letters of a webhook go. */}}
+{{/* The dead-letter topic of a webhook. */}}
 {{- define "hookbridge.deadLetterTopic" -}}
 {{- default (printf "%s.dead-letter" .topic) .dead_letter_topic }}
 {{- end }}

@@ -1,4 +1,4 @@
-{{/* What the pods of the bridge and those of the spool's drain have in common. */}}
+{{/* The common parts of the bridge's pods and the pod of `spool drain`. */}}
 
 {{- define "hookbridge.podSpec" -}}
 serviceAccountName: {{ include "hookbridge.serviceAccountName" . }}
@@ -28,7 +28,7 @@ securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
 env:
   - name: HOOKBRIDGE_CONFIG
     value: /etc/hookbridge/config/hookbridge.toml
-  # The image sets its own, which would go before the file.
+  # Overrides the image's variable, which would override the file.
   - name: HOOKBRIDGE__SPOOL__DIR
     value: /var/lib/hookbridge/spool
   {{- with .Values.kafka.sasl }}
@@ -52,7 +52,7 @@ volumeMounts:
   - name: config
     mountPath: /etc/hookbridge/config
     readOnly: true
-  # A folder and not a single file: Kubernetes follows changes only of folders.
+  # A folder, because Kubernetes does not update a single mounted file.
   - name: keys
     mountPath: /etc/hookbridge/keys
     readOnly: true
@@ -73,7 +73,7 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
-{{/* Every volume but the spool's. */}}
+{{/* Every volume except the spool's. */}}
 {{- define "hookbridge.volumes" -}}
 - name: config
   configMap:

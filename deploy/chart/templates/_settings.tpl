@@ -55,7 +55,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Numbers of values are floats, and would show as such: whole ones are integers to the bridge. */}}
+{{/* Values hold all numbers as floats; the bridge needs whole ones as integers. */}}
 {{- define "hookbridge.tomlValue" -}}
 {{- if kindIs "string" . }}
 {{- toRawJson . }}

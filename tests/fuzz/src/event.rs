@@ -1,5 +1,5 @@
-//! The event reader against a full parse by serde_json: the same verdict, the same key; and the same
-//! event with pseudonyms in it.
+//! The event reader, compared with a full parse by serde_json: both must give the same result, the same
+//! key, and the same event with pseudonyms.
 #![no_main]
 
 use bytes::Bytes;
@@ -26,8 +26,8 @@ fn shape(key: &str) -> Shape {
     }
 }
 
-/// The whole text as a tree. `Err(true)`: a string has half of a surrogate pair in it, which the
-/// reference refuses wherever it stands, and the bridge only where it reads it.
+/// The whole text as a tree. `Err(true)`: a string has half of a surrogate pair, which the reference
+/// refuses everywhere, and the bridge only in strings that it reads.
 fn parse(text: &str) -> Result<Value, bool> {
     let mut json = serde_json::Deserializer::from_str(text);
     json.disable_recursion_limit();
@@ -38,10 +38,10 @@ fn parse(text: &str) -> Result<Value, bool> {
     })
 }
 
-/// How the full parse marks a number for itself, where it keeps numbers as they are written.
+/// The field by which serde_json marks a number that it keeps as text.
 const NUMBER: &str = "$serde_json::private";
 
-/// What the reader should find: the key, or why there is none. None: the reference cannot tell.
+/// The expected key or refusal. None: the reference cannot tell.
 fn expected(body: &[u8], key: &str) -> Option<Result<String, Refusal>> {
     let Ok(text) = std::str::from_utf8(body) else { return Some(Err(Refusal::Malformed)) };
     if text.contains(NUMBER) {
@@ -73,7 +73,7 @@ fn verdict(decoded: Result<Event<'_>, Rejection>) -> Result<String, Refusal> {
     decoded.map(|event| event.key.into_owned()).map_err(|why| why.refusal)
 }
 
-/// The value with its fields taken out: they are all that pseudonyms may change. Says how many there are.
+/// Removes the fields that pseudonyms may change; returns the rest and the number of fields.
 fn without_fields(mut value: Value) -> (Value, usize) {
     let mut count = 0;
     for field in FIELDS {
@@ -85,7 +85,7 @@ fn without_fields(mut value: Value) -> (Value, usize) {
     (value, count)
 }
 
-/// The elements of an array, taken apart and by the full parse: as many, each the same.
+/// Splitting an array gives the same elements as the full parse.
 fn split(body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -109,7 +109,7 @@ fn split(body: &[u8]) {
     }
 }
 
-/// The text in a message of Amazon SNS, taken out and by the full parse.
+/// The text in a message of Amazon SNS is the same as by the full parse.
 fn take_out(body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let found = Envelope::Sns.split(&Bytes::copy_from_slice(body), 100);

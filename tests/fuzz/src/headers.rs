@@ -1,9 +1,8 @@
-//! What a request's head says of its sender, under each auth scheme: whoever is let in has the key or
-//! the signature in the place where it belongs; `traceparent`; and messages of Amazon SNS, which have it
-//! asked for nothing but what is Amazon's.
+//! Authentication by each auth scheme: an accepted request has the key or the signature in its place.
+//! Also `traceparent`, and messages of Amazon SNS, which cause requests to Amazon only.
 //!
-//! The input: a letter for the scheme, a line with the path, then a line for each header, then a body
-//! behind an empty line.
+//! The input: a letter for the scheme, a line with the path, a line for each header, an empty line, and
+//! the body.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -25,7 +24,7 @@ use ring::hmac;
 
 const KEY: &str = "k:7";
 
-/// The private key of the pair: 32 times the number 7.
+/// The private key: 32 bytes of 7.
 static PAIR: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_slice(&[7; 32]).unwrap());
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
@@ -66,7 +65,7 @@ static SCHEMES: LazyLock<[AuthScheme; 8]> = LazyLock::new(|| {
     ]
 });
 
-/// Whose messages are read, whatever the scheme.
+/// The settings of Amazon SNS, whose messages are read under any scheme.
 static SNS: LazyLock<Sns> = LazyLock::new(|| Sns {
     topics: vec![Topic::parse("arn:aws:sns:a:1:a").unwrap()],
     confirm: true,
@@ -77,7 +76,7 @@ fn sign(signed: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), signed).as_ref().to_vec()
 }
 
-/// The head of an input, and what is behind it. Headers that are none are left out.
+/// The head and the body of an input. Invalid headers are skipped.
 fn read(input: &[u8]) -> Option<(&AuthScheme, String, HeaderMap, &[u8])> {
     let (scheme, input) = input.split_first()?;
     let end = input.windows(2).position(|pair| pair == b"\n\n");
@@ -102,7 +101,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     (values.len() == 1).then(|| values[0].as_bytes())
 }
 
-/// What stands behind the scheme.
+/// The credentials after the scheme's name.
 fn behind<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h [u8]> {
     let value = one(headers, "authorization")?;
     let (sent, key) = value.split_at_checked(scheme.len() + 1)?;
@@ -110,7 +109,7 @@ fn behind<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h [u8]> {
     is_it.then(|| key.trim_ascii())
 }
 
-/// Whether the key, or the signature of the body, is where it should be.
+/// Whether the key, or the signature of the body, is in its place.
 fn is_proven(scheme: &AuthScheme, path: &str, headers: &HeaderMap, body: &[u8]) -> bool {
     let key = Some(KEY.as_bytes());
     match scheme {
@@ -121,7 +120,7 @@ fn is_proven(scheme: &AuthScheme, path: &str, headers: &HeaderMap, body: &[u8]) 
         AuthScheme::Header(name) => one(headers, name.as_str()) == key,
         AuthScheme::PathSecret => path.split('/').next_back() == Some(KEY),
         AuthScheme::Mailgun { .. } => is_signed_inside(body),
-        // It takes a certificate, which nobody has here.
+        // It needs a certificate, and there is none here.
         AuthScheme::Sns(_) => false,
         AuthScheme::Signed(signing) => {
             let Some(sent) = one(headers, "x-signature") else { return false };
@@ -138,20 +137,20 @@ fn is_proven(scheme: &AuthScheme, path: &str, headers: &HeaderMap, body: &[u8]) 
                 }
                 SignatureAlgorithm::EcdsaP256 => is_signed_by_pair(sent, &[time, body].concat()),
             };
-            // The request is received at 0.
+            // The time of receipt is 0.
             is_signed && number.is_some_and(|number| number.abs() <= 300)
         }
     }
 }
 
-/// Whether this is the pair's signature, by another implementation than the bridge's.
+/// Whether this is the key's signature, by another implementation than the bridge's.
 fn is_signed_by_pair(sent: &[u8], signed: &[u8]) -> bool {
     let signature = BASE64.decode(sent).ok();
     let signature = signature.and_then(|der| ecdsa::Signature::from_der(&der).ok());
     signature.is_some_and(|signature| PAIR.verifying_key().verify(signed, &signature).is_ok())
 }
 
-/// The same for a signature within the body.
+/// Whether the body contains a valid signature.
 fn is_signed_inside(body: &[u8]) -> bool {
     let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else { return false };
     let field = |name: &str| body["signature"][name].as_str().unwrap_or_default();
@@ -161,7 +160,7 @@ fn is_signed_inside(body: &[u8]) -> bool {
         && time.is_ok_and(|time| time.abs() <= 300)
 }
 
-/// `00-` 32 digits `-` 16 digits `-` 2 digits, none of the first two all zero.
+/// `00-` 32 digits `-` 16 digits `-` 2 digits; neither of the first two is all zeros.
 fn is_trace_parent(value: &str) -> bool {
     let digits =
         |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));

@@ -1,5 +1,4 @@
-//! The pure steps of the bridge, from its own files, for the fuzz targets beside this one; `.ci/fuzz`
-//! runs them.
+//! The pure steps of the bridge, compiled from its own files for the fuzz targets; `.ci/fuzz` runs them.
 
 #[path = "../../../src"]
 #[allow(dead_code, unused_imports, reason = "the rest of the bridge uses it")]

@@ -1,6 +1,6 @@
-//! Settings, as a file and as variables (`NAME=value` lines behind an empty one): whatever they are, they
-//! are read or refused; what is found right can be used, and is read again as it is printed; and no
-//! problem quotes a secret.
+//! Settings, as a file and as variables (`NAME=value` lines after an empty line). Any input is accepted or
+//! refused; accepted settings can be used, and are the same when printed and read again; no problem
+//! quotes a secret.
 #![no_main]
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use hookbridge_fuzz::config::{Config, load};
 use libfuzzer_sys::fuzz_target;
 
-/// In memory, where the system has such a folder.
+/// The settings file, in memory where the system has such a folder.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
@@ -22,7 +22,7 @@ const SECRET: &str = "zq-secret";
 
 fuzz_target!(|input: &[u8]| {
     let Ok(input) = std::str::from_utf8(input) else { return };
-    // Other files would be read.
+    // Such settings would make the bridge read other files.
     if input.to_lowercase().contains("_file") {
         return;
     }
@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(toml::to_string(&again).unwrap(), printed);
 });
 
-/// Where what is set may be a secret.
+/// Whether the value of this setting may be a secret.
 fn is_in_secret_place(key: &str) -> bool {
     ["auth.api_key", "pseudonym.key", "kafka.options"].iter().any(|place| key.starts_with(place))
 }
