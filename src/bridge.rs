@@ -19,10 +19,9 @@ use crate::config::{Config, Problem};
 use crate::delivery::{Backlog, DeliveryState};
 use crate::http::{self, Acceptor};
 use crate::ingest::IngestState;
-use crate::kafka::{CircuitBreaker, Kafka};
-use crate::observe::metrics::Metrics;
+use crate::kafka::Kafka;
 use crate::operator;
-use reload::{Files, SettingsFile};
+use reload::{Follower, SettingsFile};
 use thread::ServiceThread;
 use workers::Workers;
 
@@ -31,8 +30,10 @@ const FLUSH_RESERVE: Duration = Duration::from_secs(1);
 
 /// The sockets. They are bound before anything else is built, so that a port in use is the first error.
 pub struct Listeners {
-    http: TcpListener,
-    admin: TcpListener,
+    /// For senders.
+    pub http: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
 }
 
 impl Listeners {
@@ -47,24 +48,6 @@ impl Listeners {
             http: bind("http.listen", config.http.listen)?,
             admin: bind("admin.listen", config.admin.listen)?,
         })
-    }
-
-    /// The address for senders, with the port that the system chose if the setting was 0.
-    ///
-    /// # Errors
-    ///
-    /// What the system reports.
-    pub fn http_address(&self) -> io::Result<SocketAddr> {
-        self.http.local_addr()
-    }
-
-    /// The address for operators, likewise.
-    ///
-    /// # Errors
-    ///
-    /// What the system reports.
-    pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.admin.local_addr()
     }
 }
 
@@ -102,9 +85,7 @@ pub async fn run(
 
 /// The running whole.
 struct Bridge {
-    config: Config,
     ingest: Arc<IngestState>,
-    delivery: DeliveryState,
     kafka: Kafka,
     backlog: Option<Backlog>,
     acceptor: Acceptor,
@@ -120,33 +101,24 @@ impl Bridge {
         listeners: Listeners,
         settings: Option<SettingsFile>,
     ) -> Result<Bridge, StartError> {
-        let (http_address, admin_address) = (listeners.http_address()?, listeners.admin_address()?);
-        let files = Files::new(&config, settings);
-        let delivery = delivery_state(&config)?;
+        let (http_address, admin_address) =
+            (listeners.http.local_addr()?, listeners.admin.local_addr()?);
+        let files = reload::files(&config, settings.as_ref());
+        let delivery = DeliveryState::new(&config)?;
         let (health, metrics) = (&delivery.health, &delivery.metrics);
-        let ingest = Arc::new(IngestState::new(&config, health.clone(), metrics.clone())?);
-        let reload = reload::start(files, &config, &ingest)?;
+        let ingest = Arc::new(IngestState::new(&config, &delivery)?);
+        let follower = Follower { config: config.clone(), ingest: ingest.clone(), files, settings };
+        let reload = follower.start()?;
         let admin = operator::serve(listeners.admin, &config, metrics.clone(), health.clone())?;
         let admin = ServiceThread::start("admin".into(), admin)?;
-        let kafka = start_kafka(&config, &delivery)?;
+        let kafka = delivery.start_kafka(&config)?;
         let backlog = Backlog::open::<StartError>(&config, &kafka, &delivery)?;
         let acceptor = Acceptor::new(&config.http, metrics.connections.clone());
-        let workers = Workers::start(&config, &ingest, &delivery, &kafka, backlog.as_ref())?;
+        let workers = Workers::start(&ingest, &delivery, &kafka, backlog.as_ref())?;
         let listener = tokio::net::TcpListener::from_std(listeners.http)?;
         health.start();
         info!(%http_address, %admin_address, workers = workers.count(), "Serving.");
-        Ok(Bridge {
-            config,
-            ingest,
-            delivery,
-            kafka,
-            backlog,
-            acceptor,
-            listener,
-            workers,
-            reload,
-            admin,
-        })
+        Ok(Bridge { ingest, kafka, backlog, acceptor, listener, workers, reload, admin })
     }
 
     /// Accepts connections and hands them to the workers.
@@ -168,10 +140,10 @@ impl Bridge {
     /// 3. With a spool the forwarder has the rest of that time; without one the Kafka client is flushed.
     /// 4. The spans are sent, and the operator's listener stops last.
     async fn drain(self) -> Drained {
-        let http = &self.config.http;
+        let http = &self.ingest.limits;
         let deadline = Instant::now() + http.drain_timeout();
         let requests_deadline = deadline.checked_sub(FLUSH_RESERVE).unwrap_or(deadline);
-        self.delivery.health.drain();
+        self.ingest.health.drain();
         info!(delay_ms = http.drain_delay_ms, "Draining: not ready, still serving.");
         self.accept_until(sleep(http.drain_delay())).await;
         // Connections that the kernel has accepted would be reset with the listener.
@@ -181,7 +153,7 @@ impl Bridge {
         drop(self.listener);
         self.workers.drain();
         let closed = timeout_at(requests_deadline, self.acceptor.all_closed()).await;
-        let in_flight = self.delivery.metrics.in_flight.requests.get();
+        let in_flight = self.ingest.metrics.in_flight.requests.get();
         let cut_off = if closed.is_ok() { 0 } else { usize::try_from(in_flight).unwrap_or(0) };
         let (unacknowledged, spooled) = match self.backlog {
             Some(backlog) => {
@@ -235,21 +207,6 @@ impl Drained {
             info!("Drained: every request was answered and every record acknowledged.");
         }
     }
-}
-
-/// The state of delivery with these settings, and with it new metrics.
-pub(crate) fn delivery_state(config: &Config) -> Result<DeliveryState, StartError> {
-    let webhooks: Vec<_> = config.webhook.iter().map(|webhook| webhook.name.as_str()).collect();
-    let topics = config.topics();
-    let topics: Vec<_> = topics.iter().map(|(name, _)| name.as_str()).collect();
-    let metrics = Arc::new(Metrics::new(&webhooks, &topics)?);
-    let breaker = CircuitBreaker::new(metrics.breaker.clone(), config.spool.is_on());
-    Ok(DeliveryState::new(breaker, Arc::default(), metrics, config.kafka.ack_timeout()))
-}
-
-pub(crate) fn start_kafka(config: &Config, state: &DeliveryState) -> Result<Kafka, Problem> {
-    let DeliveryState { metrics, health, breaker, .. } = state.clone();
-    Kafka::start(config, metrics, health, breaker)
 }
 
 /// Closes the Kafka client. Returns how many records it still had at the deadline.

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use anstream::eprintln;
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::bridge::StartError;
 use crate::config::{self, Config, Loaded, Problem, WebhookSettings};
@@ -46,11 +47,22 @@ enum Command {
     /// Run it with a development broker inside: no Kafka, no settings
     Dev(dev::DevArgs),
     /// Check the settings and report every problem at once
-    Check(check::CheckArgs),
+    Check {
+        /// Also connect to Kafka and check topics, replicas and rights
+        #[arg(long)]
+        kafka: bool,
+    },
     /// Print the settings in force, secrets hidden
     Config,
     /// Make a key for a sender and print the line for the settings
-    Key(key::KeyArgs),
+    Key {
+        /// Whose key it is; it stands in the logs
+        #[arg(long, default_value = "opptima")]
+        name: String,
+        /// Take the key from standard input instead of making one: Opptima sends the account's own
+        #[arg(long)]
+        stdin: bool,
+    },
     /// Look into the spool's folder, or drain it without a bridge
     #[command(subcommand)]
     Spool(spool::SpoolCommand),
@@ -63,9 +75,15 @@ enum Command {
     /// Ask the local admin listener whether this replica is ready
     Health,
     /// Print the completions for a shell
-    Completions(manual::CompletionsArgs),
+    Completions {
+        /// The shell, such as bash, zsh or fish
+        shell: Shell,
+    },
     /// Print the manual page, or that of a subcommand
-    Man(manual::ManArgs),
+    Man {
+        /// The subcommand that the page is about, such as send
+        command: Option<String>,
+    },
 }
 
 /// How the program ends.
@@ -126,19 +144,19 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::serve(load(file)),
             Command::Dev(args) => args.run(),
-            Command::Check(args) => Ok(args.run(&load(file))),
+            Command::Check { kafka } => Ok(check::check(&load(file), kafka)),
             Command::Config => {
                 // Settings that were just read can be written.
                 print!("{}", toml::to_string(&valid(load(file))?).unwrap_or_default());
                 Ok(Exit::Clean)
             }
-            Command::Key(args) => args.run(),
+            Command::Key { name, stdin } => key::print_key(&name, stdin),
             Command::Spool(command) => command.run(&valid(load(file))?),
             Command::Send(args) => args.run(),
             Command::Replay(args) => args.run(&valid_for_kafka(load(file))?),
             Command::Tail(args) => args.run(&valid_for_kafka(load(file))?),
-            Command::Completions(args) => args.run(),
-            Command::Man(args) => args.run(),
+            Command::Completions { shell } => manual::print_completions(shell),
+            Command::Man { command } => manual::print_page(command.as_deref()),
             Command::Health => {
                 // Run every few seconds, and only the address matters: nothing else is checked.
                 let loaded = config::load(file.as_deref(), config::environment());

@@ -54,8 +54,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::click::outcome::{Held, Refusal, Rejection};
 use crate::click::record::Record;
+use crate::config::{Config, Problem};
 use crate::kafka::{
-    CircuitBreaker, Failure, Fault, InFlightRecord, Preconditions, Publisher, Remedy,
+    CircuitBreaker, Failure, Fault, InFlightRecord, Kafka, Preconditions, Publisher, Remedy,
 };
 use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics};
@@ -98,9 +99,9 @@ impl Receipt {
 /// Holds records, for one worker thread.
 #[derive(Clone)]
 pub struct Delivery {
-    publisher: Publisher,
-    spool: Option<Arc<Spool>>,
-    state: DeliveryState,
+    pub publisher: Publisher,
+    pub spool: Option<Arc<Spool>>,
+    pub state: DeliveryState,
 }
 
 /// What the workers and the forwarder share.
@@ -111,6 +112,7 @@ pub struct DeliveryState {
     pub(crate) metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     backpressure: Arc<Backpressure>,
+    /// After this an event that Kafka has not acknowledged is late.
     ack_timeout: Duration,
 }
 
@@ -118,23 +120,32 @@ pub struct DeliveryState {
 type HeldRecord<'a> = (Receipt, Option<DelayedAnswer<'a>>);
 
 impl DeliveryState {
-    /// An event that Kafka has not acknowledged after `ack_timeout` is late.
-    pub fn new(
-        breaker: Arc<CircuitBreaker>,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-        ack_timeout: Duration,
-    ) -> DeliveryState {
-        let (refusals, backpressure) = Default::default();
-        DeliveryState { breaker, health, metrics, refusals, backpressure, ack_timeout }
+    /// The state with these settings, and with it new metrics.
+    ///
+    /// # Errors
+    ///
+    /// A metric that cannot be made.
+    pub fn new(config: &Config) -> prometheus::Result<DeliveryState> {
+        let webhooks: Vec<_> = config.webhook.iter().map(|webhook| webhook.name.as_str()).collect();
+        let topics = config.topics();
+        let topics: Vec<_> = topics.iter().map(|(name, _)| name.as_str()).collect();
+        let metrics = Arc::new(Metrics::new(&webhooks, &topics)?);
+        let breaker = CircuitBreaker::new(metrics.breaker.clone(), config.spool.is_on());
+        let (health, refusals, backpressure) = Default::default();
+        let ack_timeout = config.kafka.ack_timeout();
+        Ok(DeliveryState { breaker, health, metrics, refusals, backpressure, ack_timeout })
+    }
+
+    /// # Errors
+    ///
+    /// Settings that the Kafka client does not take.
+    pub fn start_kafka(&self, config: &Config) -> Result<Kafka, Problem> {
+        let DeliveryState { metrics, health, breaker, .. } = self.clone();
+        Kafka::start(config, metrics, health, breaker)
     }
 }
 
 impl Delivery {
-    pub fn new(publisher: Publisher, spool: Option<Arc<Spool>>, state: DeliveryState) -> Delivery {
-        Delivery { publisher, spool, state }
-    }
-
     /// Holds a record, or fails by the deadline.
     ///
     /// # Errors

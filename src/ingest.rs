@@ -35,7 +35,7 @@ use crate::click::auth::Keys;
 use crate::click::outcome::{Refusal, Rejection};
 use crate::click::webhook::{self, Webhook};
 use crate::config::{Config, HttpSettings, Problem};
-use crate::delivery::{Delivery, Receipt};
+use crate::delivery::{Delivery, DeliveryState, Receipt};
 use crate::http::{self, Admission, Closed, Coding, Handler, Peer, Tls, TlsIdentity};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
@@ -52,9 +52,8 @@ pub use answer::hint;
 
 /// Serves requests on one worker thread.
 pub struct Ingest {
-    state: Arc<IngestState>,
-    admission: Admission,
-    delivery: Delivery,
+    pub state: Arc<IngestState>,
+    pub delivery: Delivery,
 }
 
 /// What all workers share.
@@ -63,11 +62,12 @@ pub struct IngestState {
     keys: ArcSwap<Keys>,
     pub limits: HttpSettings,
     rate_limits: RateLimits,
+    admission: Admission,
     tokens: Tokens,
     /// By [`Webhook::index`].
     sns_clients: HashMap<usize, SnsClient>,
     pub tls: Option<Tls>,
-    health: Arc<Health>,
+    pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     /// None where requests are not traced.
     pub tracer: Option<Tracer>,
@@ -77,17 +77,15 @@ impl IngestState {
     /// # Errors
     ///
     /// A setting or a file that cannot be read.
-    pub fn new(
-        config: &Config,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-    ) -> Result<IngestState, Problem> {
+    pub fn new(config: &Config, delivery: &DeliveryState) -> Result<IngestState, Problem> {
+        let DeliveryState { health, metrics, .. } = delivery.clone();
         let webhooks = config.webhooks()?;
         let identity = config.http.tls.as_ref().map(TlsIdentity::read).transpose()?;
         let state = IngestState {
             keys: ArcSwap::default(),
             limits: config.http.clone(),
             rate_limits: RateLimits::new(&config.http, metrics.log.lines_left_out.clone()),
+            admission: Admission::new(&config.http, metrics.in_flight.clone()),
             tokens: Tokens::default(),
             sns_clients: sns::clients(config, &webhooks)?,
             tls: identity.map(|identity| Tls::new(identity, metrics.tls.clone())),
@@ -108,10 +106,6 @@ impl IngestState {
 }
 
 impl Ingest {
-    pub fn new(state: Arc<IngestState>, admission: Admission, delivery: Delivery) -> Ingest {
-        Ingest { state, admission, delivery }
-    }
-
     /// The path of a request.
     async fn receive<'r>(
         &'r self,
@@ -119,7 +113,7 @@ impl Ingest {
         body: Incoming,
         log: &mut RequestLog<'r>,
     ) -> Result<Accepted, Rejection> {
-        let IngestState { limits, rate_limits, webhooks, .. } = &*self.state;
+        let IngestState { limits, rate_limits, admission, webhooks, .. } = &*self.state;
         rate_limits.address(log.peer.address.ip(), log.started)?;
         http::check_head(head, limits)?;
         let webhook = webhook::find(webhooks, &head.method, head.uri.path())?;
@@ -127,7 +121,7 @@ impl Ingest {
         // Authentication comes before the body, so that an unknown client costs no memory.
         let proof = authenticate(head, webhook, log)?;
         let coding = Coding::of(&head.headers)?;
-        let mut slot = self.admission.admit()?;
+        let mut slot = admission.admit()?;
         let body = http::read_body(body, &mut slot, limits).await?;
         // A signature is over the body as it was sent, so it comes before unpacking.
         let caller = match verify(proof, &body, head, webhook, log).await? {

@@ -28,49 +28,37 @@ pub struct SettingsFile {
     pub set_log_level: Box<dyn Fn(&str) + Send>,
 }
 
-/// The files that are followed.
-pub struct Files {
-    followed: Vec<(Reloaded, Followed)>,
-    settings: Option<SettingsFile>,
+pub type FollowedFiles = Vec<(Reloaded, Followed)>;
+
+/// Notices changes from now on; so it is called before the files are read for use.
+pub fn files(config: &Config, settings: Option<&SettingsFile>) -> FollowedFiles {
+    let files = [
+        (Reloaded::Keys, config.auth.keys_file.clone().map(|path| vec![path])),
+        (Reloaded::Tls, config.http.tls.as_ref().map(TlsSettings::files)),
+        (Reloaded::Log, settings.map(|settings| vec![settings.path.clone()])),
+    ];
+    files.into_iter().filter_map(|(what, paths)| Some((what, Followed::new(paths?)))).collect()
 }
 
-impl Files {
-    /// Notices changes from now on; so it is made before the files are read for use.
-    pub fn new(config: &Config, settings: Option<SettingsFile>) -> Files {
-        let (keys, tls) = (config.auth.keys_file.clone(), config.http.tls.as_ref());
-        let files = [
-            (Reloaded::Keys, keys.map(|path| vec![path])),
-            (Reloaded::Tls, tls.map(TlsSettings::files)),
-            (Reloaded::Log, settings.as_ref().map(|settings| vec![settings.path.clone()])),
-        ];
-        let files = files.into_iter();
-        let followed = files.filter_map(|(what, paths)| Some((what, Followed::new(paths?))));
-        Files { followed: followed.collect(), settings }
-    }
-}
-
-/// Starts to follow; none if there is nothing to follow.
-pub fn start(
-    files: Files,
-    config: &Config,
-    ingest: &Arc<IngestState>,
-) -> io::Result<Option<ServiceThread>> {
-    if files.followed.is_empty() {
-        return Ok(None);
-    }
-    let follower = Follower { config: config.clone(), ingest: ingest.clone(), files };
-    let hangups = signal(SignalKind::hangup())?;
-    ServiceThread::start("reload".into(), follower.follow(hangups)).map(Some)
-}
-
-struct Follower {
+/// Follows the files.
+pub struct Follower {
     /// What is in force.
-    config: Config,
-    ingest: Arc<IngestState>,
-    files: Files,
+    pub config: Config,
+    pub ingest: Arc<IngestState>,
+    pub files: FollowedFiles,
+    pub settings: Option<SettingsFile>,
 }
 
 impl Follower {
+    /// Starts to follow; none if there is nothing to follow.
+    pub fn start(self) -> io::Result<Option<ServiceThread>> {
+        if self.files.is_empty() {
+            return Ok(None);
+        }
+        let hangups = signal(SignalKind::hangup())?;
+        ServiceThread::start("reload".into(), self.follow(hangups)).map(Some)
+    }
+
     async fn follow(mut self, mut hangups: Signal) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,8 +70,8 @@ impl Follower {
             if is_told {
                 info!("Told to reload.");
             }
-            let files = self.files.followed.iter_mut();
-            let due = files.filter_map(|(what, files)| is_due(files, is_told).then_some(*what));
+            let files = self.files.iter_mut();
+            let due = files.filter_map(|(what, files)| files.is_due(is_told).then_some(*what));
             for what in due.collect::<Vec<_>>() {
                 let result = match what {
                     Reloaded::Keys => self.reload_keys(),
@@ -121,7 +109,7 @@ impl Follower {
     }
 
     fn reload_log_level(&mut self) -> Result<(), Vec<Problem>> {
-        let Some(settings) = &self.files.settings else { return Ok(()) };
+        let Some(settings) = &self.settings else { return Ok(()) };
         let loaded = config::load(Some(&settings.path), config::environment());
         let config = loaded.into_result()?;
         (settings.set_log_level)(&config.log.level);
@@ -133,13 +121,6 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-fn is_due(files: &mut Followed, is_told: bool) -> bool {
-    if is_told {
-        files.take();
-    }
-    is_told || files.has_changed()
 }
 
 /// The names of keys that the others do not have.

@@ -12,9 +12,8 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::thread::ServiceThread;
-use crate::config::Config;
 use crate::delivery::{Backlog, Delivery, DeliveryState};
-use crate::http::{self, Admission, Drain, Socket};
+use crate::http::{self, Drain, Socket};
 use crate::ingest::{Ingest, IngestState};
 use crate::kafka::Kafka;
 
@@ -35,26 +34,22 @@ struct WorkerHandle {
 
 impl Workers {
     pub fn start(
-        config: &Config,
         ingest: &Arc<IngestState>,
         delivery: &DeliveryState,
         kafka: &Kafka,
         backlog: Option<&Backlog>,
     ) -> io::Result<Workers> {
-        let (requests, bytes) =
-            (&ingest.metrics.in_flight.requests, &ingest.metrics.in_flight.body_bytes);
-        let admission = Admission::new(&config.http, requests.clone(), bytes.clone());
-        let workers = (0..worker_count(config.http.workers)).map(|number| {
+        let workers = (0..worker_count(ingest.limits.workers)).map(|number| {
             let publisher = kafka.publisher();
             let sender_task = publisher.sender_task();
             // One worker polls the delivery reports for all.
             let report_poller = (number == 0).then(|| kafka.delivery_report_poller());
             let spool = backlog.map(|backlog| backlog.spool.clone());
-            let delivery = Delivery::new(publisher, spool, delivery.clone());
-            let handler = Arc::new(Ingest::new(ingest.clone(), admission.clone(), delivery));
+            let delivery = Delivery { publisher, spool, state: delivery.clone() };
+            let handler = Arc::new(Ingest { state: ingest.clone(), delivery });
             let (connections, inbox) = mpsc::channel(HANDOVER_MAX);
             let drain = Drain::default();
-            let serve = serve(inbox, handler, ingest.clone(), drain.clone());
+            let serve = serve(inbox, handler, drain.clone());
             let service = async move {
                 report_poller.map(tokio::spawn);
                 tokio::select! {
@@ -92,16 +87,11 @@ impl Workers {
 }
 
 /// Serves the connections that are handed over, each in a task of its own.
-async fn serve(
-    mut connections: mpsc::Receiver<Socket>,
-    handler: Arc<Ingest>,
-    ingest: Arc<IngestState>,
-    drain: Drain,
-) {
+async fn serve(mut connections: mpsc::Receiver<Socket>, handler: Arc<Ingest>, drain: Drain) {
     while let Some(socket) = connections.recv().await {
-        let (handler, ingest, drain) = (handler.clone(), ingest.clone(), drain.clone());
+        let (handler, drain) = (handler.clone(), drain.clone());
         tokio::spawn(async move {
-            let (limits, tls) = (&ingest.limits, ingest.tls.as_ref());
+            let (limits, tls) = (&handler.state.limits, handler.state.tls.as_ref());
             let served = http::serve(socket, handler.clone(), limits, &drain, tls).await;
             if let Err(closed) = served {
                 handler.closed(&closed);

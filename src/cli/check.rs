@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anstream::println;
 use anstyle::Style;
-use clap::Args;
 use jiff::Timestamp;
 
 use super::Exit;
@@ -19,52 +18,43 @@ use crate::kafka::{InspectedTopic, Inspector, Severity};
 /// How long the brokers may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Also connect to Kafka and check topics, replicas and rights
-    #[arg(long)]
-    kafka: bool,
-}
-
-impl CheckArgs {
-    pub fn run(self, loaded: &Loaded) -> Exit {
-        let file = loaded.file.as_ref().map(|file| file.display().to_string());
-        println!("settings: {}", file.as_deref().unwrap_or("defaults and environment, no file"));
-        for problem in &loaded.problems {
-            print(BAD, "problem", problem);
+pub fn check(loaded: &Loaded, with_kafka: bool) -> Exit {
+    let file = loaded.file.as_ref().map(|file| file.display().to_string());
+    println!("settings: {}", file.as_deref().unwrap_or("defaults and environment, no file"));
+    for problem in &loaded.problems {
+        print(BAD, "problem", problem);
+    }
+    if !loaded.problems.is_empty() {
+        println!("{} problems", loaded.problems.len());
+        return Exit::Config;
+    }
+    ok("every setting");
+    let Config { http, kafka, .. } = &loaded.config;
+    ok(format_args!(
+        "time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
+        kafka.ack_timeout_ms,
+        kafka.ack_timeout_ms + VERDICT_LAG_MS,
+        http.answer_timeout_ms,
+        http.drain_timeout_ms,
+    ));
+    match http.tls.as_ref().map(TlsIdentity::read).transpose() {
+        Ok(None) => {}
+        Ok(Some(TlsIdentity { ends, .. })) if ends > Timestamp::now() => {
+            ok(format_args!("TLS: certificate and key; the certificate ends {ends}"));
         }
-        if !loaded.problems.is_empty() {
-            println!("{} problems", loaded.problems.len());
+        Ok(Some(TlsIdentity { ends, .. })) => {
+            warning(format_args!("TLS: the certificate ended {ends}"));
+        }
+        Err(problem) => {
+            print(BAD, "problem", problem);
             return Exit::Config;
         }
-        ok("every setting");
-        let Config { http, kafka, .. } = &loaded.config;
-        ok(format_args!(
-            "time-outs: acknowledgement {} ms, verdict {} ms, answer {} ms, drain {} ms",
-            kafka.ack_timeout_ms,
-            kafka.ack_timeout_ms + VERDICT_LAG_MS,
-            http.answer_timeout_ms,
-            http.drain_timeout_ms,
-        ));
-        match http.tls.as_ref().map(TlsIdentity::read).transpose() {
-            Ok(None) => {}
-            Ok(Some(TlsIdentity { ends, .. })) if ends > Timestamp::now() => {
-                ok(format_args!("TLS: certificate and key; the certificate ends {ends}"));
-            }
-            Ok(Some(TlsIdentity { ends, .. })) => {
-                warning(format_args!("TLS: the certificate ended {ends}"));
-            }
-            Err(problem) => {
-                print(BAD, "problem", problem);
-                return Exit::Config;
-            }
-        }
-        if !self.kafka {
-            return Exit::Clean;
-        }
-        println!("kafka: {}", kafka.brokers);
-        check_kafka(&loaded.config).unwrap_or_else(failed)
     }
+    if !with_kafka {
+        return Exit::Clean;
+    }
+    println!("kafka: {}", kafka.brokers);
+    check_kafka(&loaded.config).unwrap_or_else(failed)
 }
 
 fn check_kafka(config: &Config) -> Result<Exit, Box<dyn Error>> {

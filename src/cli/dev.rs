@@ -76,8 +76,8 @@ impl DevArgs {
 
 /// Prints the addresses, and commands to try.
 fn welcome(config: &Config, listeners: &Listeners, key: &str) -> io::Result<()> {
-    let http = listeners.http_address()?;
-    let admin = listeners.admin_address()?;
+    let http = listeners.http.local_addr()?;
+    let admin = listeners.admin.local_addr()?;
     let brokers = &config.kafka.brokers;
     println!("hookbridge takes clicks on http://{http}");
     println!("the live page is           http://{admin}/ (and /metrics, /livez, /readyz)");

@@ -3,39 +3,21 @@
 
 use std::io::Read;
 
-use clap::Args;
-
 use super::{CommandResult, Exit};
 use crate::click::auth::{format_hash, hash_key};
 
 /// Far above any key; a larger input is a mistake.
 const KEY_BYTES_MAX: u64 = 64 << 10;
 
-#[derive(Debug, Args)]
-pub struct KeyArgs {
-    /// Whose key it is; it stands in the logs
-    #[arg(long, default_value = "opptima")]
-    name: String,
-    /// Take the key from standard input instead of making one: Opptima sends the account's own
-    #[arg(long)]
-    stdin: bool,
-}
-
-impl KeyArgs {
-    pub fn run(self) -> CommandResult {
-        let key = if self.stdin { read() } else { make() }?;
-        if !self.stdin {
-            println!("# Give this key to the sender; it is kept nowhere.\n{key}\n");
-        }
-        println!("# Put this line under [auth] in the settings.");
-        println!("keys = [{}]", entry(&self.name, &key));
-        Ok(Exit::Clean)
+pub fn print_key(name: &str, from_stdin: bool) -> CommandResult {
+    let key = if from_stdin { read() } else { make() }?;
+    if !from_stdin {
+        println!("# Give this key to the sender; it is kept nowhere.\n{key}\n");
     }
-}
-
-fn entry(name: &str, key: &str) -> String {
-    let name = toml::Value::from(name);
-    format!("{{ name = {name}, sha256 = \"{}\" }}", format_hash(&hash_key(key.as_bytes())))
+    let (name, hash) = (toml::Value::from(name), format_hash(&hash_key(key.as_bytes())));
+    println!("# Put this line under [auth] in the settings.");
+    println!("keys = [{{ name = {name}, sha256 = \"{hash}\" }}]");
+    Ok(Exit::Clean)
 }
 
 /// A key of 256 random bits.

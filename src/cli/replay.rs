@@ -139,13 +139,11 @@ impl ReplayArgs {
 
     /// Each part has a group of its own: that a part is done says nothing about the records before it.
     fn group(&self) -> String {
-        let text = |written: &Option<WrittenPosition>| {
-            written.as_ref().map(|written| written.text.clone()).unwrap_or_default()
-        };
-        match (&self.group, &self.from, &self.to) {
-            (Some(group), _, _) => group.clone(),
-            (None, None, None) => GROUP.to_owned(),
-            (None, from, to) => format!("{GROUP}-{}-{}", text(from), text(to)),
+        let texts = [&self.from, &self.to].map(|end| end.as_ref().map_or("", |end| &end.text));
+        match (&self.group, texts) {
+            (Some(group), _) => group.clone(),
+            (None, ["", ""]) => GROUP.to_owned(),
+            (None, [from, to]) => format!("{GROUP}-{from}-{to}"),
         }
     }
 }

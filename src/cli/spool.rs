@@ -1,7 +1,6 @@
 //! `hookbridge spool`: shows what waits in a spool's folder, or sends it to Kafka without a bridge: for a
 //! volume that a replica left behind.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -13,8 +12,8 @@ use super::terminal::{BAR_INTERVAL, bar};
 use super::{CommandError, CommandResult, Exit, block_on};
 use crate::bridge::{self, StartError};
 use crate::config::Config;
-use crate::delivery::Backlog;
 use crate::delivery::spool::{self, Contents};
+use crate::delivery::{Backlog, DeliveryState};
 use crate::observe::log::Log;
 
 /// How long events that are in flight when it is stopped may take.
@@ -55,8 +54,8 @@ impl SpoolCommand {
 
 fn print(contents: &Contents) {
     let mut total = spool::WaitingEvents::default();
-    let rows: BTreeMap<_, _> = contents.topics.iter().collect();
-    let width = rows.keys().map(|topic| topic.len()).max().unwrap_or(0).max("total".len());
+    let width =
+        contents.topics.keys().map(|topic| topic.len()).max().unwrap_or(0).max("total".len());
     let line = |name: &str, waiting: &spool::WaitingEvents| {
         let oldest = waiting.oldest_ms.map_or(String::new(), age);
         println!(
@@ -64,7 +63,7 @@ fn print(contents: &Contents) {
             waiting.events, waiting.bytes
         );
     };
-    for (topic, waiting) in rows {
+    for (topic, waiting) in &contents.topics {
         line(topic, waiting);
         total.add(waiting);
     }
@@ -95,8 +94,8 @@ fn drain(config: &Config) -> CommandResult {
 /// Forwards events until the spool is empty or a signal comes. Returns how many are left.
 async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let mut signals = signals()?;
-    let state = bridge::delivery_state(config)?;
-    let kafka = bridge::start_kafka(config, &state)?;
+    let state = DeliveryState::new(config)?;
+    let kafka = state.start_kafka(config)?;
     let Some(backlog) = Backlog::open::<StartError>(config, &kafka, &state)? else { return Ok(0) };
     let total = backlog.spool.events();
     let bar = bar(Some(total), "events");

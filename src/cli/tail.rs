@@ -82,8 +82,11 @@ pub fn time(text: &str) -> Option<Timestamp> {
 
 impl TailArgs {
     pub fn run(self, config: &Config) -> CommandResult {
-        let topic = topic(config, self.source.as_deref());
-        let reader = Reader::open(config, &topic, self.from, TIMEOUT)?;
+        // A webhook's topic, or the topic of this name.
+        let source = self.source.as_deref();
+        let topic = webhook(config, source).map(|webhook| webhook.topic.as_str());
+        let topic = topic.or(source).unwrap_or_default();
+        let reader = Reader::open(config, topic, self.from, TIMEOUT)?;
         let mut out = BufWriter::new(anstream::stdout().lock());
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
@@ -99,7 +102,7 @@ impl TailArgs {
                 continue;
             }
             left -= 1;
-            let line = if self.json { self.json(&topic, &record) } else { self.line(&record) };
+            let line = if self.json { self.json(topic, &record) } else { self.line(&record) };
             if is_closed(writeln!(out, "{line}"))? {
                 return Ok(Exit::Clean);
             }
@@ -114,7 +117,7 @@ impl TailArgs {
 
     /// A record for people.
     fn line(&self, record: &ConsumedRecord) -> String {
-        let time = time_of(record).map_or(String::new(), |time| time.to_string());
+        let time = record.timestamp.map_or(String::new(), |time| time.to_string());
         let place = format!("{}:{}", record.partition, record.offset);
         let key = record.key.as_deref().map(String::from_utf8_lossy);
         let key = key.map_or("-".into(), |key| one_line(&self.mask(key), FIELD_MAX));
@@ -154,7 +157,7 @@ impl TailArgs {
             topic,
             partition: record.partition,
             offset: record.offset,
-            timestamp: time_of(record).map(|time| time.to_string()),
+            timestamp: record.timestamp,
             key: key.map(|key| self.mask(key)),
             headers: headers.map(|(name, value)| (&**name, self.mask(value.into()))).collect(),
             value: self.json_value(&record.value),
@@ -179,18 +182,8 @@ struct JsonRecord<'s> {
     topic: &'s str,
     partition: i32,
     offset: i64,
-    timestamp: Option<String>,
+    timestamp: Option<Timestamp>,
     key: Option<Cow<'s, str>>,
     headers: BTreeMap<&'s str, Cow<'s, str>>,
     value: Option<Box<RawValue>>,
-}
-
-/// The topic of a webhook, or of this name; without a name that of the first webhook.
-fn topic(config: &Config, source: Option<&str>) -> String {
-    let topic = webhook(config, source).map(|webhook| webhook.topic.as_str());
-    topic.or(source).unwrap_or_default().to_owned()
-}
-
-fn time_of(record: &ConsumedRecord) -> Option<Timestamp> {
-    Timestamp::from_millisecond(record.timestamp_ms?).ok()
 }

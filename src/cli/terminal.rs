@@ -52,18 +52,12 @@ pub fn is_closed(written: io::Result<()>) -> Result<bool, String> {
 
 /// A bar up to a total, or a running count if the total is not known.
 pub fn bar(total: Option<u64>, what: &str) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            format!(
-                "{{bar:30}} {{human_pos}} of {{human_len}} {what}  {{per_sec}}  {{eta}} left  {{msg}}"
-            ),
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            format!("{{spinner}} {{human_pos}} {what}  {{per_sec}}  {{elapsed}}  {{msg}}"),
-        ),
+    let (count, time) = match total {
+        Some(_) => ("{bar:30} {human_pos} of {human_len}", "{eta} left"),
+        None => ("{spinner} {human_pos}", "{elapsed}"),
     };
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let template = format!("{count} {what}  {{per_sec}}  {time}  {{msg}}");
     let style = ProgressStyle::with_template(&template);
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

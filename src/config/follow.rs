@@ -24,23 +24,18 @@ impl Followed {
         Followed { paths, taken, seen: taken }
     }
 
-    /// Whether there is new content, which then counts as taken. It must be the same at two looks, since
-    /// a file may be half written, or the other file of a pair not yet written.
-    pub(crate) fn has_changed(&mut self) -> bool {
+    /// Whether to read the files: when told to, or for new content, which must be the same at two looks,
+    /// since a file may be half written, or the other file of a pair not yet written. The content then counts
+    /// as taken.
+    pub(crate) fn is_due(&mut self, is_told: bool) -> bool {
         let now = content(&self.paths);
         let is_settled = now == self.seen;
         self.seen = now;
-        let has_changed = is_settled && now != self.taken;
-        if has_changed {
+        let is_due = is_told || is_settled && now != self.taken;
+        if is_due {
             self.taken = now;
         }
-        has_changed
-    }
-
-    /// The present content counts as taken, changed or not.
-    pub(crate) fn take(&mut self) {
-        self.seen = content(&self.paths);
-        self.taken = self.seen;
+        is_due
     }
 }
 
@@ -71,7 +66,7 @@ mod tests {
                 Some(text) => std::fs::write(&path, text).expect("written"),
                 None => std::fs::remove_file(&path).expect("removed"),
             }
-            let looks: Vec<bool> = expected.iter().map(|_| followed.has_changed()).collect();
+            let looks: Vec<bool> = expected.iter().map(|_| followed.is_due(false)).collect();
             assert_eq!(looks, expected, "{content:?}");
         };
         check(Some("one"), &[false, false]);

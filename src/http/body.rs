@@ -6,21 +6,19 @@ use std::{io, iter};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use prometheus::IntGauge;
 use tokio::time::timeout;
 
 use crate::click::outcome::{Refusal, Rejection};
 use crate::config::HttpSettings;
+use crate::observe::metrics::InFlightMetrics;
 
 /// Admits requests up to the limits on their number and on the bytes of their bodies.
 ///
 /// The metrics are the counters. Two threads that ask at the same moment may exceed a limit by one request
 /// each.
-#[derive(Clone)]
 pub struct Admission {
-    requests: IntGauge,
+    in_flight: InFlightMetrics,
     max_requests: i64,
-    bytes: IntGauge,
     max_bytes: i64,
 }
 
@@ -31,12 +29,11 @@ pub struct Slot<'a> {
 }
 
 impl Admission {
-    pub fn new(limits: &HttpSettings, requests: IntGauge, bytes: IntGauge) -> Admission {
+    pub fn new(limits: &HttpSettings, in_flight: InFlightMetrics) -> Admission {
         let cap = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
         Admission {
-            requests,
+            in_flight,
             max_requests: cap(limits.max_requests_in_flight),
-            bytes,
             max_bytes: cap(limits.max_bytes_in_flight),
         }
     }
@@ -45,10 +42,10 @@ impl Admission {
     ///
     /// [`Refusal::TooManyRequests`].
     pub fn admit(&self) -> Result<Slot<'_>, Rejection> {
-        if self.requests.get() >= self.max_requests {
+        if self.in_flight.requests.get() >= self.max_requests {
             return Err(Refusal::TooManyRequests.plain());
         }
-        self.requests.inc();
+        self.in_flight.requests.inc();
         Ok(Slot { admission: self, reserved: 0 })
     }
 }
@@ -61,11 +58,11 @@ impl Slot<'_> {
     /// [`Refusal::MemoryFull`].
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Rejection> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let admission = self.admission;
-        if admission.bytes.get().saturating_add(bytes) > admission.max_bytes {
+        let Admission { in_flight, max_bytes, .. } = self.admission;
+        if in_flight.body_bytes.get().saturating_add(bytes) > *max_bytes {
             return Err(Refusal::MemoryFull.plain());
         }
-        admission.bytes.add(bytes);
+        in_flight.body_bytes.add(bytes);
         self.reserved += bytes;
         Ok(())
     }
@@ -73,8 +70,8 @@ impl Slot<'_> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.admission.requests.dec();
-        self.admission.bytes.sub(self.reserved);
+        self.admission.in_flight.requests.dec();
+        self.admission.in_flight.body_bytes.sub(self.reserved);
     }
 }
 

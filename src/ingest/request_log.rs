@@ -128,11 +128,12 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::observe::metrics::Metrics;
+    use crate::delivery::DeliveryState;
 
     fn state() -> IngestState {
-        let metrics = Metrics::new(&["email-marketing-click"], &[]).expect("metrics");
-        IngestState::new(&Config::default(), Arc::default(), Arc::new(metrics)).expect("state")
+        let config = Config::default();
+        let delivery = DeliveryState::new(&config).expect("metrics");
+        IngestState::new(&config, &delivery).expect("state")
     }
 
     fn count(state: &IngestState, outcome: &str) -> String {

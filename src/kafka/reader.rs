@@ -32,7 +32,7 @@ pub enum TopicPosition {
 pub struct ConsumedRecord {
     pub partition: i32,
     pub offset: i64,
-    pub timestamp_ms: Option<i64>,
+    pub timestamp: Option<Timestamp>,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
     pub headers: Vec<(String, String)>,
@@ -42,10 +42,11 @@ impl ConsumedRecord {
     pub(super) fn of(message: &BorrowedMessage) -> ConsumedRecord {
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into();
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let timestamp = message.timestamp().to_millis();
         ConsumedRecord {
             partition: message.partition(),
             offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis(),
+            timestamp: timestamp.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
             key: message.key().map(<[u8]>::to_owned),
             value: message.payload().unwrap_or_default().to_owned(),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),

@@ -63,7 +63,7 @@ on_every_broker! {
         let record = bridge.record();
         assert_eq!(record.key.as_deref(), Some(b"7".as_slice()));
         assert_eq!(record.value, body.as_bytes());
-        assert_eq!(record.timestamp_ms, Some(an_hour_ago * 1_000));
+        assert_eq!(record.timestamp.map(|time| time.as_millisecond()), Some(an_hour_ago * 1_000));
         let header = |name: &str| {
             let mut values = record.headers.iter().filter(|(key, _)| key == name);
             let value = values.next().unwrap_or_else(|| panic!("no header {name}"));

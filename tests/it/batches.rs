@@ -104,7 +104,7 @@ on_every_broker! {
         let values: Vec<_> = records.iter().map(|record| record.value.as_slice()).collect();
         let expected: Vec<_> = events.iter().map(|event| event.as_bytes()).collect();
         assert!(values == expected, "the order is another");
-        assert_eq!(records[0].timestamp_ms, Some(at * 1_000 + 500));
+        assert_eq!(records[0].timestamp.map(|time| time.as_millisecond()), Some(at * 1_000 + 500));
         let id = |n: usize| header(&records[n], "ce_id");
         assert_eq!(id(0), id(1));
         assert_ne!(id(1), id(2));

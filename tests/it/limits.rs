@@ -41,7 +41,7 @@ async fn a_late_head_closes_the_connection() {
 #[test]
 fn a_burst_of_connections_waits_in_the_kernel() {
     let listeners = Listeners::bind(&config(&Broker::embedded())).unwrap();
-    let address = listeners.http_address().unwrap();
+    let address = listeners.http.local_addr().unwrap();
     let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
     assert_eq!((0..500).map(connect).collect::<Vec<_>>().len(), 500);
 }

@@ -59,7 +59,7 @@ on_every_broker! {
             for name in ["ce_id", "hookbridge-received-at"] {
                 assert_eq!(header(record, name), header(letter, name));
             }
-            assert_eq!(record.timestamp_ms, letter.timestamp_ms);
+            assert_eq!(record.timestamp, letter.timestamp);
             assert!(matches!(record.key.as_deref(), Some(b"7" | b"8")));
         }
         let (out, _) = run(&key, 0);

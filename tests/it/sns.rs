@@ -317,7 +317,7 @@ async fn a_notification_lands_as_the_events_in_it() {
     for record in bridge.records(4) {
         assert_eq!(record.value, event.as_bytes());
         assert_eq!(record.key.as_deref(), Some(&b"EXAMPLE7c-000000"[..]));
-        assert_eq!(record.timestamp_ms, Some(at.as_millisecond()));
+        assert_eq!(record.timestamp.map(|time| time.as_millisecond()), Some(at.as_millisecond()));
     }
     assert_eq!(amazon.asked(), [CERTIFICATE]);
     // A text that is not an event becomes a dead letter, as from any other sender.

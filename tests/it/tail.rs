@@ -93,7 +93,7 @@ async fn tail_starts_at_a_time() {
     let bridge = TestBridge::start(&broker).await;
     bridge.post(r#"{"campid":"1"}"#).await;
     let folder = tempfile::tempdir().unwrap();
-    let last = bridge.record().timestamp_ms.unwrap();
+    let last = bridge.record().timestamp.unwrap().as_millisecond();
     let later = jiff::Timestamp::from_millisecond(last + 1).unwrap().to_string();
     while jiff::Timestamp::now().as_millisecond() <= last {
         std::thread::yield_now();

@@ -69,8 +69,7 @@ impl Revalidation {
             });
         }
         let received = consumed.header("hookbridge-received-at").and_then(|text| text.parse().ok());
-        let written = consumed.timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        let received = received.or(written).unwrap_or_else(Timestamp::now);
+        let received = received.or(consumed.timestamp).unwrap_or_else(Timestamp::now);
         let caller = Caller::named(consumed.header("hookbridge-caller").unwrap_or(CALLER));
         let body = Bytes::copy_from_slice(&consumed.value);
         let event = webhook.shape.decode(&body).map_err(|why| NotReplayed {

@@ -1,18 +1,17 @@
 //! Writes replayed records to Kafka.
 
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::revalidation::NotReplayed;
 use crate::bridge::{self, StartError};
 use crate::click::record::Record;
 use crate::config::Config;
+use crate::delivery::DeliveryState;
 use crate::kafka::{Fault, Kafka, Preconditions, Publisher, Remedy};
 
 pub struct Sink {
     kafka: Kafka,
     publisher: Publisher,
-    tasks: [AbortHandle; 2],
 }
 
 impl Sink {
@@ -20,13 +19,11 @@ impl Sink {
         let mut config = config.clone();
         // Without a spool the Kafka client gives up by itself, and reports it.
         config.spool.dir.clear();
-        let kafka = bridge::start_kafka(&config, &bridge::delivery_state(&config)?)?;
+        let kafka = DeliveryState::new(&config)?.start_kafka(&config)?;
         let publisher = kafka.publisher();
-        let tasks = [
-            tokio::spawn(kafka.delivery_report_poller()).abort_handle(),
-            tokio::spawn(publisher.sender_task()).abort_handle(),
-        ];
-        Ok(Sink { kafka, publisher, tasks })
+        tokio::spawn(kafka.delivery_report_poller());
+        tokio::spawn(publisher.sender_task());
+        Ok(Sink { kafka, publisher })
     }
 
     /// Hands a record to the Kafka client at once. The future says whether Kafka has it, or refuses it
@@ -57,7 +54,6 @@ impl Sink {
 
     /// Closes the Kafka client without waiting.
     pub async fn close(self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
         bridge::close_kafka(self.kafka, Instant::now()).await;
     }
 }

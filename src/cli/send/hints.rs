@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use hyper::Uri;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::cli::terminal::one_line;
 use crate::load::{ExchangeError, ServerResponse};
@@ -11,19 +11,11 @@ use crate::load::{ExchangeError, ServerResponse};
 /// Other text of an answer is cut to this many characters.
 const TEXT_MAX: usize = 200;
 
-/// A refusal in the bridge's own form (RFC 9457).
-#[derive(Deserialize)]
-struct ProblemDetails {
-    detail: String,
-}
-
 /// What went wrong, and what to do.
 pub fn explain(first: &Result<ServerResponse, ExchangeError>, url: &Uri, has_key: bool) -> String {
     let server = url.authority().map_or("", |authority| authority.as_str());
     match first {
-        Err(failure) => {
-            format!("{server}: {failure}; {}", for_failure(failure, url))
-        }
+        Err(failure) => format!("{server}: {failure}; {}", for_failure(failure, url)),
         Ok(answer) => {
             let (status, detail) = (answer.status, detail(&answer.text));
             format!("{server} answers {status}: {detail}; {}", for_status(status, has_key))
@@ -58,10 +50,10 @@ fn for_failure(failure: &ExchangeError, url: &Uri) -> &'static str {
     }
 }
 
-/// The server's own explanation.
+/// The server's own explanation: the bridge's refusals have it as RFC 9457 does.
 fn detail(text: &str) -> String {
-    let problem = serde_json::from_str::<ProblemDetails>(text);
-    problem.map_or_else(|_| one_line(text, TEXT_MAX), |problem| problem.detail)
+    let problem: Value = serde_json::from_str(text).unwrap_or_default();
+    problem["detail"].as_str().map_or_else(|| one_line(text, TEXT_MAX), str::to_owned)
 }
 
 fn for_status(status: u16, has_key: bool) -> &'static str {

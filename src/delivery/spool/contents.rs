@@ -1,6 +1,6 @@
 //! How much waits in the folder of a spool that no bridge uses.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::frame;
@@ -10,7 +10,7 @@ use super::store::{Store, StoreError};
 #[derive(Debug, Default)]
 pub struct Contents {
     /// By topic.
-    pub topics: HashMap<String, WaitingEvents>,
+    pub topics: BTreeMap<String, WaitingEvents>,
     /// Events that neither their topic nor its dead letters take.
     pub set_aside: u64,
     /// Events that cannot be read any more.

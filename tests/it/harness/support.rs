@@ -112,8 +112,8 @@ impl TestBridge {
     /// Starts a bridge with these settings, without waiting.
     pub fn launch(config: Config) -> TestBridge {
         let listeners = Listeners::bind(&config).expect("free ports");
-        let http = listeners.http_address().expect("an address");
-        let admin = listeners.admin_address().expect("an address");
+        let http = listeners.http.local_addr().expect("an address");
+        let admin = listeners.admin.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
         let for_thread = config.clone();
         let thread = std::thread::spawn(move || {
