@@ -88,7 +88,7 @@ struct Bridge {
     ingest: Arc<IngestState>,
     kafka: Kafka,
     backlog: Option<Backlog>,
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     listener: tokio::net::TcpListener,
     workers: Workers,
     reload: Option<ServiceThread>,

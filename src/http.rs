@@ -9,14 +9,12 @@
 //! - `body.rs`: the bounded read of a body, and the budget of all requests.
 //! - `coding.rs`: compressed bodies.
 //! - `rate_limit.rs`: rate limits.
-//! - `client.rs`: one request to another server.
-//! - `connect.rs`: a connection to another server.
+//! - `client.rs`: connections and requests to other servers.
 
 mod accept;
 mod body;
 mod client;
 mod coding;
-mod connect;
 mod connection;
 mod head;
 mod phase;
@@ -25,18 +23,16 @@ pub(crate) mod rate_limit;
 mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::SetOnce;
 use tokio::time::sleep;
 
 pub use accept::{Acceptor, Socket, listen};
 pub use body::{Admission, Slot, read_body};
-pub use client::{BoxError, get, send_blocking};
+pub use client::{BoxError, ClientStream, Connector, get, send_blocking};
 pub use coding::{CODINGS, Coding, Unpacked};
-pub use connect::{ClientStream, Connector};
-pub use connection::{Closed, Handler, Peer, serve};
+pub use connection::{Handler, Peer, serve};
 pub use head::check_head;
 pub use phase::InFlightRequest;
 pub use proxy::sender_address;
@@ -47,30 +43,21 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Tells connections to finish their requests and close.
 #[derive(Clone, Default)]
-pub struct Drain(Arc<DrainState>);
-
-#[derive(Default)]
-struct DrainState {
-    begun: AtomicBool,
-    wake: Notify,
-}
+pub struct Drain(Arc<SetOnce<()>>);
 
 impl Drain {
     pub fn begin(&self) {
-        self.0.begun.store(true, Ordering::Release);
-        self.0.wake.notify_waiters();
+        // It may have begun before.
+        let _ = self.0.set(());
     }
 
     /// Waits until the drain has begun, and a connection without a request has had its time.
     async fn first_request_is_overdue(&self) {
-        let wake = self.0.wake.notified();
-        if !self.has_begun() {
-            wake.await;
-        }
+        self.0.wait().await;
         sleep(FIRST_REQUEST_TIMEOUT).await;
     }
 
     fn has_begun(&self) -> bool {
-        self.0.begun.load(Ordering::Acquire)
+        self.0.initialized()
     }
 }

@@ -19,6 +19,7 @@ mod spans;
 mod tokens;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -36,7 +37,7 @@ use crate::click::outcome::{Refusal, Rejection};
 use crate::click::webhook::{self, Webhook};
 use crate::config::{Config, HttpSettings, Problem};
 use crate::delivery::{Delivery, DeliveryState, Receipt};
-use crate::http::{self, Admission, Closed, Coding, Handler, Peer, Tls, TlsIdentity};
+use crate::http::{self, Admission, Coding, Handler, Peer, Tls, TlsIdentity};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use answer::Accepted;
@@ -148,12 +149,6 @@ impl Ingest {
             }
         }
     }
-
-    /// Counts and logs a connection that was closed before its request was complete.
-    pub fn closed(&self, closed: &Closed) {
-        let peer = Peer { address: closed.address, caller: None };
-        RequestLog::open(&self.state, peer).close(Err(&closed.why.plain()));
-    }
 }
 
 impl Handler for Arc<Ingest> {
@@ -190,5 +185,10 @@ impl Handler for Arc<Ingest> {
 
     fn panicked(&self) -> Response<Full<Bytes>> {
         answer::refused(HeaderMap::new(), None, &Refusal::Panicked.plain())
+    }
+
+    fn closed(&self, address: SocketAddr, why: Refusal) {
+        let peer = Peer { address, caller: None };
+        RequestLog::open(&self.state, peer).close(Err(&why.plain()));
     }
 }

@@ -6,14 +6,14 @@
 //!   too (coordinated omission).
 //!
 //! `clicks.rs` makes bodies, `target.rs` the requests, `connection.rs` sends one and reads its response,
-//! `schedule.rs` says when clicks are due, `tally.rs` counts.
+//! `tally.rs` counts.
 
 mod clicks;
 mod connection;
-mod schedule;
 mod tally;
 mod target;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,7 +24,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use clicks::{Bodies, Clicks};
 pub use connection::{Connection, ExchangeError, ServerResponse};
-pub use schedule::Schedule;
 pub use tally::{Tally, histogram};
 pub use target::{AuthMethod, Target};
 
@@ -33,6 +32,9 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection that was idle for longer may be about to be closed by the server, and is replaced.
 const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// How often to look which clicks are due.
+const SCHEDULE_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The shape of a load.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +61,39 @@ impl Plan {
     }
 }
 
+/// Clicks at an even rate.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    pub start: Instant,
+    /// Clicks a second.
+    pub rate: u32,
+}
+
+impl Schedule {
+    /// When the click with this number is due.
+    pub fn due(self, number: u64) -> Instant {
+        let nanoseconds = u128::from(number) * 1_000_000_000 / u128::from(self.rate.max(1));
+        self.start + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    /// Calls with the numbers that have become due, until that returns false. Blocks the thread.
+    pub fn run(self, mut call: impl FnMut(Range<u64>) -> bool) {
+        let mut called = 0;
+        loop {
+            std::thread::sleep(SCHEDULE_INTERVAL);
+            let now = Instant::now();
+            let mut next = called;
+            while self.due(next) <= now {
+                next += 1;
+            }
+            if !call(called..next) {
+                return;
+            }
+            called = next;
+        }
+    }
+}
+
 /// A running load.
 pub struct Load {
     shared: Arc<RunningLoad>,
@@ -77,6 +112,8 @@ struct RunningLoad {
     next: AtomicU64,
     /// A permit for each click of the open loop that is due.
     due: Semaphore,
+    /// How many those were so far.
+    released: AtomicU64,
     tally: Mutex<Tally>,
 }
 
@@ -93,11 +130,12 @@ impl Load {
             is_stopped: AtomicBool::new(false),
             next: AtomicU64::new(0),
             due: Semaphore::new(0),
+            released: AtomicU64::new(0),
             tally: Mutex::default(),
         });
         if let Some(schedule) = shared.schedule {
             let shared = shared.clone();
-            std::thread::spawn(move || schedule.run(|due| shared.release(due.count())));
+            std::thread::spawn(move || schedule.run(|due| shared.release(due)));
         }
         let mut connections = JoinSet::new();
         for _ in 0..plan.connections {
@@ -109,12 +147,6 @@ impl Load {
     /// The results so far.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         self.shared.tally()
-    }
-
-    /// How many clicks have been sent so far, and how many of them were not answered 200.
-    pub fn progress(&self) -> (u64, u64) {
-        let tally = self.tally();
-        (tally.sent(), tally.failed())
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -135,10 +167,7 @@ impl Load {
     /// The results, and how many clicks were due and not sent.
     pub fn end(self) -> (Tally, u64) {
         let tally = std::mem::take(&mut *self.shared.tally());
-        let unsent = match self.shared.plan.rate {
-            Some(_) => self.shared.due_by_now().saturating_sub(tally.sent()),
-            None => 0,
-        };
+        let unsent = self.shared.released.load(Ordering::Relaxed).saturating_sub(tally.sent());
         (tally, unsent)
     }
 }
@@ -194,20 +223,15 @@ impl RunningLoad {
 
     /// Releases the clicks that have become due. False when those were the last; then each connection gets
     /// one turn more, which ends it.
-    fn release(&self, count: usize) -> bool {
-        self.due.add_permits(count);
-        let is_last = self.due_by_now() >= self.total;
+    fn release(&self, due: Range<u64>) -> bool {
+        // The load lasts until one more click would be due: the last one has its whole interval.
+        let is_last = due.end > self.total;
+        self.released.store(due.end.min(self.total), Ordering::Relaxed);
+        self.due.add_permits(due.count());
         if is_last {
             self.due.add_permits(self.plan.connections);
         }
         !is_last && !self.is_stopped.load(Ordering::Relaxed)
-    }
-
-    /// How many clicks of the open loop have been due.
-    fn due_by_now(&self) -> u64 {
-        let elapsed = Some(self.start.elapsed());
-        let count = Some(self.total);
-        Plan { duration: elapsed, count, ..self.plan }.total().unwrap_or(0)
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {

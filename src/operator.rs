@@ -92,7 +92,7 @@ async fn accept(
         let socket = acceptor.accept(&listener).await;
         let (handler, limits) = (handler.clone(), limits.clone());
         tokio::spawn(async move {
-            http::serve(socket, handler, &limits, &Drain::default(), None).await
+            http::serve(socket, &handler, &limits, &Drain::default(), None).await
         });
     }
 }

@@ -91,11 +91,8 @@ async fn serve(mut connections: mpsc::Receiver<Socket>, handler: Arc<Ingest>, dr
     while let Some(socket) = connections.recv().await {
         let (handler, drain) = (handler.clone(), drain.clone());
         tokio::spawn(async move {
-            let (limits, tls) = (&handler.state.limits, handler.state.tls.as_ref());
-            let served = http::serve(socket, handler.clone(), limits, &drain, tls).await;
-            if let Err(closed) = served {
-                handler.closed(&closed);
-            }
+            let IngestState { limits, tls, .. } = &*handler.state;
+            http::serve(socket, &handler, limits, &drain, tls.as_ref()).await;
         });
     }
 }

@@ -131,8 +131,9 @@ impl SendArgs {
             tokio::select! {
                 () = load.done() => break,
                 _ = ticks.tick() => {
-                    let (sent, failed) = load.progress();
-                    bar.set_position(sent);
+                    let tally = load.tally();
+                    let failed = tally.failed();
+                    bar.set_position(tally.sent());
                     bar.set_message(if failed > 0 { format!("{failed} failed") } else { String::new() });
                 }
                 () = signals.next() => {

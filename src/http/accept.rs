@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error};
@@ -47,9 +47,6 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// Open connections by address; an address without any is not in it.
-type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
 /// Accepts connections, up to the limits.
 pub struct Acceptor {
     max: u32,
@@ -57,7 +54,8 @@ pub struct Acceptor {
     /// Whether connections are plain HTTP, so that one over the limit can be answered.
     is_plain: bool,
     permits: Arc<Semaphore>,
-    addresses: Addresses,
+    /// Open connections by address; an address without any is not in it.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
     /// Their connections are those of many senders.
     proxies: Vec<IpNet>,
     metrics: ConnectionMetrics,
@@ -67,44 +65,41 @@ pub struct Acceptor {
 
 /// An accepted connection.
 pub struct Socket {
-    /// Not yet registered with a runtime: it is served by another thread.
-    pub(super) stream: std::net::TcpStream,
+    /// Registered with the listener's runtime, and served by another one.
+    pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) permit: ConnectionPermit,
 }
 
 /// A connection's place within the limits, until it is dropped.
 pub(super) struct ConnectionPermit {
-    permit: OwnedSemaphorePermit,
-    max_per_address: usize,
+    acceptor: Arc<Acceptor>,
+    /// Of all connections.
+    _permit: OwnedSemaphorePermit,
+    /// The address that it counts for.
     address: Option<IpAddr>,
-    addresses: Addresses,
-    metrics: ConnectionMetrics,
 }
 
 impl Acceptor {
-    pub fn new(limits: &HttpSettings, metrics: ConnectionMetrics) -> Acceptor {
-        Acceptor {
+    pub fn new(limits: &HttpSettings, metrics: ConnectionMetrics) -> Arc<Acceptor> {
+        Arc::new(Acceptor {
             max: u32::try_from(limits.max_connections).unwrap_or(u32::MAX),
             max_per_address: limits.max_connections_per_address,
             is_plain: limits.tls.is_none(),
             permits: Arc::new(Semaphore::new(limits.max_connections)),
-            addresses: Addresses::default(),
+            addresses: Mutex::default(),
             proxies: limits.trusted_proxies.clone(),
             metrics,
             lines: RateLimiter::per_second(1),
-        }
+        })
     }
 
     /// The next connection within the limits. Those over them are answered and closed.
-    pub async fn accept(&self, listener: &TcpListener) -> Socket {
+    pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Socket {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => match self.permit(peer.ip()) {
-                    Some(permit) => match stream.into_std() {
-                        Ok(stream) => return Socket { stream, peer, permit },
-                        Err(error) => debug!(%error, "A connection could not be handed over."),
-                    },
+                    Some(permit) => return Socket { stream, peer, permit },
                     // The send buffer of a new socket is empty: this is written whole or, if the client
                     // is gone already, not at all.
                     None if self.is_plain => {
@@ -118,14 +113,13 @@ impl Acceptor {
     }
 
     /// The connections that the kernel has already accepted for a listener that is about to close.
-    pub async fn accept_rest(&self, listener: &TcpListener) -> Vec<Socket> {
+    pub async fn accept_rest(self: &Arc<Self>, listener: &TcpListener) -> Vec<Socket> {
         let mut rest = Vec::new();
         // Connections beyond the kernel's queue arrived after the close was due.
-        while rest.len() < BACKLOG_MAX.into() {
-            match timeout(Duration::ZERO, self.accept(listener)).await {
-                Ok(socket) => rest.push(socket),
-                Err(_nothing_there) => break,
-            }
+        while rest.len() < BACKLOG_MAX.into()
+            && let Ok(socket) = timeout(Duration::ZERO, self.accept(listener)).await
+        {
+            rest.push(socket);
         }
         rest
     }
@@ -135,20 +129,18 @@ impl Acceptor {
         let _ = self.permits.acquire_many(self.max).await;
     }
 
-    fn permit(&self, address: IpAddr) -> Option<ConnectionPermit> {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+    fn permit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
+        let Ok(_permit) = self.permits.clone().try_acquire_owned() else {
             self.metrics.refused[ConnectionRefusal::Limit].inc();
             return None;
         };
         self.metrics.open.inc();
-        let mut permit = ConnectionPermit {
-            permit,
-            max_per_address: self.max_per_address,
-            address: None,
-            addresses: self.addresses.clone(),
-            metrics: self.metrics.clone(),
-        };
+        let mut permit = ConnectionPermit { acceptor: self.clone(), _permit, address: None };
         (is_trusted(&self.proxies, address) || permit.count_address(address)).then_some(permit)
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ignores a connection that failed before it was accepted. Without descriptors or memory the listener
@@ -160,7 +152,7 @@ impl Acceptor {
             return;
         }
         self.metrics.refused[ConnectionRefusal::FileDescriptors].inc();
-        if self.lines.take(Instant::now()) {
+        if self.lines.take((), Instant::now()) {
             error!(
                 %error,
                 "No connection can be accepted; trying again. If descriptors ran out, raise the \
@@ -175,10 +167,11 @@ impl ConnectionPermit {
     /// Counts the connection for this address, too; false if that has as many as it may have.
     pub(super) fn count_address(&mut self, address: IpAddr) -> bool {
         let address = client_network(address);
-        let free = self.permit.semaphore().available_permits() + 1;
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let Acceptor { permits, max_per_address, metrics, .. } = &*self.acceptor;
+        let free = permits.available_permits() + 1;
+        let mut addresses = self.acceptor.addresses();
         let open = addresses.get(&address).copied().unwrap_or_default();
-        let refusal = if self.max_per_address != 0 && open >= self.max_per_address {
+        let refusal = if *max_per_address != 0 && open >= *max_per_address {
             ConnectionRefusal::AddressLimit
         } else if open >= SHARE_OF_FREE * free {
             ConnectionRefusal::Limit
@@ -187,16 +180,16 @@ impl ConnectionPermit {
             self.address = Some(address);
             return true;
         };
-        self.metrics.refused[refusal].inc();
+        metrics.refused[refusal].inc();
         false
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.metrics.open.dec();
+        self.acceptor.metrics.open.dec();
         let Some(address) = &self.address else { return };
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self.acceptor.addresses();
         if let Some(open) = addresses.get_mut(address) {
             *open -= 1;
             if *open == 0 {

@@ -22,7 +22,7 @@ use hyper::rt::{Executor, ReadBufCursor};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -39,9 +39,6 @@ use crate::config::HttpSettings;
 /// hyper itself answers 431 with an empty body beyond `http.max_header_bytes` and this; below, the
 /// answer is ours.
 const HEAD_SPARE: usize = 16 << 10;
-
-/// hyper itself answers 431 beyond this many headers; `http.max_headers` may not be more.
-const HEADERS_MAX: usize = 100;
 
 /// How HTTP/2 begins (RFC 9113, 3.4), and no HTTP/1.1 request.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -66,6 +63,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// Called with each answer. One that goes on for long must keep the request in flight, or its
     /// connection would be closed as idle.
     fn answered(_answer: &mut Response<Self::Body>, _in_flight: InFlightRequest) {}
+
+    /// Called for a connection that is closed before its request is complete.
+    fn closed(&self, _address: SocketAddr, _why: Refusal) {}
 }
 
 /// The other end of a connection.
@@ -86,39 +86,29 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A connection that was closed before its request was complete.
-#[derive(Debug)]
-pub struct Closed {
-    pub address: SocketAddr,
-    pub why: Refusal,
-}
-
 /// Serves a connection until it closes.
-///
-/// # Errors
-///
-/// Why it was closed before its request was complete.
 pub async fn serve<H: Handler>(
     socket: Socket,
-    handler: H,
+    handler: &H,
     limits: &HttpSettings,
     drain: &Drain,
     tls: Option<&Tls>,
-) -> Result<(), Closed> {
+) {
     let Socket { stream, peer: mut address, mut permit } = socket;
     // Without Nagle's algorithm: answers are small and must not wait for more.
     let _ = stream.set_nodelay(true);
-    let Ok(mut stream) = TcpStream::from_std(stream) else {
-        return Err(Closed { address, why: Refusal::SenderGone });
+    let Ok(mut stream) = stream.into_std().and_then(TcpStream::from_std) else {
+        return handler.closed(address, Refusal::SenderGone);
     };
     let is_proxy = |address: SocketAddr| proxy::is_trusted(&limits.trusted_proxies, address.ip());
     if limits.proxy_protocol && is_proxy(address) {
         match Box::pin(proxy::read_header(&mut stream, limits, drain)).await {
             Ok(sender) => address = sender.unwrap_or(address),
-            Err(why) => return why.map_or(Ok(()), |why| Err(Closed { address, why })),
+            Err(Some(why)) => return handler.closed(address, why),
+            Err(None) => return,
         }
         if !is_proxy(address) && !permit.count_address(address.ip()) {
-            return Ok(());
+            return;
         }
     }
     let (stream, caller) = match tls {
@@ -126,18 +116,19 @@ pub async fn serve<H: Handler>(
         // Boxed, so that connections without TLS have no room for it.
         Some(tls) => match Box::pin(tls.accept(stream, limits, drain)).await {
             Some((stream, caller)) => (Either::Right(stream), caller),
-            None => return Ok(()),
+            None => return,
         },
     };
     let peer = Peer { address, caller };
-    let served = serve_requests(stream, peer, handler, limits, drain).await;
-    served.map_err(|why| Closed { address, why })
+    if let Err(why) = serve_requests(stream, peer, handler, limits, drain).await {
+        handler.closed(address, why);
+    }
 }
 
 async fn serve_requests<H: Handler>(
     mut stream: Stream,
     peer: Peer,
-    handler: H,
+    handler: &H,
     limits: &HttpSettings,
     drain: &Drain,
 ) -> Result<(), Refusal> {
@@ -241,10 +232,7 @@ struct StreamExecutor {
     timeout: Duration,
 }
 
-impl<F> Executor<F> for StreamExecutor
-where
-    F: Future<Output: Send> + Send + 'static,
-{
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         tokio::spawn(timeout(self.timeout, stream));
     }
@@ -253,14 +241,13 @@ where
 fn http1(limits: &HttpSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
         .header_read_timeout(None)
         // A sender that has closed its sending side still gets its answer, and hyper saves a read for
         // each request.
         .half_close(true)
         // An answer is so short that copying it takes less than a write of two pieces.
         .writev(false)
-        .max_headers(HEADERS_MAX)
+        // Beyond 100 headers hyper itself answers 431; `http.max_headers` may not be more.
         .max_buf_size(limits.max_header_bytes + HEAD_SPARE);
     builder
 }
@@ -270,7 +257,6 @@ fn http2(limits: &HttpSettings) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(StreamExecutor { timeout });
     let header_list = u32::try_from(limits.max_header_bytes + HEAD_SPARE).unwrap_or(u32::MAX);
     builder
-        .timer(TokioTimer::new())
         .max_header_list_size(header_list)
         .max_concurrent_streams(STREAMS_MAX)
         // Bytes that an unauthenticated client can make us hold.
@@ -384,6 +370,10 @@ mod tests {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         }
+
+        fn closed(&self, _address: SocketAddr, why: Refusal) {
+            panic!("closed: {why:?}");
+        }
     }
 
     #[tokio::test]
@@ -405,10 +395,9 @@ mod tests {
         };
         let answer = async {
             let socket = acceptor.accept(&listener).await;
-            serve(socket, PanicsOnce, &limits, &Drain::default(), None).await
+            serve(socket, &PanicsOnce, &limits, &Drain::default(), None).await;
         };
-        let (answers, served) = tokio::join!(ask, answer);
-        assert!(served.is_ok());
+        let (answers, ()) = tokio::join!(ask, answer);
         let [_, fallen, upright] = answers.split("HTTP/1.1 ").collect::<Vec<_>>()[..] else {
             panic!("two answers: {answers}");
         };

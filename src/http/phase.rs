@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Drain, FIRST_REQUEST_TIMEOUT};
@@ -137,7 +136,7 @@ pub(super) struct PhaseTimer<'l> {
     /// Never later than the deadline of the phase, unless the phase has none.
     timer: Pin<Box<Sleep>>,
     drain: &'l Drain,
-    drain_wake: Pin<Box<Notified<'l>>>,
+    drain_begins: Pin<Box<dyn Future<Output = &'l ()> + Send + 'l>>,
     waits_for_drain: bool,
     is_draining: bool,
 }
@@ -157,7 +156,7 @@ impl<'l> PhaseTimer<'l> {
             has_rested: false,
             timer: Box::pin(sleep_until(since + limits.header_timeout())),
             drain,
-            drain_wake: Box::pin(drain.0.wake.notified()),
+            drain_begins: Box::pin(drain.0.wait()),
             waits_for_drain: false,
             is_draining: false,
         }
@@ -167,7 +166,7 @@ impl<'l> PhaseTimer<'l> {
     pub(super) fn should_drain(&mut self, context: &mut Context) -> bool {
         if !std::mem::replace(&mut self.waits_for_drain, true) {
             // The task's waker stays the same, so one registration lasts.
-            let _ = self.drain_wake.as_mut().poll(context);
+            let _ = self.drain_begins.as_mut().poll(context);
         }
         // A connection that was just accepted may have a click in its buffers.
         let is_used = self.activity.used.load(Relaxed);

@@ -10,73 +10,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-/// Buckets of a [`KeyedRateLimiter`]: half a MiB. A client over its limit also limits another client with
+/// Buckets of a limiter by key: half a MiB. A client over its limit also limits another client with
 /// probability 1/65,536 (a hash collision).
 const BUCKETS: usize = 1 << 16;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// So many per second, in bursts of up to as many.
-struct Rate {
+/// So many per second and bucket, in bursts of up to as many.
+pub struct RateLimiter {
     interval_ns: u64,
     began: Instant,
-}
-
-impl Rate {
-    fn per_second(count: u32) -> Rate {
-        Rate { interval_ns: SECOND_NS / u64::from(count.max(1)), began: Instant::now() }
-    }
-}
-
-/// When the next is due if all had come evenly, in nanoseconds since the rate began.
-#[derive(Default)]
-struct Bucket(AtomicU64);
-
-impl Bucket {
-    fn take(&self, now: Instant, rate: &Rate) -> bool {
-        let now_ns = now.saturating_duration_since(rate.began).as_nanos();
-        let now_ns = u64::try_from(now_ns).unwrap_or(u64::MAX);
-        let next = |due: u64| {
-            let due = due.max(now_ns);
-            let is_within = due - now_ns <= SECOND_NS - rate.interval_ns;
-            is_within.then_some(due.saturating_add(rate.interval_ns))
-        };
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
-    }
-}
-
-/// One rate limit.
-pub struct RateLimiter {
-    rate: Rate,
-    bucket: Bucket,
-}
-
-impl RateLimiter {
-    /// At least one.
-    pub fn per_second(count: u32) -> RateLimiter {
-        RateLimiter { rate: Rate::per_second(count), bucket: Bucket::default() }
-    }
-
-    /// Counts one, unless it is over the limit.
-    pub fn take(&self, now: Instant) -> bool {
-        self.bucket.take(now, &self.rate)
-    }
-}
-
-/// The same rate limit for each key.
-pub struct KeyedRateLimiter {
-    rate: Rate,
-    buckets: Box<[Bucket]>,
+    /// When the next is due if all had come evenly, in nanoseconds since the limiter began.
+    buckets: Box<[AtomicU64]>,
     hasher: RandomState,
 }
 
-impl KeyedRateLimiter {
-    /// No limit where the count is 0.
-    pub fn per_second(count: u32) -> KeyedRateLimiter {
-        let buckets = if count == 0 { 0 } else { BUCKETS };
-        KeyedRateLimiter {
-            rate: Rate::per_second(count),
-            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+impl RateLimiter {
+    /// One limit for all, which have the key `()`; at least one.
+    pub fn per_second(count: u32) -> RateLimiter {
+        RateLimiter::new(count, 1)
+    }
+
+    /// The same limit for each key. No limit where the count is 0.
+    pub fn per_second_and_key(count: u32) -> RateLimiter {
+        RateLimiter::new(count, if count == 0 { 0 } else { BUCKETS })
+    }
+
+    fn new(count: u32, buckets: usize) -> RateLimiter {
+        RateLimiter {
+            interval_ns: SECOND_NS / u64::from(count.max(1)),
+            began: Instant::now(),
+            buckets: (0..buckets).map(|_| AtomicU64::default()).collect(),
             hasher: RandomState::new(),
         }
     }
@@ -86,8 +50,15 @@ impl KeyedRateLimiter {
         if self.buckets.is_empty() {
             return true;
         }
-        let hash = self.hasher.hash_one(key);
-        self.buckets[hash as usize % BUCKETS].take(now, &self.rate)
+        let now_ns = now.saturating_duration_since(self.began).as_nanos();
+        let now_ns = u64::try_from(now_ns).unwrap_or(u64::MAX);
+        let next = |due: u64| {
+            let due = due.max(now_ns);
+            let is_within = due - now_ns <= SECOND_NS - self.interval_ns;
+            is_within.then_some(due.saturating_add(self.interval_ns))
+        };
+        let bucket = self.hasher.hash_one(key) as usize % self.buckets.len();
+        self.buckets[bucket].fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }
 
@@ -109,25 +80,25 @@ mod tests {
 
     #[test]
     fn a_limiter_allows_a_seconds_worth_at_once_and_then_as_they_come() {
-        let at = |limiter: &RateLimiter, ns| limiter.rate.began + Duration::from_nanos(ns);
+        let at = |limiter: &RateLimiter, ns| limiter.began + Duration::from_nanos(ns);
         let limiter = RateLimiter::per_second(10);
-        let taken = |ns| (0..100).filter(|_| limiter.take(at(&limiter, ns))).count();
+        let taken = |ns| (0..100).filter(|_| limiter.take((), at(&limiter, ns))).count();
         assert_eq!(taken(5 * SECOND_NS), 10);
         assert_eq!(taken(5 * SECOND_NS + SECOND_NS / 10 - 1), 0);
         assert_eq!(taken(5 * SECOND_NS + SECOND_NS / 10), 1);
         assert_eq!(taken(6 * SECOND_NS), 9);
         assert_eq!(taken(600 * SECOND_NS), 10);
         let limiter = RateLimiter::per_second(1);
-        assert!(limiter.take(at(&limiter, 0)));
-        assert!(!limiter.take(at(&limiter, SECOND_NS - 1)));
-        assert!(limiter.take(at(&limiter, SECOND_NS)));
+        assert!(limiter.take((), at(&limiter, 0)));
+        assert!(!limiter.take((), at(&limiter, SECOND_NS - 1)));
+        assert!(limiter.take((), at(&limiter, SECOND_NS)));
     }
 
     #[test]
     fn threads_together_get_no_more_than_one() {
         let limiter = RateLimiter::per_second(1_000);
-        let now = limiter.rate.began + Duration::from_secs(1);
-        let take = || (0..10_000).filter(|_| limiter.take(now)).count();
+        let now = limiter.began + Duration::from_secs(1);
+        let take = || (0..10_000).filter(|_| limiter.take((), now)).count();
         let taken: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|thread| thread.join().expect("a count")).sum()
@@ -137,13 +108,13 @@ mod tests {
 
     #[test]
     fn one_key_over_its_limit_does_not_limit_the_others() {
-        let limiter = KeyedRateLimiter::per_second(2);
-        let now = limiter.rate.began + Duration::from_secs(1);
+        let limiter = RateLimiter::per_second_and_key(2);
+        let now = limiter.began + Duration::from_secs(1);
         let taken = |key: u32| (0..5).filter(|_| limiter.take(key, now)).count();
         // Two keys of a thousand may share a bucket; if many did, it would not be chance.
         let whole = (0..1_000).filter(|key| taken(*key) == 2).count();
         assert!(whole > 900, "{whole}");
-        let unlimited = KeyedRateLimiter::per_second(0);
+        let unlimited = RateLimiter::per_second_and_key(0);
         assert!((0..1_000).all(|_| unlimited.take(1, now)));
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::ServerConfig;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -17,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::Drain;
-use super::connect::roots;
+use super::client::roots;
 use crate::click::auth::Caller;
 use crate::config::{self, HttpSettings, Problem, TlsSettings};
 use crate::observe::metrics::{HandshakeFailure, TlsMetrics};
@@ -36,7 +35,6 @@ impl TlsIdentity {
     ///
     /// The file that cannot be used. Nothing of a key is in it.
     pub fn read(settings: &TlsSettings) -> Result<TlsIdentity, Problem> {
-        let wrong = |problem: String| Problem::new("http.tls", problem);
         let (chain, ends) = read("http.tls.cert_file", &settings.cert_file, |pem| {
             let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
             let chain = chain.map_err(|error| format!("is not certificates in PEM: {error}"))?;
@@ -46,23 +44,20 @@ impl TlsIdentity {
         let key = read("http.tls.key_file", &settings.key_file, |pem| {
             PrivateKeyDer::from_pem_slice(pem).map_err(|_| "holds no private key in PEM".into())
         })?;
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(error.to_string()))?;
         let builder = match &settings.client_ca_file {
             Some(file) => {
                 let verifier = read("http.tls.client_ca_file", file, |pem| {
                     let roots = Arc::new(roots(pem)?);
-                    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                    verifier.build().map_err(|error| format!("cannot be used: {error}"))
+                    let verifier = WebPkiClientVerifier::builder(roots).build();
+                    verifier.map_err(|error| format!("cannot be used: {error}"))
                 })?;
-                builder.with_client_cert_verifier(verifier)
+                ServerConfig::builder().with_client_cert_verifier(verifier)
             }
-            None => builder.with_no_client_auth(),
+            None => ServerConfig::builder().with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-            wrong(format!("the key and the certificate cannot be used together: {error}"))
+            let why = format!("the key and the certificate cannot be used together: {error}");
+            Problem::new("http.tls", why)
         })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(TlsIdentity { config: Arc::new(config), ends })

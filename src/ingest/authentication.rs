@@ -38,7 +38,6 @@ pub(super) fn authenticate<'w>(
     log: &mut RequestLog<'_>,
 ) -> Result<Proof<'w>, Rejection> {
     if let Some(caller) = log.peer.caller.clone() {
-        log.caller = Some(caller.name().clone());
         return admit(caller, head, webhook, log).map(Proof::Caller);
     }
     match webhook.auth_scheme.claim(&head.headers, head.uri.path(), log.received)? {
@@ -90,7 +89,6 @@ async fn verify_sns(
     let client = client.ok_or_else(|| Refusal::SnsUnreachable.plain())?;
     let certificate = client.certificate(&message, log.received, deadline).await?;
     let caller = message.verify(&certificate, log.received)?;
-    log.caller = Some(caller.name().clone());
     let caller = admit(caller, head, webhook, log)?;
     let confirmed = client.confirm(&message, sns, deadline).await?;
     Ok(confirmed.map_or(Verified::Caller(caller), Verified::Confirmed))
@@ -118,6 +116,7 @@ fn admit(
     webhook: &Webhook,
     log: &mut RequestLog<'_>,
 ) -> Result<Caller, Rejection> {
+    log.caller.get_or_insert_with(|| caller.name().clone());
     log.state.rate_limits.caller(caller.name(), log.started)?;
     let tracer = log.state.tracer.as_ref();
     log.span = tracer.and_then(|t| t.begin(webhook, trace_parent(&head.headers)));

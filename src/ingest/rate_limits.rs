@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use crate::click::outcome::{Outcome, Refusal, Rejection};
 use crate::config::HttpSettings;
-use crate::http::rate_limit::{KeyedRateLimiter, RateLimiter, client_network};
+use crate::http::rate_limit::{RateLimiter, client_network};
 
 /// Log lines per second and outcome.
 const LINES_PER_SECOND: u32 = 10;
 
 pub(super) struct RateLimits {
-    addresses: KeyedRateLimiter,
-    keys: KeyedRateLimiter,
-    failures: KeyedRateLimiter,
+    addresses: RateLimiter,
+    keys: RateLimiter,
+    failures: RateLimiter,
     /// By [`Outcome::index`].
     lines: [Lines; Outcome::COUNT],
     left_out: IntCounter,
@@ -34,9 +34,9 @@ impl RateLimits {
         let limiter = || RateLimiter::per_second(LINES_PER_SECOND);
         let lines = |_| Lines { limiter: limiter(), left_out: AtomicU64::default() };
         RateLimits {
-            addresses: KeyedRateLimiter::per_second(limits.max_rate_per_address),
-            keys: KeyedRateLimiter::per_second(limits.max_rate_per_key),
-            failures: KeyedRateLimiter::per_second(limits.max_failure_rate_per_address),
+            addresses: RateLimiter::per_second_and_key(limits.max_rate_per_address),
+            keys: RateLimiter::per_second_and_key(limits.max_rate_per_key),
+            failures: RateLimiter::per_second_and_key(limits.max_failure_rate_per_address),
             lines: std::array::from_fn(lines),
             left_out,
         }
@@ -67,7 +67,7 @@ impl RateLimits {
     /// too. So no sender can fill the log.
     pub(super) fn line(&self, outcome: Outcome, now: Instant) -> Option<u64> {
         let lines = &self.lines[outcome.index()];
-        if lines.limiter.take(now) {
+        if lines.limiter.take((), now) {
             return Some(lines.left_out.swap(0, Ordering::Relaxed));
         }
         lines.left_out.fetch_add(1, Ordering::Relaxed);

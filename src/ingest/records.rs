@@ -4,7 +4,6 @@ use bytes::Bytes;
 use hyper::http::request::Parts;
 
 use super::request_log::RequestLog;
-use super::spans::Span;
 use crate::click::auth::Caller;
 use crate::click::event::Envelope;
 use crate::click::outcome::{Refusal, Rejection};
@@ -42,7 +41,7 @@ pub(super) fn records(
     log: &mut RequestLog<'_>,
 ) -> Result<Records, Rejection> {
     let RequestLog { state, span, dead_letters, received, .. } = log;
-    let span = span.as_deref().map(Span::traceparent);
+    let span = span.as_deref().map(|span| span.traceparent.as_str());
     let trace = span.or_else(|| trace_parent(&head.headers));
     let origin = Origin::new(webhook, caller, trace, *received);
     let mut recorder = Recorder { webhook, origin, slot, dead_letters };

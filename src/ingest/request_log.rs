@@ -61,7 +61,13 @@ impl<'r> RequestLog<'r> {
                 let counts = DeadLetterReason::ALL.into_iter().zip(self.dead_letters);
                 for (reason, count) in counts.filter(|(_, count)| *count > 0) {
                     self.state.metrics.dead_letters(self.webhook_name(), reason, count);
-                    line().inspect(|left_out| self.log_dead_letters(reason, count, *left_out));
+                    if let Some(left_out) = line() {
+                        tracing::warn!(
+                            webhook = self.webhook_name(), caller = self.caller_name(),
+                            peer = %self.peer, reason = reason.tag(), count, left_out,
+                            "Kept as a dead letter."
+                        );
+                    }
                 }
             }
             Err(rejection) => {
@@ -77,14 +83,6 @@ impl<'r> RequestLog<'r> {
 
     fn caller_name(&self) -> &str {
         self.caller.as_deref().unwrap_or_default()
-    }
-
-    fn log_dead_letters(&self, reason: DeadLetterReason, count: u64, left_out: u64) {
-        let (webhook, caller) = (self.webhook_name(), self.caller_name());
-        tracing::warn!(
-            webhook, caller, peer = %self.peer, reason = reason.tag(), count, left_out,
-            "Kept as a dead letter."
-        );
     }
 
     fn log_refusal(&self, rejection: &Rejection, took_ms: u64, left_out: u64) {
@@ -105,8 +103,7 @@ impl<'r> RequestLog<'r> {
             Some(Level::ERROR) => line!(Level::ERROR),
             Some(Level::WARN) => line!(Level::WARN),
             Some(Level::INFO) => line!(Level::INFO),
-            Some(Level::DEBUG) => line!(Level::DEBUG),
-            Some(Level::TRACE) | None => line!(Level::TRACE),
+            _ => line!(Level::DEBUG),
         }
     }
 }

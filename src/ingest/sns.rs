@@ -3,7 +3,7 @@
 //! Anyone who knows a topic's ARN can send messages that name certificates which do not exist. So each
 //! webhook makes one request at a time, at a limited rate, and keeps the certificates that it gets.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,8 +36,8 @@ pub(super) struct Confirmed(());
 pub(super) struct SnsClient {
     /// By host.
     connectors: HashMap<String, Connector>,
-    /// By host and path, the oldest first.
-    certificates: Mutex<VecDeque<(String, Arc<Certificate>)>>,
+    /// By host and path.
+    certificates: Mutex<HashMap<String, Arc<Certificate>>>,
     /// Held during a request.
     turn: tokio::sync::Mutex<RateLimiter>,
 }
@@ -155,7 +155,7 @@ impl SnsClient {
     }
 
     async fn get(&self, turn: &RateLimiter, host: &str, path: &str) -> Result<Bytes, BoxError> {
-        if !turn.take(Instant::now()) {
+        if !turn.take((), Instant::now()) {
             return Err("it was asked too often just now".into());
         }
         let connector = self.connectors.get(host).ok_or("it is not a topic's host")?;
@@ -168,17 +168,16 @@ impl SnsClient {
 
     fn known(&self, name: &str, received: Timestamp) -> Option<Arc<Certificate>> {
         let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, certificate) = certificates.iter().find(|(known, _)| known == name)?;
-        certificate.is_good_at(received).then(|| certificate.clone())
+        certificates.get(name).filter(|known| known.is_good_at(received)).cloned()
     }
 
     fn keep(&self, name: String, certificate: Arc<Certificate>) {
         let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        certificates.retain(|(known, _)| *known != name);
+        // What is still in use is fetched again.
         if certificates.len() == CERTIFICATES_MAX {
-            certificates.pop_front();
+            certificates.clear();
         }
-        certificates.push_back((name, certificate));
+        certificates.insert(name, certificate);
     }
 }
 

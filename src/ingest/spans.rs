@@ -132,15 +132,11 @@ impl Tracer {
 /// The span of a request.
 pub(super) struct Span {
     span: opentelemetry_sdk::trace::Span,
-    traceparent: String,
+    /// The header `traceparent` of what follows this span.
+    pub(super) traceparent: String,
 }
 
 impl Span {
-    /// The header `traceparent` of what follows this span.
-    pub(super) fn traceparent(&self) -> &str {
-        &self.traceparent
-    }
-
     pub(super) fn end(mut self, webhook: &Webhook, outcome: Outcome) {
         let facts = outcome.facts();
         let span = &mut self.span;
