@@ -15,9 +15,12 @@ mod target;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -27,11 +30,10 @@ pub use connection::{Connection, ExchangeError, ServerResponse};
 pub use tally::{Tally, histogram};
 pub use target::{AuthMethod, Target};
 
+use crate::observe::lock;
+
 /// How long a connection waits before it tries again to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A connection that was idle for longer may be about to be closed by the server, and is replaced.
-const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// How often to look which clicks are due.
 const SCHEDULE_INTERVAL: Duration = Duration::from_micros(200);
@@ -146,7 +148,7 @@ impl Load {
 
     /// The results so far.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.shared.tally()
+        lock(&self.shared.tally)
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -166,7 +168,7 @@ impl Load {
 
     /// The results, and how many clicks were due and not sent.
     pub fn end(self) -> (Tally, u64) {
-        let tally = std::mem::take(&mut *self.shared.tally());
+        let tally = std::mem::take(&mut *self.tally());
         let unsent = self.shared.released.load(Ordering::Relaxed).saturating_sub(tally.sent());
         (tally, unsent)
     }
@@ -174,30 +176,27 @@ impl Load {
 
 /// Sends clicks over one connection, one after the other.
 async fn send_clicks(shared: Arc<RunningLoad>, mut bodies: Bodies) {
-    let (mut connection, mut request) = (None, Vec::new());
+    let mut connection = None;
     while let Some((number, due)) = shared.turn().await {
-        shared.target.write(&mut bodies, number, &mut request);
-        let exchange = exchange(&shared.target, &mut connection, &request);
+        let request = shared.target.request(bodies.get(number));
+        let exchange = exchange(&shared.target, &mut connection, request);
         let result = timeout(shared.plan.timeout, exchange).await;
         let result = result.unwrap_or(Err(ExchangeError::Late));
-        if !result.as_ref().is_ok_and(|response| response.keeps) {
-            connection = None;
-        }
         let pauses = matches!(result, Err(ExchangeError::Connect(_)));
-        shared.tally().note(result, due.elapsed());
+        lock(&shared.tally).note(result, due.elapsed());
         if pauses {
             sleep(CONNECT_PAUSE).await;
         }
     }
 }
 
-/// Sends a click, over a new connection where there is none or the old one has been idle.
+/// Sends a click, over a new connection where there is none or the old one is not usable.
 async fn exchange(
     target: &Target,
     connection: &mut Option<Connection>,
-    request: &[u8],
+    request: Request<Full<Bytes>>,
 ) -> Result<ServerResponse, ExchangeError> {
-    connection.take_if(|open| open.is_idle_for(IDLE_MAX));
+    connection.take_if(|open| !open.is_usable());
     let connection = match connection {
         Some(open) => open,
         None => connection.insert(target.connect().await?),
@@ -232,9 +231,5 @@ impl RunningLoad {
             self.due.add_permits(self.plan.connections);
         }
         !is_last && !self.is_stopped.load(Ordering::Relaxed)
-    }
-
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -118,11 +118,11 @@ pub async fn idle(server: SocketAddr, requests: &Requests, count: usize) -> Idle
 impl Idle {
     /// Sends this many clicks over the connections, one by one.
     pub async fn exchange(&mut self, clicks: usize) {
-        let (count, mut request) = (self.connections.len(), Vec::new());
+        let count = self.connections.len();
         for click in 0..clicks {
-            self.target.write(&mut self.bodies, self.next, &mut request);
+            let request = self.target.request(self.bodies.get(self.next));
             self.next += 1;
-            let answer = self.connections[click % count].exchange(&request).await;
+            let answer = self.connections[click % count].exchange(request).await;
             assert_eq!(answer.expect("an answer").status, 200);
         }
     }

@@ -1,34 +1,38 @@
 //! Connections of the load: a request goes out, its response comes back.
-//!
-//! HTTP/1.1 is read by hand, so that a response of 200 costs the load generator no allocation.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::http::ClientStream;
 
-/// Bytes of a response that are read. A longer one ends its connection.
-const RESPONSE_MAX: usize = 4_096;
-/// Its headers.
-const HEADERS_MAX: usize = 64;
+/// Bytes of a body that are read. A longer one ends its connection.
+const TEXT_MAX: usize = 4_096;
+
+/// A connection that was idle for longer may be about to be closed by the server.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A connection that is kept alive between requests.
 pub struct Connection {
-    stream: ClientStream,
-    bytes: Box<[u8; RESPONSE_MAX]>,
-    used: Instant,
+    requests: http1::SendRequest<Full<Bytes>>,
+    /// Reads and writes; polled only during an exchange, so that no connection needs a task of its own.
+    driver: http1::Connection<TokioIo<ClientStream>, Full<Bytes>>,
+    /// When it became ready for another request; none while it is not.
+    ready: Option<Instant>,
 }
 
 #[derive(Debug)]
 pub struct ServerResponse {
     pub status: u16,
-    /// The body, as far as it was read; empty where the status is 200.
+    /// The body, as far as it was read.
     pub text: String,
-    /// Whether the connection is good for another request.
-    pub keeps: bool,
 }
 
 /// Why there is no response.
@@ -56,86 +60,71 @@ impl ExchangeError {
     }
 }
 
+impl From<hyper::Error> for ExchangeError {
+    fn from(error: hyper::Error) -> ExchangeError {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let text = cause.to_string();
+        // What remains of hyper's errors is about what it read, before the request or after.
+        match cause.downcast_ref::<hyper::Error>() {
+            Some(error) if !error.is_incomplete_message() && !error.is_canceled() => {
+                ExchangeError::NotHttp(text)
+            }
+            _ => ExchangeError::Lost(text),
+        }
+    }
+}
+
 impl Connection {
-    pub fn over(stream: ClientStream) -> Connection {
-        Connection { stream, bytes: Box::new([0; RESPONSE_MAX]), used: Instant::now() }
+    pub async fn over(stream: ClientStream) -> Result<Connection, ExchangeError> {
+        let (requests, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Connection { requests, driver, ready: Some(Instant::now()) })
     }
 
-    pub fn is_idle_for(&self, time: Duration) -> bool {
-        self.used.elapsed() > time
+    /// Whether it may be used for another request.
+    pub fn is_usable(&self) -> bool {
+        self.ready.is_some_and(|since| since.elapsed() <= IDLE_MAX)
     }
 
-    /// Sends a request and reads its response. The caller holds the deadline. The connection must not be used
-    /// again after an error, or a response that does not keep it.
+    /// Sends a request and reads its response. The caller holds the deadline.
     ///
     /// # Errors
     ///
     /// Why there is no response.
-    pub async fn exchange(&mut self, request: &[u8]) -> Result<ServerResponse, ExchangeError> {
-        let written = async {
-            self.stream.write_all(request).await?;
-            self.stream.flush().await
-        };
-        // A server may respond before it has read all, and close: the response tells more.
-        let broken = written.await.err().map(|error| error.to_string());
-        let mut length = 0;
-        loop {
-            let read = self.stream.read(&mut self.bytes[length..]).await;
-            let read = read.map_err(|error| ExchangeError::Lost(error.to_string()))?;
-            if read == 0 {
-                return Err(ExchangeError::Lost(broken.unwrap_or_else(|| "it was closed".into())));
-            }
-            length += read;
-            if let Some(response) = self.response(&mut length)? {
-                self.used = Instant::now();
-                return Ok(response);
-            }
+    pub async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<ServerResponse, ExchangeError> {
+        self.ready = None;
+        let mut exchange = pin!(async {
+            let response = respond(&mut self.requests, request).await?;
+            self.ready = self.requests.is_ready().then(Instant::now);
+            Ok(response)
+        });
+        tokio::select! {
+            biased;
+            response = &mut exchange => response,
+            // What it read before it ended is still there.
+            _ended = &mut self.driver => exchange.await,
         }
-    }
-
-    /// The response in the first bytes of the buffer, once it is complete or the buffer is full.
-    fn response(&mut self, length: &mut usize) -> Result<Option<ServerResponse>, ExchangeError> {
-        let is_full = *length == RESPONSE_MAX;
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut head = httparse::Response::new(&mut headers);
-        let parsed = head.parse(&self.bytes[..*length]).map_err(not_http)?;
-        let (httparse::Status::Complete(head_length), Some(status)) = (parsed, head.code) else {
-            return if is_full { Err(not_http("its head is too long")) } else { Ok(None) };
-        };
-        if status < 200 {
-            // An interim response; the final one follows.
-            self.bytes.copy_within(head_length..*length, 0);
-            *length -= head_length;
-            return self.response(length);
-        }
-        let (mut body, mut keeps) = (None, head.version == Some(1));
-        for header in head.headers.iter() {
-            if header.name.eq_ignore_ascii_case("content-length") {
-                let text = std::str::from_utf8(header.value).ok();
-                body = text.and_then(|text| text.trim().parse::<usize>().ok());
-            } else if header.name.eq_ignore_ascii_case("connection") {
-                keeps &= !header.value.eq_ignore_ascii_case(b"close");
-            }
-        }
-        if matches!(status, 204 | 304) {
-            body = Some(0);
-        }
-        // Unknown where only the end of the connection ends the body.
-        let whole = body.map(|body| head_length.saturating_add(body));
-        if whole.is_some_and(|whole| *length < whole) && !is_full {
-            return Ok(None);
-        }
-        let text = match status {
-            200 => String::new(),
-            _ => String::from_utf8_lossy(&self.bytes[head_length..*length]).into_owned(),
-        };
-        // Bytes behind the response were not asked for.
-        Ok(Some(ServerResponse { status, text, keeps: keeps && whole == Some(*length) }))
     }
 }
 
-fn not_http(reason: impl ToString) -> ExchangeError {
-    ExchangeError::NotHttp(reason.to_string())
+async fn respond(
+    requests: &mut http1::SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<ServerResponse, ExchangeError> {
+    let response = requests.send_request(request).await?;
+    let status = response.status().as_u16();
+    let (mut body, mut text) = (response.into_body(), Vec::new());
+    while text.len() < TEXT_MAX
+        && let Some(frame) = body.frame().await
+    {
+        text.extend(frame?.into_data().unwrap_or_default());
+    }
+    Ok(ServerResponse { status, text: String::from_utf8_lossy(&text).into_owned() })
 }
 
 #[cfg(test)]
@@ -146,25 +135,39 @@ mod tests {
 
     use super::*;
 
-    /// What is made of these bytes from a server that then closes.
-    async fn response_to(bytes: &'static str) -> Result<ServerResponse, ExchangeError> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    /// What is made of these bytes from a server that then closes or does not, and whether the connection is
+    /// usable.
+    async fn response_to(
+        bytes: &str,
+        closes: bool,
+    ) -> Result<(ServerResponse, bool), ExchangeError> {
+        let (listener, bytes) = (TcpListener::bind("127.0.0.1:0").await, bytes.to_owned());
+        let listener = listener.expect("a port");
         let address = listener.local_addr().expect("an address");
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a connection");
-            stream.read_exact(&mut [0; 3]).await.expect("a request");
-            stream.write_all(bytes.as_bytes()).await.expect("written");
+            let mut request = Vec::new();
+            while !request.ends_with(b"ask") {
+                stream.read_buf(&mut request).await.expect("a request");
+            }
+            // Fails where the client has read enough.
+            let _ = stream.write_all(bytes.as_bytes()).await;
+            (!closes).then_some(stream)
         });
         let stream = TcpStream::connect(address).await.expect("a connection");
-        let response = Connection::over(Either::Left(stream)).exchange(b"ask").await;
+        let mut connection = Connection::over(Either::Left(stream)).await?;
+        let request = Request::post("/").body("ask".into()).expect("a request");
+        let response = connection.exchange(request).await;
+        let is_usable = connection.is_usable();
+        drop(connection);
         server.await.expect("the server");
-        response
+        response.map(|response| (response, is_usable))
     }
 
     #[tokio::test]
     async fn responses_are_read_as_far_as_they_go() {
-        for (bytes, status, text, keeps) in [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, "", true),
+        for (bytes, status, text, is_usable) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, "ok", true),
             ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 None\r\n\r\n", 204, "", true),
             (
                 "HTTP/1.1 401 No\r\nContent-Length: 3\r\nConnection: Close\r\n\r\nkey",
@@ -172,21 +175,51 @@ mod tests {
                 "key",
                 false,
             ),
-            ("HTTP/1.1 502 Bad\r\ntransfer-encoding: chunked\r\n\r\n", 502, "", false),
+            (
+                "HTTP/1.1 502 Bad\r\ntransfer-encoding: chunked\r\n\r\n3\r\nbad\r\n0\r\n\r\n",
+                502,
+                "bad",
+                true,
+            ),
             ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", 200, "", false),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxx", 200, "", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxx", 200, "x", false),
         ] {
-            let response = response_to(bytes).await.expect(bytes);
-            let found = (response.status, response.text.as_str(), response.keeps);
-            assert_eq!(found, (status, text, keeps), "{bytes:?}");
+            let (response, found) = response_to(bytes, false).await.expect(bytes);
+            let found = (response.status, response.text.as_str(), found);
+            assert_eq!(found, (status, text, is_usable), "{bytes:?}");
         }
+        let (response, is_usable) =
+            response_to("HTTP/1.1 502 Bad\r\n\r\nbad", true).await.expect("a response");
+        assert_eq!((response.status, response.text.as_str(), is_usable), (502, "bad", false));
     }
 
     #[tokio::test]
     async fn what_is_no_response_is_an_error() {
-        let kind = async |bytes| response_to(bytes).await.expect_err(bytes).kind();
+        let kind = async |bytes| response_to(bytes, true).await.expect_err(bytes).kind();
         assert_eq!(kind("").await, "connection lost");
         assert_eq!(kind("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok").await, "connection lost");
         assert_eq!(kind("SSH-2.0-x\r\n").await, "not HTTP");
+    }
+
+    #[tokio::test]
+    async fn a_greeting_before_the_request_is_not_http() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        server.write_all(b"SSH-2.0-x\r\n").await.expect("written");
+        stream.readable().await.expect("a greeting");
+        let mut connection = Connection::over(Either::Left(stream)).await.expect("a connection");
+        let error = connection.exchange(Request::default()).await.expect_err("no response");
+        assert_eq!(error.kind(), "not HTTP", "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_long_text_is_cut_and_ends_its_connection() {
+        let body = "x".repeat(1 << 20);
+        let bytes = format!("HTTP/1.1 404 No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let (response, is_usable) = response_to(&bytes, false).await.expect("a response");
+        assert_eq!((response.status, is_usable), (404, false));
+        assert!((TEXT_MAX..1 << 20).contains(&response.text.len()), "{}", response.text.len());
     }
 }

@@ -1,12 +1,11 @@
-//! Where clicks go, and the head of their requests.
+//! Where clicks go, and their requests.
 
-use std::io::Write;
-
-use hyper::Uri;
-use hyper::header::HeaderValue;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Uri};
 
-use super::clicks::Bodies;
 use super::connection::{Connection, ExchangeError};
 use crate::http::Connector;
 
@@ -25,8 +24,8 @@ pub enum AuthMethod {
 /// Where clicks go.
 pub struct Target {
     connector: Connector,
-    /// The head of every request, up to the length of its body.
-    head: Vec<u8>,
+    /// Every request, but for its body.
+    request: Request<Full<Bytes>>,
 }
 
 impl Target {
@@ -40,47 +39,43 @@ impl Target {
         authorities: Option<&[u8]>,
     ) -> Result<Target, String> {
         let connector = Connector::new(url, authorities)?;
-        let mut path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let host = url.authority().map_or("", |authority| authority.as_str());
-        let mut lines = format!("host: {host}\r\n");
-        if let Some(key) = key {
-            // A line break in the key would begin another header.
-            HeaderValue::from_str(key).map_err(|_| "the key has bytes that no header can hold")?;
-            match method {
-                AuthMethod::Bearer => lines.push_str(&format!("authorization: Bearer {key}\r\n")),
-                AuthMethod::Basic => {
-                    let key = data_encoding::BASE64.encode(key.as_bytes());
-                    lines.push_str(&format!("authorization: Basic {key}\r\n"));
-                }
-                AuthMethod::PathSecret => {
-                    path = format!("{}/{key}", path.trim_end_matches('/'));
-                    PathAndQuery::try_from(path.as_str())
-                        .map_err(|_| "the key has bytes that no path can hold")?;
-                }
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        let (path, credentials) = match (key, method) {
+            (None, _) => (path.to_owned(), None),
+            (Some(key), AuthMethod::Bearer) => (path.to_owned(), Some(format!("Bearer {key}"))),
+            (Some(key), AuthMethod::Basic) => {
+                let key = data_encoding::BASE64.encode(key.as_bytes());
+                (path.to_owned(), Some(format!("Basic {key}")))
             }
+            (Some(key), AuthMethod::PathSecret) => {
+                (format!("{}/{key}", path.trim_end_matches('/')), None)
+            }
+        };
+        let path =
+            PathAndQuery::try_from(path).map_err(|_| "the key has bytes that no path can hold")?;
+        let mut request = Request::post(path)
+            .header(HOST, url.authority().map_or("", |authority| authority.as_str()))
+            .header(USER_AGENT, concat!("hookbridge/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(credentials) = credentials {
+            let credentials = HeaderValue::from_str(&credentials)
+                .map_err(|_| "the key has bytes that no header can hold")?;
+            request = request.header(AUTHORIZATION, credentials);
         }
-        let version = env!("CARGO_PKG_VERSION");
-        let head = format!(
-            "POST {path} HTTP/1.1\r\n{lines}user-agent: hookbridge/{version}\r\n\
-             content-type: application/json\r\ncontent-length: "
-        );
-        Ok(Target { connector, head: head.into_bytes() })
+        let request = request.body(Full::default()).map_err(|error| error.to_string())?;
+        Ok(Target { connector, request })
     }
 
     /// # Errors
     ///
     /// Why there is no connection.
     pub async fn connect(&self) -> Result<Connection, ExchangeError> {
-        self.connector.connect().await.map(Connection::over).map_err(ExchangeError::Connect)
+        let stream = self.connector.connect().await.map_err(ExchangeError::Connect)?;
+        Connection::over(stream).await
     }
 
-    /// Replaces the buffer by the request of the click with this number.
-    pub fn write(&self, bodies: &mut Bodies, number: u64, request: &mut Vec<u8>) {
-        request.clear();
-        request.extend_from_slice(&self.head);
-        let body = bodies.get(number);
-        // Writing to memory does not fail.
-        let _ = write!(request, "{}\r\n\r\n", body.len());
-        request.extend_from_slice(body);
+    /// The request with this body.
+    pub fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
+        self.request.clone().map(|_| Full::new(body))
     }
 }
