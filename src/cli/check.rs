@@ -65,11 +65,11 @@ fn check_kafka(config: &Config) -> Result<Exit, Box<dyn Error>> {
         if findings.iter().all(|(severity, _)| *severity == Severity::Warning) {
             ok(format_args!("{name}: {summary}"));
             match inspector.may_write(&topic, TIMEOUT) {
-                Some(Ok(())) => {
+                Ok(true) => {
                     ok(format_args!("{name}: the right to write (nothing was written)"));
                 }
-                Some(Err(error)) => exit = failed(format_args!("{name}: {error}")),
-                None => {
+                Err(error) => exit = failed(format_args!("{name}: {error}")),
+                Ok(false) => {
                     let unknown = "the right to write; the brokers do not tell the topic's settings, \
                                    which takes DESCRIBE_CONFIGS";
                     print(WARN, "unknown", format_args!("{name}: {unknown}"));

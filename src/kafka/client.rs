@@ -10,13 +10,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rdkafka::ClientConfig;
 use rdkafka::bindings as native;
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::event::{EventfdFlags, eventfd};
@@ -27,10 +25,11 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::error;
 
-use super::context::{Context, code};
+use super::context::{Context, Subscribers, code};
 use super::fault::Failure;
 use super::send_queue::InFlightRecord;
-use crate::config::Problem;
+use super::settings;
+use crate::config::{Config, Problem};
 
 /// How often to poll where the event descriptor cannot be listened to.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -49,7 +48,7 @@ pub(super) struct CurrentClient {
 pub(super) struct Client {
     // Dropped in this order: the queue is the producer's, and the producer writes to the descriptor.
     queue: EventQueue,
-    producer: BaseProducer<Context>,
+    pub producer: BaseProducer<Context>,
     /// Readable when there is something to report.
     readiness: OwnedFd,
 }
@@ -66,19 +65,21 @@ unsafe impl Send for EventQueue {}
 unsafe impl Sync for EventQueue {}
 
 impl Client {
-    pub fn start(config: &ClientConfig, context: Context) -> Result<Client, Problem> {
+    pub fn start(
+        config: &Config,
+        generation: u64,
+        subscribers: Subscribers,
+    ) -> Result<Client, Problem> {
         // Non-blocking, so that a descriptor that nobody reads does not hold up the client's threads.
         let readiness = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| Problem::new("kafka", format!("no event descriptor: {error}")))?;
-        let producer = BaseProducer::from_config_and_context(config, context)
+        let context = Context { generation, subscribers, observed: Mutex::default() };
+        let producer = settings::producer(config)
+            .create_with_context(context)
             .map_err(|error| Problem::new("kafka.options", error.to_string()))?;
         let queue = EventQueue::of(&producer);
         queue.notify(&readiness);
         Ok(Client { queue, producer, readiness })
-    }
-
-    pub fn producer(&self) -> &BaseProducer<Context> {
-        &self.producer
     }
 
     pub fn generation(&self) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -20,6 +20,7 @@ use super::fault::{self, Failure, Fault};
 use super::send_queue::{DeliveryReport, InFlightRecord};
 use super::statistics::Statistics;
 use crate::observe::health::Health;
+use crate::observe::lock;
 use crate::observe::metrics::{Metrics, RecordResult};
 
 /// What the supervisor is asked to do.
@@ -47,13 +48,13 @@ pub(super) struct Subscribers {
 /// What librdkafka calls back.
 pub(super) struct Context {
     pub generation: u64,
-    subscribers: Subscribers,
-    observed: Mutex<Observed>,
+    pub subscribers: Subscribers,
+    pub observed: Mutex<Observed>,
 }
 
 /// What was reported so far, to notice what is new.
 #[derive(Default)]
-struct Observed {
+pub(super) struct Observed {
     responses: u64,
     is_silent: bool,
     /// By error code.
@@ -61,12 +62,8 @@ struct Observed {
 }
 
 impl Context {
-    pub fn new(generation: u64, subscribers: Subscribers) -> Context {
-        Context { generation, subscribers, observed: Mutex::default() }
-    }
-
     /// Counts what became of a record, asks the supervisor for help where it can help, and reports.
-    pub fn settle(&self, sent: Arc<InFlightRecord>, result: Result<(), Failure>) {
+    pub fn settle(&self, sent: Arc<InFlightRecord>, result: DeliveryReport) {
         let topic = self.subscribers.metrics.topic(sent.record().topic());
         match result {
             Ok(()) => {
@@ -81,7 +78,7 @@ impl Context {
         }
         let ended = result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged);
         topic.records[ended].inc();
-        sent.put_report(DeliveryReport { generation: self.generation, result });
+        sent.put_report(result);
     }
 
     /// Has the producer replaced. The circuit breaker opens first: what this producer still has must be in
@@ -96,13 +93,9 @@ impl Context {
         let _ = self.subscribers.supervisor.try_send(request);
     }
 
-    fn observed(&self) -> MutexGuard<'_, Observed> {
-        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn may_complain(&self, code: RDKafkaErrorCode) -> bool {
         let now = Instant::now();
-        let mut observed = self.observed();
+        let mut observed = lock(&self.observed);
         let last = observed.complaints.get(&(code as i32));
         let is_due = last.is_none_or(|last| now.duration_since(*last) >= COMPLAINT_INTERVAL);
         if is_due {
@@ -132,18 +125,19 @@ impl ProducerContext for Context {
 impl ClientContext for Context {
     fn stats_raw(&self, json: &[u8]) {
         let Subscribers { metrics, health, .. } = &self.subscribers;
-        let statistics = match Statistics::read(json) {
+        let statistics = match serde_json::from_slice::<Statistics>(json) {
             Ok(statistics) => statistics,
             Err(error) => return warn!(%error, "The Kafka client's statistics cannot be read."),
         };
         metrics.kafka.queue.set(statistics.queued);
-        metrics.kafka.brokers_up.set(statistics.brokers_up);
+        metrics.kafka.brokers_up.set(statistics.brokers_up());
         if metrics.sampler.is_on() {
-            metrics.sampler.set_partitions(statistics.partitions);
+            metrics.sampler.set_partitions(statistics.partitions());
         }
-        let mut observed = self.observed();
+        let responses = statistics.responses();
+        let mut observed = lock(&self.observed);
         // Fewer than before means that a broker went away.
-        if statistics.responses > std::mem::replace(&mut observed.responses, statistics.responses) {
+        if responses > std::mem::replace(&mut observed.responses, responses) {
             health.broker_responded();
             if std::mem::take(&mut observed.is_silent) {
                 info!("Kafka brokers are heard from again.");
@@ -159,7 +153,7 @@ impl ClientContext for Context {
             self.replace();
         } else if code == RDKafkaErrorCode::AllBrokersDown {
             self.subscribers.breaker.open("no Kafka broker is up");
-            if !std::mem::replace(&mut self.observed().is_silent, true) {
+            if !std::mem::replace(&mut lock(&self.observed).is_silent, true) {
                 error!(reason, what_to_do, "No Kafka broker is up.");
             }
         } else if self.may_complain(code) {

@@ -4,17 +4,17 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::DeliveryResult;
 use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
 
 use super::context::code;
 use super::{fault, settings};
-use crate::config::{Config, Problem};
+use crate::config::Config;
 
 /// A larger record is not sent to find out whether a topic may be written to.
 const PROBE_BYTES_MAX: usize = 32 << 20;
@@ -60,26 +60,18 @@ impl From<KafkaError> for QueryError {
 }
 
 /// Asks about the configured topics, over connections of its own.
-pub struct Inspector {
+pub struct Inspector<'c> {
     client: AdminClient<SilentContext>,
-    producer: ClientConfig,
-    /// Each with whether it is for events, or for dead letters.
-    topics: Vec<(String, bool)>,
-    max_body_bytes: usize,
+    config: &'c Config,
 }
 
-impl Inspector {
+impl Inspector<'_> {
     /// # Errors
     ///
     /// Settings that librdkafka does not take.
-    pub fn new(config: &Config) -> Result<Inspector, Problem> {
-        let client = settings::client(config).create_with_context(SilentContext::default());
-        Ok(Inspector {
-            client: client.map_err(|error| Problem::new("kafka.options", error.to_string()))?,
-            producer: settings::producer(config),
-            topics: config.topics(),
-            max_body_bytes: config.http.max_body_bytes,
-        })
+    pub fn new(config: &Config) -> Result<Inspector<'_>, QueryError> {
+        let client = settings::client(config).create_with_context(SilentContext::default())?;
+        Ok(Inspector { client, config })
     }
 
     /// Inspects every topic. Blocks for at most about two time-outs for each.
@@ -89,7 +81,7 @@ impl Inspector {
     /// No broker answers.
     pub fn inspect(&self, timeout: Duration) -> Result<Vec<InspectedTopic>, QueryError> {
         let inspect = |(name, is_for_events)| self.inspect_topic(name, is_for_events, timeout);
-        self.topics.iter().cloned().map(inspect).collect()
+        self.config.topics().into_iter().map(inspect).collect()
     }
 
     fn inspect_topic(
@@ -120,7 +112,7 @@ impl Inspector {
             let config = self.topic_config(&topic.name, timeout);
             let number = |key| config.as_ref()?.get(key)?.value.as_ref()?.parse().ok();
             topic.max_message_bytes = number("max.message.bytes");
-            topic.check(partitions, number("min.insync.replicas"), self.max_body_bytes);
+            topic.check(partitions, number("min.insync.replicas"), self.config.http.max_body_bytes);
         }
         Ok(topic)
     }
@@ -135,36 +127,27 @@ impl Inspector {
         answer.ok()?.ok()?.pop()?.ok()
     }
 
-    /// Whether we may write to a topic, without writing: the brokers check the rights of a record first,
-    /// and then refuse one that is larger than the topic takes. None where they do not tell what size that
-    /// is, or it is too large to send.
-    pub fn may_write(
-        &self,
-        topic: &InspectedTopic,
-        timeout: Duration,
-    ) -> Option<Result<(), QueryError>> {
-        let size = topic.max_message_bytes?.checked_add(1);
-        let size = size.filter(|size| *size <= PROBE_BYTES_MAX)?;
-        Some(self.send_too_large(&topic.name, size, timeout))
-    }
-
-    fn send_too_large(
-        &self,
-        topic: &str,
-        size: usize,
-        timeout: Duration,
-    ) -> Result<(), QueryError> {
-        let mut config = self.producer.clone();
+    /// Whether we are known to have the right to write to a topic, without writing: the brokers check the
+    /// rights of a record first, and then refuse one that is larger than the topic takes. Unknown where they
+    /// do not tell what size that is, or it is too large to send.
+    ///
+    /// # Errors
+    ///
+    /// We have no such right, or no broker answers.
+    pub fn may_write(&self, topic: &InspectedTopic, timeout: Duration) -> Result<bool, QueryError> {
+        let size = topic.max_message_bytes.and_then(|bytes| bytes.checked_add(1));
+        let Some(size) = size.filter(|size| *size <= PROBE_BYTES_MAX) else { return Ok(false) };
+        let mut config = settings::producer(self.config);
         config.set("message.max.bytes", (size + (64 << 10)).to_string());
         // Compressed, the record might fit.
         config.set("compression.type", "none");
         let producer: BaseProducer<_> = config.create_with_context(SilentContext::default())?;
         let record = vec![b' '; size];
-        let sent = producer.send(BaseRecord::<(), _>::to(topic).payload(&record));
+        let sent = producer.send(BaseRecord::<(), _>::to(&topic.name).payload(&record));
         sent.map_err(|(error, _)| error)?;
         let _ = producer.flush(timeout);
         match producer.context().0.get().copied() {
-            Some(Code::MessageSizeTooLarge) => Ok(()),
+            Some(Code::MessageSizeTooLarge) => Ok(true),
             Some(code) => Err(QueryError(fault::with_advice(code, code))),
             None => Err(QueryError(Code::MessageTimedOut.to_string())),
         }

@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::client::CurrentClient;
 use super::fault::{Failure, Fault};
-use super::send_queue::{Acknowledged, DeliveryReport, InFlightRecord, Preconditions, SendQueue};
+use super::send_queue::{Acknowledged, InFlightRecord, Preconditions, SendQueue};
 use crate::click::record::Record;
+use crate::observe::lock;
 
 /// With this many records of one thread in flight, the next ones wait until fewer are, or for the batching
 /// delay. With 256 connections, 12 partitions and campaigns that are equally busy, a click took a quarter
@@ -35,15 +36,11 @@ const BATCHING_DELAY: Duration = Duration::from_millis(5);
 /// Publishes records from one worker thread.
 #[derive(Clone)]
 pub struct Publisher {
-    current: Arc<CurrentClient>,
-    queue: Arc<SendQueue>,
+    pub(super) current: Arc<CurrentClient>,
+    pub(super) queue: Arc<SendQueue>,
 }
 
 impl Publisher {
-    pub(super) fn new(current: Arc<CurrentClient>) -> Publisher {
-        Publisher { current, queue: Arc::default() }
-    }
-
     /// Moves records and reports; to be run on the thread whose requests publish.
     pub fn sender_task(&self) -> impl Future<Output = Infallible> + Send + use<> {
         let Publisher { current, queue } = self.clone();
@@ -55,13 +52,13 @@ impl Publisher {
                     Some(until) => drop(timeout_at(until, queue.wakeup.notified()).await),
                     None => queue.wakeup.notified().await,
                 }
-                queue.reports.take_into(&mut reports);
+                std::mem::swap(&mut reports, &mut *lock(&queue.reports));
                 in_flight = in_flight.saturating_sub(reports.len());
                 for (sent, report) in reports.drain(..) {
                     // It was not set before: each record is reported once.
                     let _ = sent.report.set(report);
                 }
-                if queue.records.is_empty() {
+                if lock(&queue.records).is_empty() {
                     continue;
                 }
                 if in_flight >= BUSY_THRESHOLD {
@@ -71,17 +68,16 @@ impl Publisher {
                     }
                 }
                 delayed_until = None;
-                queue.records.take_into(&mut records);
+                std::mem::swap(&mut records, &mut *lock(&queue.records));
                 let client = current.client.load();
                 for sent in records.drain(..) {
                     let failures = queue.failures.load(Ordering::SeqCst);
-                    let generation = client.generation();
-                    if sent.preconditions.are_met(generation, failures) {
+                    if sent.preconditions.are_met(client.generation(), failures) {
                         in_flight += 1;
                         client.send(sent);
                     } else {
-                        let result = Err(Failure::new(RDKafkaErrorCode::PurgeQueue));
-                        let _ = sent.report.set(DeliveryReport { generation, result });
+                        let failure = Failure::new(RDKafkaErrorCode::PurgeQueue);
+                        let _ = sent.report.set(Err(failure));
                     }
                 }
             }
@@ -101,7 +97,7 @@ impl Publisher {
     /// Queues a record for the Kafka client, which gets it if the preconditions are met when its turn comes.
     /// The caller holds the deadline of the verdict: with a spool, the client does not give up by itself.
     pub fn send(&self, record: Record, preconditions: Preconditions) -> Arc<InFlightRecord> {
-        self.queue.put(record, preconditions)
+        self.queue.put_record(record, preconditions)
     }
 
     /// Publishes a record and waits for Kafka's verdict. Without a spool the verdict comes within
@@ -114,16 +110,17 @@ impl Publisher {
     ///
     /// Why the record is not acknowledged.
     pub async fn publish(&self, record: &Record) -> Result<Acknowledged, Failure> {
-        let send = || self.send(record.clone(), Preconditions::default());
-        let report = send().wait().await;
-        match report.result.map_err(|failure| failure.fault) {
+        let generation = self.generation();
+        let preconditions = Preconditions { generation: Some(generation), failures: None };
+        let verdict = self.send(record.clone(), preconditions).verdict().await;
+        match verdict.as_ref().map_err(|failure| failure.fault) {
             Err(Fault::ProducerFailed) => {
                 let mut generations = self.current.generation.subscribe();
-                let _ = generations.wait_for(|current| *current > report.generation).await;
+                let _ = generations.wait_for(|current| *current > generation).await;
             }
             Err(Fault::Unproven) => {}
-            _ => return report.verdict(),
+            _ => return verdict,
         }
-        send().verdict().await
+        self.send(record.clone(), Preconditions::default()).verdict().await
     }
 }

@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 
 use super::inspect::QueryError;
-use super::reader::{ConsumedRecord, Offsets, TopicConsumer, TopicPosition};
+use super::reader::{ConsumedRecord, Offsets, Reader, TopicPosition};
 use crate::config::Config;
 
 /// A part of a topic.
@@ -29,7 +29,7 @@ pub struct TopicRange {
 
 /// Reads a part of a topic.
 pub struct RangeReader {
-    topic: TopicConsumer,
+    reader: Reader,
     /// By partition: the next offset to be read, and the first that is not.
     positions: BTreeMap<i32, (i64, i64)>,
     /// How many records of the part the group had committed before.
@@ -46,18 +46,18 @@ impl RangeReader {
         timeout: Duration,
     ) -> Result<RangeReader, QueryError> {
         let options = [("group.id", range.group.as_str()), ("enable.partition.eof", "true")];
-        let mut topic = TopicConsumer::open(config, &range.topic, &options, timeout)?;
+        let mut reader = Reader::unassigned(config, &range.topic, &options, timeout)?;
         if let Some(partition) = range.partition {
-            topic.partitions.retain(|one| *one == partition);
-            if topic.partitions.is_empty() {
+            reader.partitions.retain(|one| *one == partition);
+            if reader.partitions.is_empty() {
                 let what = format!("{}, partition {partition}", range.topic);
                 return Err(QueryError::about(&what, RDKafkaErrorCode::UnknownPartition));
             }
         }
-        let lows = topic.offsets(TopicPosition::Beginning)?;
-        let highs = topic.offsets(TopicPosition::End)?;
-        let (starts, ends) = (topic.offsets(range.from)?, topic.offsets(range.to)?);
-        let committed = if range.resumes { topic.committed()? } else { Offsets::new() };
+        let lows = reader.offsets(TopicPosition::Beginning)?;
+        let highs = reader.offsets(TopicPosition::End)?;
+        let (starts, ends) = (reader.offsets(range.from)?, reader.offsets(range.to)?);
+        let committed = if range.resumes { reader.committed()? } else { Offsets::new() };
         let (mut positions, mut done_before) = (BTreeMap::new(), 0);
         for (partition, high) in highs {
             let of = |offsets: &Offsets| offsets.get(&partition).copied();
@@ -68,8 +68,8 @@ impl RangeReader {
             positions.insert(partition, (next, end));
         }
         let unread = positions.iter().filter(|(_, (next, end))| next < end);
-        topic.assign(unread.map(|(partition, (next, _))| (*partition, *next)))?;
-        Ok(RangeReader { topic, positions, done_before })
+        reader.assign(unread.map(|(partition, (next, _))| (*partition, *next)))?;
+        Ok(RangeReader { reader, positions, done_before })
     }
 
     /// How many records are left, at most.
@@ -85,7 +85,7 @@ impl RangeReader {
     /// What the consumer reports, or no record within the time-out.
     pub fn read(&mut self) -> Result<Option<ConsumedRecord>, QueryError> {
         while self.left() > 0 {
-            let message = match self.topic.consumer.poll(self.topic.timeout) {
+            let message = match self.reader.consumer.poll(self.reader.timeout) {
                 Some(Ok(message)) => message,
                 // The last records may be missing in a compacted topic.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -97,7 +97,7 @@ impl RangeReader {
                 Some(Err(error)) => return Err(error.into()),
                 None => {
                     let code = RDKafkaErrorCode::OperationTimedOut;
-                    return Err(QueryError::about(&self.topic.topic, code));
+                    return Err(QueryError::about(&self.reader.topic, code));
                 }
             };
             let Some((next, end)) = self.positions.get_mut(&message.partition()) else { continue };
@@ -118,6 +118,6 @@ impl RangeReader {
     pub fn commit(&self) -> Result<(), QueryError> {
         let positions = self.positions.iter();
         let offsets = positions.map(|(partition, (next, _))| (*partition, Offset::Offset(*next)));
-        Ok(self.topic.consumer.commit(&self.topic.list_of(offsets)?, CommitMode::Sync)?)
+        Ok(self.reader.consumer.commit(&self.reader.list_of(offsets)?, CommitMode::Sync)?)
     }
 }

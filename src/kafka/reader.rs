@@ -13,8 +13,16 @@ use super::inspect::QueryError;
 use super::settings;
 use crate::config::Config;
 
-/// Reads a topic, all partitions.
-pub struct Reader(TopicConsumer);
+/// Reads a topic, by a consumer that commits nothing by itself.
+pub struct Reader {
+    pub(super) consumer: BaseConsumer,
+    pub(super) topic: String,
+    pub(super) partitions: Vec<i32>,
+    pub(super) timeout: Duration,
+}
+
+/// An offset for each partition.
+pub(super) type Offsets = BTreeMap<i32, i64>;
 
 /// A position in each partition of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +69,8 @@ impl ConsumedRecord {
 }
 
 impl Reader {
+    /// Reads all partitions.
+    ///
     /// # Errors
     ///
     /// No broker answers within the time-out, or the topic is not there.
@@ -71,10 +81,10 @@ impl Reader {
         timeout: Duration,
     ) -> Result<Reader, QueryError> {
         let options = [("group.id", "hookbridge-reader")];
-        let topic = TopicConsumer::open(config, topic, &options, timeout)?;
+        let reader = Reader::unassigned(config, topic, &options, timeout)?;
         // Looked up now, so that no record that comes from now on is missed.
-        topic.assign(topic.offsets(from)?)?;
-        Ok(Reader(topic))
+        reader.assign(reader.offsets(from)?)?;
+        Ok(reader)
     }
 
     /// The next record, if one comes within the time-out.
@@ -83,29 +93,17 @@ impl Reader {
     ///
     /// What the consumer reports.
     pub fn next(&self, timeout: Duration) -> Result<Option<ConsumedRecord>, QueryError> {
-        let message = self.0.consumer.poll(timeout).transpose()?;
+        let message = self.consumer.poll(timeout).transpose()?;
         Ok(message.map(|message| ConsumedRecord::of(&message)))
     }
-}
 
-/// An offset for each partition.
-pub(super) type Offsets = BTreeMap<i32, i64>;
-
-/// A consumer of one topic that commits nothing by itself.
-pub(super) struct TopicConsumer {
-    pub consumer: BaseConsumer,
-    pub topic: String,
-    pub partitions: Vec<i32>,
-    pub timeout: Duration,
-}
-
-impl TopicConsumer {
-    pub fn open(
+    /// Knows the partitions of the topic, and reads none yet.
+    pub(super) fn unassigned(
         config: &Config,
         topic: &str,
         options: &[(&str, &str)],
         timeout: Duration,
-    ) -> Result<TopicConsumer, QueryError> {
+    ) -> Result<Reader, QueryError> {
         let mut client = settings::client(config);
         client
             .set("enable.auto.commit", "false")
@@ -124,11 +122,11 @@ impl TopicConsumer {
             return Err(QueryError::about(topic, error.into()));
         }
         let partitions = found.partitions().iter().map(|partition| partition.id()).collect();
-        Ok(TopicConsumer { consumer, topic: topic.to_owned(), partitions, timeout })
+        Ok(Reader { consumer, topic: topic.to_owned(), partitions, timeout })
     }
 
     /// The offset of each partition at this position.
-    pub fn offsets(&self, at: TopicPosition) -> Result<Offsets, QueryError> {
+    pub(super) fn offsets(&self, at: TopicPosition) -> Result<Offsets, QueryError> {
         // Beginning and end have numbers that no time has.
         let raw = match at {
             TopicPosition::Beginning => Offset::Beginning,
@@ -150,13 +148,16 @@ impl TopicConsumer {
     }
 
     /// What the group has committed, of the partitions where it has.
-    pub fn committed(&self) -> Result<Offsets, QueryError> {
+    pub(super) fn committed(&self) -> Result<Offsets, QueryError> {
         let list = self.list(Offset::Invalid)?;
         Ok(known_offsets(&self.consumer.committed_offsets(list, self.timeout)?)?)
     }
 
     /// Reads these partitions from these offsets on.
-    pub fn assign(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> Result<(), QueryError> {
+    pub(super) fn assign(
+        &self,
+        offsets: impl IntoIterator<Item = (i32, i64)>,
+    ) -> Result<(), QueryError> {
         let offsets = offsets.into_iter().map(|(one, offset)| (one, Offset::Offset(offset)));
         Ok(self.consumer.assign(&self.list_of(offsets)?)?)
     }
@@ -165,7 +166,7 @@ impl TopicConsumer {
         self.list_of(self.partitions.iter().map(|partition| (*partition, offset)))
     }
 
-    pub fn list_of(
+    pub(super) fn list_of(
         &self,
         offsets: impl Iterator<Item = (i32, Offset)>,
     ) -> Result<TopicPartitionList, KafkaError> {

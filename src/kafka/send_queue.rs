@@ -2,30 +2,21 @@
 //! that come back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
 
 use super::fault::Failure;
 use crate::click::record::Record;
+use crate::observe::lock;
 
 /// Proof that every in-sync replica has a record. Only a delivery report makes one.
 #[derive(Debug)]
 pub struct Acknowledged(());
 
-/// What became of a record, and which producer says so.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct DeliveryReport {
-    pub generation: u64,
-    pub result: Result<(), Failure>,
-}
-
-impl DeliveryReport {
-    pub fn verdict(self) -> Result<Acknowledged, Failure> {
-        self.result.map(Acknowledged)
-    }
-}
+/// What became of a record.
+pub(super) type DeliveryReport = Result<(), Failure>;
 
 /// A record that the Kafka client has, or is about to get. The sender task, the client and the request that
 /// waits share it.
@@ -58,37 +49,32 @@ impl InFlightRecord {
         &self.record
     }
 
-    /// Waits for Kafka's verdict. May be given up and called again.
+    /// Waits for Kafka's verdict. Every record gets one, also when its producer is closed. May be given up
+    /// and called again.
     ///
     /// # Errors
     ///
     /// Why the record is not acknowledged.
     pub async fn verdict(&self) -> Result<Acknowledged, Failure> {
-        self.wait().await.verdict()
-    }
-
-    /// Every record gets a report, also when its producer is closed.
-    pub(super) async fn wait(&self) -> DeliveryReport {
-        *self.report.wait().await
+        self.report.wait().await.map(Acknowledged)
     }
 
     /// Queues the report for the sender task, which wakes the request that waits.
     pub(super) fn put_report(self: Arc<InFlightRecord>, report: DeliveryReport) {
         let queue = self.queue.clone();
-        if report.result.is_err() {
+        if report.is_err() {
             queue.failures.fetch_add(1, Ordering::SeqCst);
         }
-        if queue.reports.put((self, report)) {
-            queue.wakeup.notify_one();
-        }
+        queue.put(&queue.reports, (self, report));
     }
 }
 
-/// Records that go out and reports that come back, for one worker thread.
+/// Records that go out and reports that come back, for one worker thread. Each direction holds at most as
+/// many as there are requests in flight, or as the forwarder sends at once.
 #[derive(Default)]
 pub(super) struct SendQueue {
-    pub records: Queue<Arc<InFlightRecord>>,
-    pub reports: Queue<(Arc<InFlightRecord>, DeliveryReport)>,
+    pub records: Mutex<Vec<Arc<InFlightRecord>>>,
+    pub reports: Mutex<Vec<(Arc<InFlightRecord>, DeliveryReport)>>,
     /// Wakes the sender task.
     pub wakeup: Notify,
     /// Records that failed so far.
@@ -96,48 +82,24 @@ pub(super) struct SendQueue {
 }
 
 impl SendQueue {
-    pub fn put(
+    pub fn put_record(
         self: &Arc<Self>,
         record: Record,
         preconditions: Preconditions,
     ) -> Arc<InFlightRecord> {
         let (sent_at, report, queue) = (Instant::now(), SetOnce::new(), self.clone());
         let sent = Arc::new(InFlightRecord { record, preconditions, sent_at, report, queue });
-        if self.records.put(sent.clone()) {
-            self.wakeup.notify_one();
-        }
+        self.put(&self.records, sent.clone());
         sent
     }
-}
 
-/// One direction of a send queue. It holds at most as many items as there are requests in flight, or as
-/// the forwarder sends at once.
-pub(super) struct Queue<T>(Mutex<Vec<T>>);
-
-impl<T> Default for Queue<T> {
-    fn default() -> Queue<T> {
-        Queue(Mutex::default())
-    }
-}
-
-impl<T> Queue<T> {
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// True for the first item since the queue was emptied.
-    fn put(&self, item: T) -> bool {
-        let mut items = self.lock();
+    /// Adds an item to one direction. The first since that was emptied wakes the sender task.
+    fn put<T>(&self, direction: &Mutex<Vec<T>>, item: T) {
+        let mut items = lock(direction);
         items.push(item);
-        items.len() == 1
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    /// Moves all items into an empty vector, and takes its memory for the next ones.
-    pub fn take_into(&self, empty: &mut Vec<T>) {
-        std::mem::swap(empty, &mut *self.lock());
+        if items.len() == 1 {
+            drop(items);
+            self.wakeup.notify_one();
+        }
     }
 }

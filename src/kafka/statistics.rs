@@ -8,8 +8,10 @@ use crate::observe::sampler::Partition;
 
 /// The fields that are used; the document has hundreds more.
 #[derive(Deserialize)]
-struct Document {
-    msg_cnt: i64,
+pub(super) struct Statistics {
+    /// Records in the client, queued or in flight.
+    #[serde(rename = "msg_cnt")]
+    pub queued: i64,
     brokers: HashMap<String, BrokerFields>,
     topics: HashMap<String, TopicFields>,
 }
@@ -31,39 +33,33 @@ struct PartitionFields {
     txmsgs: u64,
 }
 
-/// What the bridge makes of them.
-#[derive(Debug, PartialEq)]
-pub(super) struct Statistics {
-    /// Records in the client, queued or in flight.
-    pub queued: i64,
-    /// Brokers that the client is connected to.
-    pub brokers_up: i64,
+impl Statistics {
+    fn up(&self) -> impl Iterator<Item = &BrokerFields> {
+        self.brokers.values().filter(|broker| broker.state == "UP")
+    }
+
+    /// How many brokers the client is connected to.
+    pub fn brokers_up(&self) -> i64 {
+        // Entries without a node id are the addresses of `kafka.brokers`.
+        self.up().filter(|broker| broker.nodeid >= 0).count() as i64
+    }
+
     /// Responses received so far from the brokers that are up. A broker that refuses our password also
     /// responds.
-    pub responses: u64,
-    /// How many records were sent to each partition so far.
-    pub partitions: Vec<Partition>,
-}
+    pub fn responses(&self) -> u64 {
+        self.up().map(|broker| broker.rx).sum()
+    }
 
-impl Statistics {
-    pub fn read(json: &[u8]) -> serde_json::Result<Statistics> {
-        let Document { msg_cnt, brokers, topics } = serde_json::from_slice(json)?;
-        let up = || brokers.values().filter(|broker| broker.state == "UP");
+    /// How many records were sent to each partition so far.
+    pub fn partitions(&self) -> Vec<Partition> {
         let mut partitions = Vec::new();
-        for (topic, fields) in topics {
+        for (topic, fields) in &self.topics {
             // Partition -1 holds the records that have none yet.
-            for (number, fields) in fields.partitions.into_iter().filter(|(number, _)| *number >= 0)
-            {
+            for (&number, fields) in fields.partitions.iter().filter(|(number, _)| **number >= 0) {
                 partitions.push(Partition { topic: topic.clone(), number, records: fields.txmsgs });
             }
         }
-        Ok(Statistics {
-            queued: msg_cnt,
-            // Entries without a node id are the addresses of `kafka.brokers`.
-            brokers_up: up().filter(|broker| broker.nodeid >= 0).count() as i64,
-            responses: up().map(|broker| broker.rx).sum(),
-            partitions,
-        })
+        partitions
     }
 }
 
@@ -84,9 +80,12 @@ mod tests {
                 "0": {"msgq_cnt": 1, "txmsgs": 12}, "-1": {"msgq_cnt": 0, "txmsgs": 0}
             }}}
         }"#;
-        let statistics = Statistics::read(json).expect("a document");
+        let statistics: Statistics = serde_json::from_slice(json).expect("a document");
         let partitions = vec![Partition { topic: "clicks".into(), number: 0, records: 12 }];
-        let expected = Statistics { queued: 17, brokers_up: 1, responses: 43, partitions };
-        assert_eq!(statistics, expected);
+        assert_eq!(
+            (statistics.queued, statistics.brokers_up(), statistics.responses()),
+            (17, 1, 43)
+        );
+        assert_eq!(statistics.partitions(), partitions);
     }
 }

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rdkafka::ClientConfig;
 use rdkafka::producer::{Producer, PurgeConfig};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,10 +15,9 @@ use tracing::{error, info, warn};
 
 use super::circuit_breaker::CircuitBreaker;
 use super::client::{Client, CurrentClient};
-use super::context::{Context, Subscribers, SupervisorRequest};
+use super::context::{Subscribers, SupervisorRequest};
 use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
-use super::settings;
 use crate::config::{Config, Problem};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
@@ -49,16 +47,15 @@ pub struct Kafka {
 /// What the thread works with.
 struct Supervisor {
     current: Arc<CurrentClient>,
-    client_config: ClientConfig,
     subscribers: Subscribers,
     config: Config,
     /// Whether the topics have been inspected since the start.
     has_inspected: bool,
     explained: Option<Instant>,
-    /// Set while the producer must be replaced: not before then.
-    replace_at: Option<Instant>,
-    /// When it was last replaced.
-    replaced: Option<Instant>,
+    /// Whether the producer must be replaced.
+    is_broken: bool,
+    /// Not before then: what broke the last one may well break the next.
+    replace_after: Instant,
 }
 
 impl Kafka {
@@ -75,21 +72,19 @@ impl Kafka {
     ) -> Result<Kafka, Problem> {
         let (requests, received) = sync_channel(REQUESTS_MAX);
         let subscribers = Subscribers { metrics, health, breaker, supervisor: requests.clone() };
-        let client_config = settings::producer(config);
-        let context = Context::new(0, subscribers.clone());
+        let client = Client::start(config, 0, subscribers.clone())?;
         let current = Arc::new(CurrentClient {
-            client: ArcSwap::from_pointee(Client::start(&client_config, context)?),
+            client: ArcSwap::from_pointee(client),
             generation: watch::Sender::new(0),
         });
         let supervisor = Supervisor {
             current: current.clone(),
-            client_config,
             subscribers,
             config: config.clone(),
             has_inspected: false,
             explained: None,
-            replace_at: None,
-            replaced: None,
+            is_broken: false,
+            replace_after: Instant::now(),
         };
         let thread = std::thread::Builder::new()
             .name("supervisor".into())
@@ -100,7 +95,7 @@ impl Kafka {
 
     /// A publisher for one worker thread.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.current.clone())
+        Publisher { current: self.current.clone(), queue: Arc::default() }
     }
 
     /// Polls delivery reports, statistics and errors; to be run on one thread, best that of a worker.
@@ -134,10 +129,10 @@ impl Kafka {
         let _ = self.requests.send(SupervisorRequest::Stop);
         let client = self.current.client.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
-        let left = match client.producer().flush(rest) {
+        let left = match client.producer.flush(rest) {
             // The count could only be of statistics that nobody fetches any more.
             Ok(()) => 0,
-            Err(_timed_out) => client.producer().in_flight_count(),
+            Err(_timed_out) => client.producer.in_flight_count(),
         };
         let _ = self.thread.join();
         usize::try_from(left).unwrap_or(0)
@@ -146,29 +141,28 @@ impl Kafka {
 
 impl Supervisor {
     fn run(mut self, requests: &Receiver<SupervisorRequest>) {
-        self.inspect_first();
         loop {
+            // Any answer makes the replica ready; the state of the topics may take longer to find out.
+            if !self.has_inspected || self.subscribers.health.probe_is_due() {
+                self.ask_brokers();
+            }
+            if !self.has_inspected {
+                self.explain();
+            }
             match requests.recv_timeout(REPLACE_INTERVAL) {
                 Ok(SupervisorRequest::Replace(generation)) => {
-                    let is_current = self.current.client.load().generation() == generation;
-                    if is_current && self.replace_at.is_none() {
-                        // What broke the last one may well break the next.
-                        let now = Instant::now();
-                        let next = self.replaced.map_or(now, |last| last + REPLACE_INTERVAL);
-                        self.replace_at = Some(next.max(now));
+                    self.is_broken |= self.current.client.load().generation() == generation;
+                }
+                Ok(SupervisorRequest::Explain) => {
+                    if self.explained.is_none_or(|last| last.elapsed() >= EXPLAIN_INTERVAL) {
+                        self.explain();
                     }
                 }
-                Ok(SupervisorRequest::Explain) => self.explain(),
                 Ok(SupervisorRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.replace_at.is_some_and(|at| at <= Instant::now()) {
+            if self.is_broken && self.replace_after <= Instant::now() {
                 self.replace();
-            }
-            if !self.has_inspected {
-                self.inspect_first();
-            } else if self.subscribers.health.probe_is_due() {
-                self.ask_brokers();
             }
         }
     }
@@ -177,43 +171,20 @@ impl Supervisor {
     /// once more with the new one.
     fn replace(&mut self) {
         let generation = self.current.client.load().generation() + 1;
-        let context = Context::new(generation, self.subscribers.clone());
-        match Client::start(&self.client_config, context) {
+        match Client::start(&self.config, generation, self.subscribers.clone()) {
             Ok(client) => {
                 let old = self.current.client.swap(Arc::new(client));
                 self.current.generation.send_replace(generation);
                 self.subscribers.metrics.kafka.producer_rebuilds.inc();
                 warn!(generation, "The Kafka producer was replaced.");
                 close_replaced(old);
-                self.replace_at = None;
-                self.replaced = Some(Instant::now());
+                self.is_broken = false;
             }
             Err(problem) => {
                 error!(%problem, "The Kafka producer cannot be replaced; trying again.");
-                self.replace_at = Some(Instant::now() + REPLACE_INTERVAL);
             }
         }
-    }
-
-    /// The first inspection of the topics, as soon as a broker answers.
-    fn inspect_first(&mut self) {
-        // Any answer makes the replica ready; the state of the topics may take longer to find out.
-        self.ask_brokers();
-        match self.inspect() {
-            Ok(topics) => {
-                self.has_inspected = true;
-                if topics.iter().all(|topic| topic.findings.is_empty()) {
-                    info!("Kafka answers and the topics are in order.");
-                }
-                log(topics);
-            }
-            Err(error) => {
-                if self.explained.is_none() {
-                    error!(%error, "Kafka does not answer; trying again.");
-                }
-                self.explained = Some(Instant::now());
-            }
-        }
+        self.replace_after = Instant::now() + REPLACE_INTERVAL;
     }
 
     /// Without clicks the brokers have no reason to say anything, so they are asked, over the
@@ -221,27 +192,33 @@ impl Supervisor {
     fn ask_brokers(&self) {
         let client = self.current.client.load_full();
         let topic = self.config.webhook.first().map(|webhook| webhook.topic.as_str());
-        if client.producer().client().fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
+        if client.producer.client().fetch_metadata(topic, INSPECT_TIMEOUT).is_ok() {
             self.subscribers.health.broker_responded();
         }
     }
 
-    /// Inspects the topics over connections that are closed afterwards: open and idle they would take a
-    /// third of the CPU of a bridge that has nothing to do.
-    fn inspect(&self) -> Result<Vec<InspectedTopic>, String> {
-        let inspector = Inspector::new(&self.config).map_err(|problem| problem.to_string())?;
-        inspector.inspect(INSPECT_TIMEOUT).map_err(|error| error.to_string())
-    }
-
+    /// Inspects the topics and logs what is wrong. The connections for it are closed afterwards: open and
+    /// idle they would take a third of the CPU of a bridge that has nothing to do.
     fn explain(&mut self) {
-        if self.explained.is_some_and(|last| last.elapsed() < EXPLAIN_INTERVAL) {
-            return;
-        }
-        match self.inspect() {
-            Ok(topics) => log(topics),
-            Err(error) => error!(%error, "Kafka does not answer."),
-        }
-        self.explained = Some(Instant::now());
+        let topics =
+            Inspector::new(&self.config).and_then(|inspector| inspector.inspect(INSPECT_TIMEOUT));
+        self.explained = match topics {
+            Ok(topics) => {
+                let is_first = !std::mem::replace(&mut self.has_inspected, true);
+                if is_first && topics.iter().all(|topic| topic.findings.is_empty()) {
+                    info!("Kafka answers and the topics are in order.");
+                }
+                log(topics);
+                // What fails after the first inspection is explained at once.
+                (!is_first).then(Instant::now)
+            }
+            Err(error) => {
+                if self.has_inspected || self.explained.is_none() {
+                    error!(%error, "Kafka does not answer; trying again.");
+                }
+                Some(Instant::now())
+            }
+        };
     }
 }
 
@@ -250,8 +227,8 @@ impl Supervisor {
 fn close_replaced(client: Arc<Client>) {
     // Each record must get its report, or the task that follows it waits for ever; the producer itself
     // takes half a second for that at most.
-    client.producer().purge(PurgeConfig::default().queue().inflight());
-    let _ = client.producer().flush(REPORTS_TIMEOUT);
+    client.producer.purge(PurgeConfig::default().queue().inflight());
+    let _ = client.producer.flush(REPORTS_TIMEOUT);
     let deadline = Instant::now() + REPLACE_INTERVAL;
     while Arc::strong_count(&client) > 1 && Instant::now() < deadline {
         std::thread::yield_now();
