@@ -137,7 +137,8 @@ impl Bridge {
     ///
     /// 1. Not ready; still serving for `http.drain_delay_ms`, until the balancer has noticed.
     /// 2. No new connections. Requests have until [`FLUSH_RESERVE`] before the end.
-    /// 3. With a spool the forwarder has the rest of that time; without one the Kafka client is flushed.
+    /// 3. With a spool the forwarder has the rest of that time, unless Kafka is away: what is on disk is
+    ///    safe, and the next start should not have to wait. Without one the Kafka client is flushed.
     /// 4. The spans are sent, and the operator's listener stops last.
     async fn drain(self) -> Drained {
         let http = &self.ingest.limits;

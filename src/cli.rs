@@ -151,10 +151,14 @@ impl Cli {
                 Ok(Exit::Clean)
             }
             Command::Key { name, stdin } => key::print_key(&name, stdin),
-            Command::Spool(command) => command.run(&valid(load(file))?),
+            Command::Spool(command) => command.run(&valid_without(&["auth", "http"], load(file))?),
             Command::Send(args) => args.run(),
-            Command::Replay(args) => args.run(&valid_for_kafka(load(file))?),
-            Command::Tail(args) => args.run(&valid_for_kafka(load(file))?),
+            Command::Replay(args) => {
+                args.run(&valid_without(&["auth", "http", "spool"], load(file))?)
+            }
+            Command::Tail(args) => {
+                args.run(&valid_without(&["auth", "http", "spool"], load(file))?)
+            }
             Command::Completions { shell } => manual::print_completions(shell),
             Command::Man { command } => manual::print_page(command.as_deref()),
             Command::Health => {
@@ -177,12 +181,11 @@ fn valid(loaded: Loaded) -> CommandResult<Config> {
     loaded.into_result().map_err(CommandError::settings)
 }
 
-/// For commands that only talk to Kafka: the settings for senders may be missing, as on an operator's
-/// own machine.
-fn valid_for_kafka(mut loaded: Loaded) -> CommandResult<Config> {
-    let for_senders = ["auth", "http", "spool"];
-    let is_for_senders = |key: &str| for_senders.iter().any(|section| key.starts_with(section));
-    loaded.problems.retain(|problem| !is_for_senders(&problem.key));
+/// For commands that do not use these sections: they may be wrong or missing, as the keys of senders are on
+/// an operator's own machine.
+fn valid_without(sections: &[&str], mut loaded: Loaded) -> CommandResult<Config> {
+    let is_used = |key: &str| !sections.iter().any(|section| key.starts_with(section));
+    loaded.problems.retain(|problem| is_used(&problem.key));
     valid(loaded)
 }
 

@@ -244,6 +244,7 @@ impl Config {
             ("auth", auth(self) == auth(other)),
             ("pseudonym", self.pseudonym == other.pseudonym),
             ("log", self.log.format == other.log.format),
+            ("tracing", self.tracing == other.tracing),
             ("webhook", self.webhook == other.webhook),
         ];
         sections.into_iter().filter_map(|(name, is_same)| (!is_same).then_some(name)).collect()

@@ -24,6 +24,8 @@ impl ServiceThread {
                     _ = stopped => {}
                 }
             });
+            // Name look-ups that are still under way are not waited for.
+            runtime.shutdown_background();
         })?;
         Ok(ServiceThread { stop, thread })
     }

@@ -84,6 +84,7 @@ impl Serialize for KafkaOptions {
 enum OptionEntry {
     Flag(bool),
     Number(i64),
+    Fraction(f64),
     Text(String),
     Table(BTreeMap<String, OptionEntry>),
 }
@@ -105,6 +106,7 @@ fn flatten(prefix: &str, entries: BTreeMap<String, OptionEntry>, options: &mut K
         match entry {
             OptionEntry::Flag(value) => options.set(name, value.to_string()),
             OptionEntry::Number(value) => options.set(name, value.to_string()),
+            OptionEntry::Fraction(value) => options.set(name, value.to_string()),
             OptionEntry::Text(value) => options.set(name, value),
             OptionEntry::Table(entries) => flatten(&format!("{name}."), entries, options),
         }

@@ -21,6 +21,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub struct Backlog {
     pub spool: Arc<Spool>,
     writer: SpoolWriter,
+    state: DeliveryState,
     forwarder: JoinHandle<()>,
     stop_forwarder: oneshot::Sender<()>,
 }
@@ -46,13 +47,16 @@ impl Backlog {
         let publisher = kafka.publisher();
         let forwarder = Forwarder { publisher, spool: spool.clone(), state: state.clone() };
         let forwarder = forwarder.start(stopped)?;
-        Ok(Some(Backlog { spool, writer, forwarder, stop_forwarder }))
+        Ok(Some(Backlog { spool, writer, state: state.clone(), forwarder, stop_forwarder }))
     }
 
-    /// Waits until the spool is empty, at most until the deadline, and stops the forwarder. Returns how
-    /// many events are left on disk, and the writer, to be closed after the Kafka client.
+    /// Waits until the spool is empty, at most until the deadline or until Kafka is away, and stops the
+    /// forwarder. Returns how many events are left on disk, and the writer, to be closed after the Kafka
+    /// client.
     pub async fn finish(self, deadline: Instant) -> (u64, SpoolWriter) {
-        while self.spool.events() > 0 && Instant::now() < deadline {
+        let DeliveryState { breaker, health, .. } = &self.state;
+        let is_away = || breaker.is_idle() && (breaker.is_open() || !health.brokers_respond());
+        while self.spool.events() > 0 && Instant::now() < deadline && !is_away() {
             sleep(LOOK_INTERVAL).await;
         }
         drop(self.stop_forwarder);

@@ -34,6 +34,9 @@ const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the brokers may take for one question.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the Kafka client and the supervisor, which may be asking the brokers something, may take to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Requests to the supervisor that may wait; more of the same add nothing.
 const REQUESTS_MAX: usize = 64;
 
@@ -121,9 +124,8 @@ impl Kafka {
         self.requests.send(SupervisorRequest::Replace(generation)).expect("a supervisor");
     }
 
-    /// Flushes and closes the producer. Blocks until the deadline at most, and until the supervisor has
-    /// ended, which may be asking the brokers something. Returns how many records got no
-    /// acknowledgement.
+    /// Flushes and closes the producer. Blocks until [`CLOSE_TIMEOUT`] after the deadline at most. Returns
+    /// how many records got no acknowledgement.
     pub fn close(self, deadline: Instant) -> usize {
         // First, so that the supervisor ends while the producer is flushed.
         let _ = self.requests.send(SupervisorRequest::Stop);
@@ -134,7 +136,18 @@ impl Kafka {
             Ok(()) => 0,
             Err(_timed_out) => client.producer.in_flight_count(),
         };
-        let _ = self.thread.join();
+        // A client ends only when the names that it looks up were answered. With a resolver that does not
+        // answer it ends with the process.
+        let (ended, has_ended) = sync_channel(1);
+        let closer = std::thread::Builder::new().name("kafka-close".into()).spawn(move || {
+            let _ = self.thread.join();
+            drop((client, self.current));
+            let _ = ended.send(());
+        });
+        if closer.is_ok() {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let _ = has_ended.recv_timeout(rest + CLOSE_TIMEOUT);
+        }
         usize::try_from(left).unwrap_or(0)
     }
 }

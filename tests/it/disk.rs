@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use tokio::time::Instant;
 
 use crate::harness::brokers::Broker;
-use crate::harness::process::Serve;
+use crate::harness::process::{Serve, may_mount};
 use crate::harness::support::{config, count, numbered, records, until};
 
 /// A preloaded library that makes the disk fail, and the file that selects the fault.
@@ -148,11 +148,7 @@ async fn a_full_disk_refuses_clicks_and_can_still_be_drained() {
     fs::create_dir(&config.spool.dir).unwrap();
     // The mount is in its own namespace, which ends with the process.
     let mount = format!("mount -t tmpfs -o size=12m none {}", config.spool.dir.display());
-    let can = |options: &str| {
-        let mut try_it = Command::new("unshare");
-        try_it.args([options, "sh", "-c", &mount]).status().is_ok_and(|status| status.success())
-    };
-    let Some(options) = ["-m", "-rm"].into_iter().find(|options| can(options)) else {
+    let Some(options) = may_mount(&mount) else {
         eprintln!(
             "NOT TESTED ON A DISK THAT IS FULL: no right to mount one, only on `spool.max_bytes`"
         );

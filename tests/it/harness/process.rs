@@ -224,3 +224,12 @@ pub fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
     });
     receiver
 }
+
+/// The options of `unshare` with which this `mount` succeeds, in a name space of its own; none where there
+/// is no right to it.
+pub fn may_mount(mount: &str) -> Option<&'static str> {
+    ["-m", "-rm"].into_iter().find(|options| {
+        let mut try_it = Command::new("unshare");
+        try_it.args([options, "sh", "-c", mount]).status().is_ok_and(|status| status.success())
+    })
+}
