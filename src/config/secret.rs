@@ -83,8 +83,7 @@ impl Serialize for KafkaOptions {
 #[serde(untagged)]
 enum OptionEntry {
     Flag(bool),
-    Number(i64),
-    Fraction(f64),
+    Number(serde_json::Number),
     Text(String),
     Table(BTreeMap<String, OptionEntry>),
 }
@@ -106,7 +105,6 @@ fn flatten(prefix: &str, entries: BTreeMap<String, OptionEntry>, options: &mut K
         match entry {
             OptionEntry::Flag(value) => options.set(name, value.to_string()),
             OptionEntry::Number(value) => options.set(name, value.to_string()),
-            OptionEntry::Fraction(value) => options.set(name, value.to_string()),
             OptionEntry::Text(value) => options.set(name, value),
             OptionEntry::Table(entries) => flatten(&format!("{name}."), entries, options),
         }

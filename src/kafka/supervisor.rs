@@ -138,16 +138,13 @@ impl Kafka {
         };
         // A client ends only when the names that it looks up were answered. With a resolver that does not
         // answer it ends with the process.
-        let (ended, has_ended) = sync_channel(1);
-        let closer = std::thread::Builder::new().name("kafka-close".into()).spawn(move || {
+        let (ended, has_ended) = sync_channel::<()>(0);
+        let _ = std::thread::Builder::new().name("kafka-close".into()).spawn(move || {
             let _ = self.thread.join();
-            drop((client, self.current));
-            let _ = ended.send(());
+            drop((client, self.current, ended));
         });
-        if closer.is_ok() {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            let _ = has_ended.recv_timeout(rest + CLOSE_TIMEOUT);
-        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let _ = has_ended.recv_timeout(rest + CLOSE_TIMEOUT);
         usize::try_from(left).unwrap_or(0)
     }
 }

@@ -62,13 +62,14 @@ fn the_environment_overrides_the_file() {
 #[test]
 fn kafka_options_may_be_quoted_or_not() {
     let file = "[auth]\napi_key = \"k\"\n[kafka.options]\n\"security.protocol\" = \"SASL_SSL\"\n\
-                sasl.mechanism = \"PLAIN\"\nsocket.keepalive.enable = true\nlinger.ms = 3\n";
+                sasl.mechanism = \"PLAIN\"\nsocket.keepalive.enable = true\nlinger.ms = 0.5\nretries = 3\n";
     let config = from(file, &[]).into_result().unwrap();
     let options: Vec<_> = config.kafka.options.iter().collect();
     assert_eq!(
         options,
         [
-            ("linger.ms", "3"),
+            ("linger.ms", "0.5"),
+            ("retries", "3"),
             ("sasl.mechanism", "PLAIN"),
             ("security.protocol", "SASL_SSL"),
             ("socket.keepalive.enable", "true"),
