@@ -50,6 +50,7 @@ function wiring(objects) {
   const { labels } = set.spec.template.metadata;
   const ports = set.spec.template.spec.containers[0].ports.map(({ name }) => name);
   assert.deepEqual(ports, ["http", "admin"]);
+  const httpPort = set.spec.template.spec.containers[0].ports[0].containerPort;
   contains(labels, set.spec.selector.matchLabels);
   const services = of(objects, "Service");
   const governing = services.find(({ metadata }) => metadata.name === set.spec.serviceName);
@@ -63,14 +64,15 @@ function wiring(objects) {
   const { otlp_endpoint } = settings(objects).tracing;
   for (const { spec } of of(objects, "NetworkPolicy")) {
     contains(labels, spec.podSelector.matchLabels);
-    // Kafka and DNS; then the collector, if there is one; then rules from values.
-    const [collector] = spec.egress.slice(2);
+    // Kafka and DNS; then the collector, if there is one; then what values add.
+    const isTest = (rule) => rule.ports[0].port === httpPort;
+    const [collector] = spec.egress.slice(2).filter((rule) => !isTest(rule));
     const expected = otlp_endpoint && Number(new URL(otlp_endpoint).port || 80);
     assert.equal(collector?.ports[0].port ?? "", expected);
   }
   for (const { spec } of of(objects, "HorizontalPodAutoscaler")) {
     assert.equal(spec.scaleTargetRef.name, set.metadata.name);
-    assert.equal(set.spec.replicas, undefined, "the autoscaler sets the replicas");
+    assert.equal(set.spec.replicas, spec.minReplicas, "where there is no cluster to ask");
   }
   const ingest = services.find(({ spec }) => spec.clusterIP !== "None");
   for (const { spec } of of(objects, "Ingress")) {
@@ -93,32 +95,37 @@ function wiring(objects) {
     assert.throws(() => contains(ingest.metadata.labels, spec.selector.matchLabels));
     assert.equal(spec.endpoints[0].port, governing.spec.ports[0].name);
   }
-  for (const job of of(objects, "Job")) {
+  const others = of(objects, "Job").map(({ spec }) => spec.template).concat(of(objects, "Pod"));
+  for (const { metadata } of others) {
     for (const { spec } of services)
-      assert.throws(() => contains(job.spec.template.metadata.labels, spec.selector));
+      assert.throws(() => contains(metadata.labels, spec.selector));
   }
 }
 
 // Every pod conforms to the level "restricted", has no token, and mounts all its volumes.
 function pods(objects) {
-  for (const { kind, spec } of [...of(objects, "StatefulSet"), ...of(objects, "Job")]) {
-    const pod = spec.template.spec;
-    const [container] = pod.containers;
+  const kinds = ["StatefulSet", "Job", "Pod"].flatMap((kind) => of(objects, kind));
+  for (const { kind, spec } of kinds) {
+    const pod = spec.template?.spec ?? spec;
+    const containers = [...(pod.initContainers ?? []), ...pod.containers];
     assert.equal(pod.automountServiceAccountToken, false);
     assert.equal(pod.enableServiceLinks, false);
     assert.equal(pod.securityContext.runAsNonRoot, true);
     assert.equal(pod.securityContext.runAsUser, 10001);
     assert.equal(pod.securityContext.seccompProfile.type, "RuntimeDefault");
-    assert.equal(container.securityContext.allowPrivilegeEscalation, false);
-    assert.equal(container.securityContext.readOnlyRootFilesystem, true);
-    assert.deepEqual(container.securityContext.capabilities, { drop: ["ALL"] });
-    assert.match(container.image, /^[a-z0-9./-]+(:[a-z0-9.]+|@sha256:[0-9a-f]{64})$/);
+    for (const container of containers) {
+      assert.equal(container.securityContext.allowPrivilegeEscalation, false);
+      assert.equal(container.securityContext.readOnlyRootFilesystem, true);
+      assert.deepEqual(container.securityContext.capabilities, { drop: ["ALL"] });
+      assert.match(container.image, /^[a-z0-9./-]+(:[a-z0-9.]+|@sha256:[0-9a-f]{64})$/);
+    }
     const volumes = [
       ...pod.volumes,
       ...(spec.volumeClaimTemplates ?? []).map(({ metadata }) => metadata),
     ];
     const named = volumes.map(({ name }) => name).sort();
-    assert.deepEqual(container.volumeMounts.map(({ name }) => name).sort(), named, kind);
+    const mounts = containers.flatMap(({ volumeMounts }) => volumeMounts.map(({ name }) => name));
+    assert.deepEqual([...new Set(mounts)].sort(), named, kind);
     const account = of(objects, "ServiceAccount")[0]?.metadata.name ?? "default";
     assert.equal(pod.serviceAccountName, account);
   }

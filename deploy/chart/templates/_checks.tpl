@@ -31,6 +31,13 @@
   "terminationGracePeriodSeconds: must be more than %s (= %d ms, it is %d s), or a drain is killed"
   "config.http.drain_timeout_ms" $drain $grace) }}
 {{- end }}
+{{- with .Values.livenessProbe.terminationGracePeriodSeconds }}
+{{- if gt (int64 .) $grace }}
+{{- fail (printf
+  "livenessProbe.terminationGracePeriodSeconds: must be at most %s (= %d, it is %d)"
+  "terminationGracePeriodSeconds" $grace (int64 .)) }}
+{{- end }}
+{{- end }}
 {{- $verdict := add .Values.config.kafka.ack_timeout_ms 1250 }}
 {{- if le (int64 $http.answer_timeout_ms) $verdict }}
 {{- fail (printf
@@ -153,6 +160,16 @@
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
 {{- fail "ingress.hosts: must name a host" }}
+{{- end }}
+{{- if .Values.test.keySecret }}
+{{- $webhook := first .Values.config.webhook }}
+{{- $auth := $webhook.auth | default "bearer" }}
+{{- if not (and $webhook.path (has $auth (list "bearer" "basic" "path-secret"))) }}
+{{- fail "test.keySecret: the first of config.webhook must have a path and auth by bearer, basic or path-secret" }}
+{{- end }}
+{{- if or .Values.tls.certSecret .Values.config.http.tls }}
+{{- fail "test.keySecret: the test posts to the Service in plain HTTP, which tls.certSecret turns off" }}
+{{- end }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.parentRefs: must name a Gateway" }}

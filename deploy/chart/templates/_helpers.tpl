@@ -34,6 +34,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: bridge
 {{- end }}
 
+{{- define "hookbridge.testLabels" -}}
+{{ include "hookbridge.releaseLabels" . }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{- define "hookbridge.serviceAccountName" -}}
 {{- $made := .Values.serviceAccount.create | ternary (include "hookbridge.fullname" .) "default" }}
 {{- default $made .Values.serviceAccount.name }}
@@ -55,6 +60,17 @@ app.kubernetes.io/component: bridge
 {{- else }}
 {{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* With an autoscaler the number that it has chosen; where no cluster can be asked, its minimum. A
+StatefulSet without a number gets 1 from the API, which takes all other pods away. */}}
+{{- define "hookbridge.replicas" -}}
+{{- if .Values.autoscaling.enabled }}
+{{- $live := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "hookbridge.fullname" .) }}
+{{- dig "spec" "replicas" .Values.autoscaling.minReplicas $live | int64 }}
+{{- else }}
+{{- int64 .Values.replicaCount }}
 {{- end }}
 {{- end }}
 
