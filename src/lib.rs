@@ -5,10 +5,9 @@
 //! Held durably is: acknowledged by Kafka with `acks=all` from an idempotent producer, or written to the
 //! spool on disk and fsynced. What is in the spool goes to Kafka as soon as it can, in its order.
 //!
-//! The exceptions, none of which loses a click: what was on its way when a process was killed may be
-//! in Kafka twice, with the same event id; and where there is no spool, or its disk fails, an
-//! acknowledgement may come after the answer was due: the click was then refused and is in Kafka all
-//! the same.
+//! There are two exceptions, and neither loses a click. When a process is killed, clicks that were in flight
+//! may be in Kafka twice, with the same event id. Without a spool, or when its disk fails, an acknowledgement
+//! may come after the answer was due: the click was refused, and is in Kafka all the same.
 //!
 //! # The path of a request
 //!

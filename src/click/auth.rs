@@ -15,6 +15,8 @@ pub mod sns;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
 use x509_parser::extensions::GeneralName;
 
 use super::outcome::{Refusal, Rejection};
@@ -57,6 +59,16 @@ impl Caller {
     /// The caller that a record in Kafka names, which was authenticated when the record was made.
     pub fn named(name: &str) -> Caller {
         Caller { name: name.into() }
+    }
+}
+
+/// The value of the header of this name, which must be there once.
+fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r [u8], Rejection> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value.as_bytes()),
+        (None, _) => Err(refuse(format!("The header {name} is missing"))),
+        (Some(_), Some(_)) => Err(refuse(format!("There is more than one header {name}"))),
     }
 }
 

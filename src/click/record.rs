@@ -17,22 +17,7 @@ use super::auth::Caller;
 use super::event::json::into_bytes;
 use super::event::{Envelope, Event};
 use super::outcome::Rejection;
-use super::webhook::Webhook;
-
-/// The names that all records of a webhook have in common.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Route {
-    /// The webhook's name: the metric label, and part of the event id.
-    pub webhook: Box<str>,
-    /// Where its records go.
-    pub topic: Arc<str>,
-    /// Where its dead letters go.
-    pub dead_letter_topic: Arc<str>,
-    /// The CloudEvents attribute `source`.
-    pub ce_source: Box<str>,
-    /// The CloudEvents attribute `type`.
-    pub ce_type: Box<str>,
-}
+use super::webhook::{Route, Webhook};
 
 /// One Kafka record, ready to publish. Only an [`Origin`] makes one, or the spool reads one back: the
 /// spool's files have these fields in this order. It has no `Debug`, because it holds a body.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::auth::AuthScheme;
 use super::event::{Envelope, Shape};
 use super::outcome::{Refusal, Rejection};
 use super::pseudonym::Pseudonyms;
-use super::record::Route;
 
 /// A webhook as each request uses it.
 #[derive(Debug)]
@@ -39,6 +39,21 @@ pub struct Webhook {
     pub unavailable: StatusCode,
     /// Its place among the configured webhooks.
     pub index: usize,
+}
+
+/// The names that all records of a webhook have in common.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// The webhook's name: the metric label, and part of the event id.
+    pub webhook: Box<str>,
+    /// Where its records go.
+    pub topic: Arc<str>,
+    /// Where its dead letters go.
+    pub dead_letter_topic: Arc<str>,
+    /// The CloudEvents attribute `source`.
+    pub ce_source: Box<str>,
+    /// The CloudEvents attribute `type`.
+    pub ce_type: Box<str>,
 }
 
 impl Webhook {

@@ -12,8 +12,7 @@ use super::section::{choices, sections};
 use super::{AuthSchemeSettings, Secret, auth_scheme};
 use crate::click::event::{Envelope, Pointer, Shape, TimeFormat, parse_offset};
 use crate::click::pseudonym::Pseudonyms;
-use crate::click::record::Route;
-use crate::click::webhook::Webhook;
+use crate::click::webhook::{Route, Webhook};
 
 sections! {
     /// One webhook: data, not code. It needs a name, a path and a topic.

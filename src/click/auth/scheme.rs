@@ -7,7 +7,7 @@ use hyper::header::{AUTHORIZATION, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::sns::Sns;
-use super::{KeyHash, Signature, SignatureAlgorithm, Signing, hash_key, refuse};
+use super::{KeyHash, Signature, SignatureAlgorithm, Signing, hash_key, only, refuse};
 use crate::click::outcome::Rejection;
 
 /// How the senders of a webhook prove who they are.
@@ -99,16 +99,6 @@ fn authorization<'r>(headers: &'r HeaderMap, scheme: &str) -> Result<&'r [u8], R
         let scheme = scheme.trim_end();
         refuse(format!("The header authorization has another scheme than {scheme}"))
     })
-}
-
-/// The value of the header of this name, which must be there once.
-pub(super) fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r [u8], Rejection> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => Ok(value.as_bytes()),
-        (None, _) => Err(refuse(format!("The header {name} is missing"))),
-        (Some(_), Some(_)) => Err(refuse(format!("There is more than one header {name}"))),
-    }
 }
 
 #[cfg(test)]

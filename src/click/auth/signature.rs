@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::key::Verifier;
-use super::refuse;
-use super::scheme::only;
+use super::{only, refuse};
 use crate::click::outcome::Rejection;
 
 /// How requests are signed.
