@@ -1,6 +1,6 @@
 //! What an operator or a machine reads: the admin listener and the documents on it.
 //!
-//! The listener has its own thread, so that no load of clicks can keep an operator out. [`routes`] is the
+//! The listener has its own thread, so that no load of clicks can keep an operator out. `routes` is the
 //! list of its paths.
 //!
 //! - `openapi.rs`: what both listeners take and answer, as OpenAPI.

@@ -124,7 +124,7 @@ impl Kafka {
         self.requests.send(SupervisorRequest::Replace(generation)).expect("a supervisor");
     }
 
-    /// Flushes and closes the producer. Blocks until [`CLOSE_TIMEOUT`] after the deadline at most. Returns
+    /// Flushes and closes the producer. Blocks until `CLOSE_TIMEOUT` after the deadline at most. Returns
     /// how many records got no acknowledgement.
     pub fn close(self, deadline: Instant) -> usize {
         // First, so that the supervisor ends while the producer is flushed.

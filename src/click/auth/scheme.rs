@@ -63,7 +63,7 @@ impl AuthScheme {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unauthorized`]. The detail says what is wrong with the form, and nothing about the keys.
+    /// `Refusal::Unauthorized`. The detail says what is wrong with the form, and nothing about the keys.
     pub fn claim(
         &self,
         headers: &HeaderMap,

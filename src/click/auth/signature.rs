@@ -113,7 +113,7 @@ impl Signature {
 ///
 /// # Errors
 ///
-/// [`Refusal::Unauthorized`].
+/// `Refusal::Unauthorized`.
 pub fn read_mailgun(
     body: &[u8],
     tolerance: SignedDuration,
