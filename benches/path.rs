@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const KEY: &str = "a-bench-key";
+const KEY: &str = "a-key-of-the-bench";
 
 /// The steps, and the limit of instructions of each for one click: 5 % above the measurement. Valgrind
 /// has no SHA-256 instructions, so the two steps that hash seem more expensive than they are.
@@ -109,7 +109,7 @@ struct Click {
 impl Click {
     fn new() -> Click {
         let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a-bench-key"));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a-key-of-the-bench"));
         Click {
             keys: Keys::new([Key::new(
                 "opptima",

@@ -62,6 +62,9 @@ enum Command {
         /// Take the key from standard input instead of making one: Opptima sends the account's own
         #[arg(long)]
         stdin: bool,
+        /// Take one that can be guessed, because the sender dictates it
+        #[arg(long, requires = "stdin")]
+        allow_short: bool,
     },
     /// Look into the spool's folder, or drain it without a bridge
     #[command(subcommand)]
@@ -150,7 +153,7 @@ impl Cli {
                 print!("{}", toml::to_string(&valid(load(file))?).unwrap_or_default());
                 Ok(Exit::Clean)
             }
-            Command::Key { name, stdin } => key::print_key(&name, stdin),
+            Command::Key { name, stdin, allow_short } => key::print_key(&name, stdin, allow_short),
             Command::Spool(command) => command.run(&valid_without(&["auth", "http"], load(file))?),
             Command::Send(args) => args.run(),
             Command::Replay(args) => {

@@ -37,6 +37,7 @@ pub use auth_scheme::{AuthSchemeSettings, SigningSettings, SnsSettings};
 pub(crate) use check::VERDICT_LAG_MS;
 pub(crate) use follow::Followed;
 pub use keys::NamedKey;
+pub(crate) use keys::weakness;
 pub use load::{Loaded, load};
 pub(crate) use load::{environment, read_file, read_file_within, reload_keys};
 pub use problem::Problem;

@@ -43,7 +43,7 @@ use process::Server;
 use report::{Goal, Report};
 
 /// The load's key.
-const KEY: &str = "a-bench-key";
+const KEY: &str = "a-key-of-the-bench";
 
 /// The default number of campaigns and of partitions.
 const CAMPAIGNS: usize = 1_000;

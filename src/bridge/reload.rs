@@ -4,6 +4,7 @@
 //! at once on SIGHUP. If it is wrong, what was in force stays in force. Either way it is counted and
 //! logged.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,8 +92,7 @@ impl Follower {
         let keys = config.callers().map_err(|problem| vec![problem])?;
         let (old, new) = (&self.config.auth.keys, &config.auth.keys);
         let (added, removed) = (names_beyond(new, old), names_beyond(old, new));
-        let is_other = |key: &&NamedKey| old.iter().any(|o| o.name == key.name && o != *key);
-        let changed: Vec<_> = new.iter().filter(is_other).map(|key| key.name.as_str()).collect();
+        let changed = names_changed(old, new);
         self.ingest.set_keys(keys);
         info!(?added, ?removed, ?changed, "Keys reloaded.");
         self.config = config;
@@ -127,4 +127,14 @@ impl Follower {
 fn names_beyond<'k>(keys: &'k [NamedKey], others: &[NamedKey]) -> Vec<&'k str> {
     let is_new = |key: &&NamedKey| !others.iter().any(|other| other.name == key.name);
     keys.iter().filter(is_new).map(|key| key.name.as_str()).collect()
+}
+
+/// The names in both whose keys are not the same. Several keys may share a name.
+fn names_changed<'k>(old: &'k [NamedKey], new: &'k [NamedKey]) -> Vec<&'k str> {
+    let differing = |one: &'k [NamedKey], other: &'k [NamedKey]| {
+        let has_name = |key: &&NamedKey| other.iter().any(|other| other.name == key.name);
+        one.iter().filter(has_name).filter(|key| !other.contains(key)).map(|key| key.name.as_str())
+    };
+    let names: BTreeSet<_> = differing(new, old).chain(differing(old, new)).collect();
+    names.into_iter().collect()
 }

@@ -5,12 +5,19 @@ use std::io::Read;
 
 use super::{CommandResult, Exit};
 use crate::click::auth::{format_hash, hash_key};
+use crate::config::weakness;
 
 /// Far above any key; a larger input is a mistake.
 const KEY_BYTES_MAX: u64 = 64 << 10;
 
-pub fn print_key(name: &str, from_stdin: bool) -> CommandResult {
+pub fn print_key(name: &str, from_stdin: bool, allow_short: bool) -> CommandResult {
     let key = if from_stdin { read() } else { make() }?;
+    // A pair is for `auth = "basic"`; a key of another kind seldom has a colon near its end.
+    if let Some(weakness) = weakness(name, &key, true).filter(|_| !allow_short) {
+        let advice =
+            "leave --stdin out to make one; if the sender dictates this one, say --allow-short";
+        return Err(format!("{weakness}: {advice}").into());
+    }
     if !from_stdin {
         println!("# Give this key to the sender; it is kept nowhere.\n{key}\n");
     }

@@ -7,9 +7,7 @@ use hyper::header::HeaderName;
 
 use super::auth_scheme::is_plain_http;
 use super::problem::Problems;
-use super::{
-    API_KEY, AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings,
-};
+use super::{AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings};
 
 /// How long after its own time-out librdkafka may report that a record was not acknowledged: it checks
 /// about once a second (measured: up to 1.06 s late).
@@ -27,7 +25,7 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
     time_chain(config, problems);
     kafka(config, problems);
     spool(config, problems);
-    keys(config, problems);
+    super::keys::check(config, problems);
     pseudonym_key(config, problems);
     tracing(config, problems);
     webhooks(config, problems);
@@ -126,52 +124,6 @@ fn kafka(config: &Config, problems: &mut Problems) {
     problems.expect(named, "kafka.brokers", "must name brokers as host:port, separated by commas");
 }
 
-fn keys(config: &Config, problems: &mut Problems) {
-    let auth = &config.auth;
-    problems.expect(
-        !auth.keys.is_empty()
-            || auth.api_key.is_some()
-            || config.webhook.iter().all(|webhook| webhook.auth.is_sns())
-            || config.http.names_callers(),
-        "auth",
-        "no key may call: run `hookbridge key` and put the line it prints under [auth] keys, or \
-         set HOOKBRIDGE__AUTH__API_KEY",
-    );
-    let is_empty = auth.api_key.as_ref().is_some_and(|key| key.reveal().trim().is_empty());
-    problems.expect(!is_empty, "auth.api_key", "must not be empty");
-    let mut names: HashSet<&str> = auth.api_key.iter().map(|_| API_KEY).collect();
-    let mut hashes = HashSet::new();
-    for (index, key) in auth.keys.iter().enumerate() {
-        let place = match key.is_filed {
-            true => format!("auth.keys_file: key {:?}", key.name),
-            false => format!("auth.keys[{index}]"),
-        };
-        problems.expect(!key.name.is_empty(), &place, "needs a name");
-        problems.expect(names.insert(&key.name), &place, "has the name of another key");
-        problems.value(&place, key.read());
-        let is_empty = key.secret.as_ref().is_some_and(|secret| secret.reveal().is_empty());
-        problems.expect(!is_empty, &place, "secret must not be empty");
-        let is_new = key.hash().is_none_or(|hash| hashes.insert(hash));
-        problems.expect(is_new, &place, "is the same key as another, under another name");
-        restrictions(config, key, &place, problems);
-    }
-}
-
-/// When and where a key may be used.
-fn restrictions(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) {
-    let has_life = key.not_before.zip(key.expires_at).is_none_or(|(begin, end)| begin < end);
-    problems.expect(has_life, place, "expires_at must come after not_before");
-    let known = |name: &String| config.webhook.iter().any(|webhook| webhook.name == *name);
-    for name in key.webhooks.iter().flatten() {
-        let unknown = format!("webhooks: there is no webhook named {name}");
-        problems.expect(known(name), place, unknown);
-    }
-    let is_for_one = key.webhooks.as_ref().is_none_or(|names| !names.is_empty());
-    problems.expect(is_for_one, place, "webhooks must name one, or be left out for all");
-    let is_for_one = key.networks.as_ref().is_none_or(|networks| !networks.is_empty());
-    problems.expect(is_for_one, place, "networks must name one, or be left out for any");
-}
-
 fn pseudonym_key(config: &Config, problems: &mut Problems) {
     let Some(key) = &config.pseudonym.key else { return };
     problems.expect(
@@ -257,10 +209,9 @@ fn callers(config: &Config, webhook: &WebhookSettings, place: &str, problems: &m
     let message = "the secret comes behind the path and one more /: let the path end without it";
     problems.expect(has_place, place, message);
     let auth = &config.auth;
-    let is_for =
-        |key: &NamedKey| key.webhooks.as_ref().is_none_or(|names| names.contains(&webhook.name));
     let has = |wanted: fn(&NamedKey) -> bool| {
-        config.http.names_callers() || auth.keys.iter().any(|key| wanted(key) && is_for(key))
+        let can_sign = |key: &NamedKey| wanted(key) && key.is_for(webhook);
+        config.http.names_callers() || auth.keys.iter().any(can_sign)
     };
     let (can_sign, message) = match webhook.auth {
         AuthSchemeSettings::HmacSha256(_) | AuthSchemeSettings::Mailgun { .. } => (

@@ -63,7 +63,7 @@ mod tests {
             };
             format!("[[webhook]]\nprofile = \"{name}\"\n{more}")
         });
-        let keys = "[auth]\napi_key = \"a\"\n[[auth.keys]]\nname = \"sendgrid\"\npublic_key = \"\
+        let keys = "[auth]\napi_key = \"a-key-of-the-test\"\n[[auth.keys]]\nname = \"sendgrid\"\npublic_key = \"\
             MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEOJR66bHQspeHSWX/cbSn8j1FzVXMi3y3nOKexIy0/Nfm3SeoOBTe\
             KzX+g2//TScL5NWwqsT6JbJ2/0P7XBUpZQ==\"\n";
         let folder = tempfile::tempdir().expect("a folder");

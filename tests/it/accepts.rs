@@ -148,7 +148,7 @@ on_every_broker! {
         let path = &bridge.config.webhook[0].path;
         let body = String::from_utf8(click("7")).unwrap();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer a-test-key\r\n\
+            "POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer a-key-of-the-tests\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -186,7 +186,7 @@ on_every_broker! {
         let sender = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
         let mut answers = Vec::new();
         for _ in 0..50 {
-            let request = sender.post(bridge.url()).bearer_auth("a-test-key").body(click("7"));
+            let request = sender.post(bridge.url()).bearer_auth("a-key-of-the-tests").body(click("7"));
             answers.push(tokio::spawn(request.send()));
         }
         for answer in answers {
@@ -206,7 +206,7 @@ on_every_broker! {
             }
         })
         .await;
-        for (key, status) in [("old", 200), ("new", 200), ("a-test-key", 200), ("other", 401)] {
+        for (key, status) in [("old", 200), ("new", 200), ("a-key-of-the-tests", 200), ("other", 401)] {
             let request = crate::harness::support::sender().post(bridge.url()).bearer_auth(key);
             let answer = request.body(click("7")).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), status, "{key}");

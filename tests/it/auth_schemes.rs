@@ -237,7 +237,7 @@ async fn secrets_are_in_no_output_and_follow_their_file() {
              {{ name = \"path\", secret = \"{secret}-in-the-path\", webhooks = [\"path\"] }}]\n"
         )
     };
-    let mut mount = Mount::new(&[("keys.toml", &keys("zq-first"))]);
+    let mut mount = Mount::new(&[("keys.toml", &keys("zq-first-signing-key"))]);
     let mut config: Config = config(&broker);
     let first = config.webhook[0].clone();
     config.webhook.extend([
@@ -264,17 +264,20 @@ async fn secrets_are_in_no_output_and_follow_their_file() {
         (signed.status(), signed.version())
     };
     for (client, version) in clients.iter().zip([Version::HTTP_11, Version::HTTP_2]) {
-        assert_eq!(status(client, "zq-first").await, (StatusCode::OK, version));
-        assert_eq!(status(client, "zq-second").await, (StatusCode::UNAUTHORIZED, version));
+        assert_eq!(status(client, "zq-first-signing-key").await, (StatusCode::OK, version));
+        assert_eq!(
+            status(client, "zq-second-signing-key").await,
+            (StatusCode::UNAUTHORIZED, version)
+        );
     }
     // A key that is valid for no webhook is recognised and refused.
-    let elsewhere = sender().post(serve.url()).bearer_auth("zq-first").body(click("7"));
+    let elsewhere = sender().post(serve.url()).bearer_auth("zq-first-signing-key").body(click("7"));
     assert_eq!(elsewhere.send().await.unwrap().status(), StatusCode::FORBIDDEN);
-    mount.swap(&[("keys.toml", &keys("zq-second"))]);
+    mount.swap(&[("keys.toml", &keys("zq-second-signing-key"))]);
     let reloads = "hookbridge_reloads_total{result=\"ok\",what=\"keys\"}";
     until("reloaded", async || serve.metric(reloads).await == 1.0).await;
-    assert_eq!(status(&clients[0], "zq-second").await.0, StatusCode::OK);
-    assert_eq!(status(&clients[0], "zq-first").await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&clients[0], "zq-second-signing-key").await.0, StatusCode::OK);
+    assert_eq!(status(&clients[0], "zq-first-signing-key").await.0, StatusCode::UNAUTHORIZED);
     // A file that cannot be read reveals no secret either.
     let failed = "hookbridge_reloads_total{result=\"failed\",what=\"keys\"}";
     for (count, text) in [
@@ -292,7 +295,7 @@ async fn secrets_are_in_no_output_and_follow_their_file() {
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("TRACE"), "{log}");
     assert!(log.contains("must be a text in quotes"), "{log}");
-    mount.swap(&[("keys.toml", &keys("zq-second"))]);
+    mount.swap(&[("keys.toml", &keys("zq-second-signing-key"))]);
     let mut printed = log;
     for command in ["check", "config"] {
         let output = hookbridge([command, "--config", &settings]).output().unwrap();

@@ -6,7 +6,7 @@ use hookbridge::config::InvalidBody;
 use reqwest::StatusCode;
 
 use crate::harness::brokers::Broker;
-use crate::harness::process::{Running, Serve, hookbridge, lines};
+use crate::harness::process::{Running, Serve, hookbridge, lines, texts};
 use crate::harness::support::{KEY, PATIENCE, TestBridge, click, config, count, sender, until};
 use crate::on_every_broker;
 
@@ -23,7 +23,7 @@ fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, out: &str, e
 
 #[test]
 fn exit_codes_are_the_documented_ones() {
-    let key = ("HOOKBRIDGE__AUTH__API_KEY", "plain-key");
+    let key = ("HOOKBRIDGE__AUTH__API_KEY", "the-one-plain-key");
     check(&["--help"], &[], 0, "Usage: hookbridge", "");
     check(&["--version"], &[], 0, env!("CARGO_PKG_VERSION"), "");
     check(&["nonsense"], &[], 64, "", "unrecognized subcommand");
@@ -65,7 +65,7 @@ fn completions_and_manual_know_every_command_and_option() {
 /// A pipe gets no colour, nor does a terminal with NO_COLOR.
 #[test]
 fn colour_is_for_terminals_only() {
-    let key = ("HOOKBRIDGE__AUTH__API_KEY", "plain-key");
+    let key = ("HOOKBRIDGE__AUTH__API_KEY", "the-one-plain-key");
     check(&["check"], &[key], 0, "  ok       every setting", "");
     let forced = ("CLICOLOR_FORCE", "1");
     check(&["check"], &[key, forced], 0, "\x1b[32mok\x1b[0m       every setting", "");
@@ -90,14 +90,34 @@ async fn a_new_key_works_with_the_line_printed_for_it() {
     // A key that the sender chose, from standard input.
     let mut command = hookbridge(["key", "--stdin"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"its-own\n").unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"the-key-of-its-own\n").unwrap();
     let printed = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    let hash = hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(b"its-own"));
+    let hash = hookbridge::click::auth::format_hash(&hookbridge::click::auth::hash_key(
+        b"the-key-of-its-own",
+    ));
     assert!(
         printed.contains(&format!("{{ name = \"opptima\", sha256 = \"{hash}\" }}")),
         "{printed}"
     );
-    assert!(!printed.contains("its-own"), "{printed}");
+    assert!(!printed.contains("the-key-of-its-own"), "{printed}");
+
+    // One that can be guessed has to be asked for by name.
+    for (key, allowed, code, words) in [
+        ("15-bytes-of-key", false, 1, "has 15 bytes, and fewer than 16 can be guessed"),
+        ("15-bytes-of-key", true, 0, "sha256 = "),
+        ("user:password", false, 1, "an example of the documentation"),
+        ("a-long-user-name:password", false, 1, "the password of this pair has 8 bytes"),
+        ("a-long-partner", false, 1, "is its own name"),
+    ] {
+        let mut command = hookbridge(["key", "--name", "a-long-partner", "--stdin"]);
+        command.args(allowed.then_some("--allow-short"));
+        let run =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = run.unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), key.as_bytes()).unwrap();
+        let (out, err) = texts(&child.wait_with_output().unwrap(), code);
+        assert!((out.clone() + &err).contains(words), "{key}: {out}{err}");
+    }
 }
 
 on_every_broker! {

@@ -30,7 +30,7 @@ on_every_broker! {
         for chunk in table.chunks(100) {
             let posts = chunk.iter().map(|(key, _)| {
                 let body = serde_json::json!({ "campid": key }).to_string();
-                let request = sender.post(bridge.url()).bearer_auth("a-test-key").body(body);
+                let request = sender.post(bridge.url()).bearer_auth("a-key-of-the-tests").body(body);
                 tokio::spawn(request.send())
             });
             for post in posts.collect::<Vec<_>>() {

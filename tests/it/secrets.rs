@@ -20,7 +20,7 @@ const MARK: &str = "zq-";
 const BODY: &str =
     r#"{"campid":"zq-campaign","email":"zq-ana@example.com","type":"Email marketing"}"#;
 
-const SIGNING_KEY: &str = "zq-signing-key";
+const SIGNING_KEY: &str = "zq-signing-secret";
 
 /// Settings with every kind of secret, and a webhook for each auth scheme.
 fn secretive(broker: &Broker, mount: &Mount, format: LogFormat, folder: &Path) -> Config {
@@ -32,7 +32,7 @@ fn secretive(broker: &Broker, mount: &Mount, format: LogFormat, folder: &Path) -
     // The stop comes while Kafka is away and takes the whole drain time-out.
     (config.http.body_timeout_ms, config.http.drain_timeout_ms) = (1_000, 5_000);
     config.http.tls = Some(tls::settings(mount));
-    config.auth.api_key = Some(Secret::new("zq-api-key"));
+    config.auth.api_key = Some(Secret::new("zq-api-key-of-20-bytes"));
     config.auth.keys_file = Some(mount.path("keys.toml"));
     config.pseudonym.key = Some(Secret::new("zq-pseudonym-key-of-32-bytes-or-more"));
     // Unused without SASL, but the client logs all properties.
@@ -68,23 +68,23 @@ async fn send_all(client: &Client, base: &str) -> Vec<StatusCode> {
         let post = |path: &str| client.post(format!("{base}{path}")).body(body.clone());
         let click = "/webhooks/email-marketing/click";
         for request in [
-            post(click).bearer_auth("zq-api-key"),
+            post(click).bearer_auth("zq-api-key-of-20-bytes"),
             post(click).bearer_auth("zq-unknown"),
             post(click).header("Authorization", "zq-no-scheme"),
-            post("/basic").basic_auth("zq-user", Some("zq-password")),
+            post("/basic").basic_auth("zq-user", Some("zq-password-of-23-bytes")),
             post("/basic").basic_auth("zq-user", Some("zq-unknown")),
             post("/basic").header("Authorization", "Basic zq-no-base64"),
-            post("/header").header("X-Api-Key", "zq-api-key"),
+            post("/header").header("X-Api-Key", "zq-api-key-of-20-bytes"),
             post("/header").header("X-Api-Key", "zq-unknown"),
             post("/signed").header("X-Signature", hex(SIGNING_KEY, body.as_bytes())),
             post("/signed").header("X-Signature", hex("zq-unknown", body.as_bytes())),
             post("/signed").header("X-Signature", "zq-no-signature"),
-            post("/path/zq-api-key"),
+            post("/path/zq-api-key-of-20-bytes"),
             post("/path/zq-unknown"),
-            post("/path/zq-api-key/zq-more"),
-            post("/path/zq-api-key?key=zq-query"),
-            post("/pseudonyms").bearer_auth("zq-api-key"),
-            client.get(format!("{base}/path/zq-api-key")),
+            post("/path/zq-api-key-of-20-bytes/zq-more"),
+            post("/path/zq-api-key-of-20-bytes?key=zq-query"),
+            post("/pseudonyms").bearer_auth("zq-api-key-of-20-bytes"),
+            client.get(format!("{base}/path/zq-api-key-of-20-bytes")),
         ] {
             statuses.push(request.send().await.unwrap().status());
         }
@@ -103,7 +103,7 @@ async fn no_output_has_a_secret() {
         let pair = authority.issue("bridge", 2030);
         let keys = format!(
             "keys = [{{ name = \"signer\", secret = \"{SIGNING_KEY}\" }},\n\
-             {{ name = \"pair\", secret = \"zq-user:zq-password\" }}]\n"
+             {{ name = \"pair\", secret = \"zq-user:zq-password-of-23-bytes\" }}]\n"
         );
         let [certificate, key] = pair.files();
         let mount = Mount::new(&[certificate, key, ("keys.toml", &keys)]);
@@ -122,7 +122,7 @@ async fn no_output_has_a_secret() {
             assert!(statuses.iter().any(|s| s.as_u16() == status), "{status} in {statuses:?}");
         }
         broker.development().cluster().broker_down(-1).unwrap();
-        let away = client.post(format!("{base}/pseudonyms")).bearer_auth("zq-api-key");
+        let away = client.post(format!("{base}/pseudonyms")).bearer_auth("zq-api-key-of-20-bytes");
         let body = BODY.replace("zq-campaign", "a-campaign").replace("zq-ana", "zq-eva");
         let away = away.body(body).send().await.unwrap();
         assert_eq!(away.status(), StatusCode::OK);
@@ -183,9 +183,9 @@ fn a_problem_with_a_misplaced_secret_does_not_quote_it() {
         key("{ name = \"a\", sha256 = \"zq-short\" }"),
         key("{ name = \"a\", sha256 = [\"zq-list\"] }"),
         key("{ name = \"a\", secret = [\"zq-list\"] }"),
-        key("{ name = \"a\", secret = \"a\", expires_at = \"zq-date\" }"),
-        key("{ name = \"a\", secret = \"a\", networks = [\"zq-network\"] }"),
-        key("{ name = \"a\", secret = \"a\", webhooks = \"zq-webhook\" }"),
+        key("{ name = \"a\", secret = \"zq-secret-0123456789\", expires_at = \"zq-date\" }"),
+        key("{ name = \"a\", secret = \"zq-secret-0123456789\", networks = [\"zq-network\"] }"),
+        key("{ name = \"a\", secret = \"zq-secret-0123456789\", webhooks = \"zq-webhook\" }"),
         "[pseudonym]\nkey = \"zq-short\"\n".into(),
         "[pseudonym]\nkey = [\"zq-list\"]\n".into(),
         "pseudonym = \"zq-text\"\n".into(),

@@ -470,14 +470,17 @@ async fn while_amazon_is_unreachable_its_messages_are_answered_503() {
 #[tokio::test]
 async fn a_password_in_the_url_works_without_a_way_out() {
     let broker = Broker::embedded();
-    let bridge = bridge_with(&broker, "\"basic\"", "[auth]\napi_key = \"user:password\"\n").await;
+    let bridge =
+        bridge_with(&broker, "\"basic\"", "[auth]\napi_key = \"user:password-of-the-test\"\n")
+            .await;
     let post = |body: &str| sender().post(bridge.url()).body(body.to_owned());
     let body = message("Notification", 0).to_string();
     let answer = post(&body).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert!(answer.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
     for body in [body, message("SubscriptionConfirmation", 0).to_string()] {
-        let answer = post(&body).basic_auth("user", Some("password")).send().await.unwrap();
+        let answer =
+            post(&body).basic_auth("user", Some("password-of-the-test")).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
     assert!(header(&bridge.dead_letter(), "hookbridge-detail").contains("visit SubscribeURL"));

@@ -149,7 +149,7 @@ fn a_certificate_that_does_not_fit_its_key_stops_the_start() {
     ]);
     let run = |command: &str, certificate: &str, key: &str, authorities: Option<&str>| {
         let mut program = hookbridge([command]);
-        program.env("HOOKBRIDGE__AUTH__API_KEY", "k").env("HOOKBRIDGE__SPOOL__DIR", "");
+        program.env("HOOKBRIDGE__AUTH__API_KEY", KEY).env("HOOKBRIDGE__SPOOL__DIR", "");
         program.env("HOOKBRIDGE__HTTP__LISTEN", "127.0.0.1:0");
         program.env("HOOKBRIDGE__ADMIN__LISTEN", "127.0.0.1:0");
         program.env("HOOKBRIDGE__HTTP__TLS__CERT_FILE", mount.path(certificate));

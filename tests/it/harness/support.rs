@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use super::brokers::count;
 use super::brokers::{Broker, unique};
 
-pub const KEY: &str = "a-test-key";
+pub const KEY: &str = "a-key-of-the-tests";
 
 /// The longest that a condition in a test may take to come true; tests poll for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
