@@ -342,6 +342,8 @@ fn refusal(failure: Failure) -> Refusal {
         Fault::TimedOut => Refusal::KafkaTimeout,
         Fault::Unproven => Refusal::Unconfirmed,
         Fault::TooLarge => Refusal::RecordTooLarge,
-        Fault::Corrupt | Fault::Refused | Fault::ProducerFailed => Refusal::KafkaRefused,
+        Fault::Corrupt | Fault::Timestamp | Fault::Refused | Fault::ProducerFailed => {
+            Refusal::KafkaRefused
+        }
     }
 }

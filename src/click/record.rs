@@ -37,6 +37,19 @@ pub struct Record {
     trace: Option<Bytes>,
     /// Why it is a dead letter, if it is one.
     reason: Option<Box<Reason>>,
+    /// Not on disk: Kafka may refuse it again.
+    #[serde(skip)]
+    stamp: Stamp,
+}
+
+/// What the record's timestamp in Kafka is. The event's time stays in `ce_time`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stamp {
+    /// The event's time, or that of receipt where the event has none.
+    #[default]
+    Own,
+    Receipt,
+    Sending(Timestamp),
 }
 
 /// Why a record is a dead letter.
@@ -67,7 +80,27 @@ impl Record {
 
     /// Milliseconds since the Unix epoch, as Kafka counts.
     pub fn timestamp_ms(&self) -> i64 {
-        self.time.as_millisecond()
+        let time = match self.stamp {
+            Stamp::Own => self.time,
+            Stamp::Receipt => self.received,
+            Stamp::Sending(now) => now,
+        };
+        time.as_millisecond()
+    }
+
+    /// The record with the next timestamp that its topic may take, where that refuses the last one: that of
+    /// receipt, then this one. None if it had both.
+    pub fn restamped(&self, now: Timestamp) -> Option<Record> {
+        let stamp = match self.stamp {
+            Stamp::Own if self.time != self.received => Stamp::Receipt,
+            Stamp::Own | Stamp::Receipt => Stamp::Sending(now),
+            Stamp::Sending(_) => return None,
+        };
+        Some(Record { stamp, ..self.clone() })
+    }
+
+    pub fn is_restamped(&self) -> bool {
+        self.stamp != Stamp::Own
     }
 
     /// The name of its webhook.
@@ -186,6 +219,7 @@ impl<'r> Origin<'r> {
             received: self.received,
             trace: self.trace.map(|trace| Bytes::copy_from_slice(trace.as_bytes())),
             reason: None,
+            stamp: Stamp::Own,
         }
     }
 
@@ -353,6 +387,26 @@ pub(crate) mod tests {
             assert_eq!(record.timestamp_ms(), 1_768_046_400_500, "{body}");
             check(&record, 4, &[("ce_time", "2026-01-10T12:00:00.5Z")]);
         }
+    }
+
+    #[test]
+    fn a_timestamp_that_kafka_refuses_gives_way_to_receipt_and_then_to_sending() {
+        let now = "2026-01-10T13:00:00Z".parse().expect("a time");
+        let record = |body| record_of(body, "2026-01-10T12:00:00Z", None);
+        let timed = record(r#"{"campid":7,"timestamp":"2026-01-10 05:00:00"}"#);
+        let mut stamps = Vec::new();
+        let mut next = Some(timed.clone());
+        while let Some(record) = next {
+            stamps.push((record.timestamp_ms() / 1000, record.is_restamped()));
+            // All headers stay: `ce_time` is the event's own time.
+            assert_eq!(headers(&record), headers(&timed));
+            next = record.restamped(now);
+        }
+        let (ten, hour) = (1_768_039_200, 3_600);
+        assert_eq!(stamps, [(ten, false), (ten + 2 * hour, true), (ten + 3 * hour, true)]);
+        let untimed = record(r#"{"campid":7}"#).restamped(now).expect("another timestamp");
+        assert_eq!(untimed.timestamp_ms() / 1000, ten + 3 * hour);
+        assert!(untimed.restamped(now).is_none());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
@@ -230,7 +231,7 @@ impl Forwarder {
                 Ok(true) => moved += 1,
                 Ok(false) => is_stuck = true,
                 Err(failure) => match failure.remedy() {
-                    Remedy::TryAgain | Remedy::DeadLetter => alone.push(event),
+                    Remedy::TryAgain | Remedy::DeadLetter | Remedy::Restamp => alone.push(event),
                     Remedy::Spool => self.keep(&event, blocked),
                     // In the next round, in its order.
                     Remedy::Rebuild | Remedy::Repeat => {
@@ -313,22 +314,29 @@ impl Forwarder {
         true
     }
 
-    /// Sends an event by itself. Returns whether it has left the spool; fails where Kafka refuses it for
-    /// good.
+    /// Sends an event by itself, with other timestamps where its own is refused. Returns whether it has left
+    /// the spool; fails where Kafka refuses it for good.
     async fn send_alone(
         &self,
         position: Position,
-        record: Record,
+        mut record: Record,
         blocked: &mut Blocked,
     ) -> Result<bool, Failure> {
-        let deadline = Instant::now() + self.state.ack_timeout;
-        let event = self.send(position, record, self.preconditions());
-        let settled = self.settle(&event, deadline, blocked).await;
-        if settled.is_err_and(|failure| failure.remedy() != Remedy::DeadLetter) {
-            self.keep(&event, blocked);
-            return Ok(false);
+        loop {
+            let deadline = Instant::now() + self.state.ack_timeout;
+            let event = self.send(position, record, self.preconditions());
+            let settled = self.settle(&event, deadline, blocked).await;
+            let Err(failure) = settled else { return settled };
+            let restamped = event.sent.record().restamped(Timestamp::now());
+            match (failure.remedy(), restamped) {
+                (Remedy::DeadLetter, _) => return Err(failure),
+                (Remedy::Restamp, Some(restamped)) => record = restamped,
+                _ => {
+                    self.keep(&event, blocked);
+                    return Ok(false);
+                }
+            }
         }
-        settled
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct CurrentClient {
     pub client: ArcSwap<Client>,
     /// The generation of `client`, for tasks that wait for the next.
     pub generation: watch::Sender<u64>,
+    /// Held while a record that was refused in a batch is sent alone.
+    pub alone: tokio::sync::Mutex<()>,
 }
 
 /// A producer with its event queue. Each replacement has the next generation.

@@ -69,11 +69,22 @@ impl Context {
             Ok(()) => {
                 self.subscribers.breaker.succeeded();
                 topic.ack_seconds.observe(sent.sent_at.elapsed().as_secs_f64());
+                if sent.record().is_restamped() {
+                    self.subscribers.metrics.restamped(sent.record().webhook());
+                }
             }
             Err(failure) => match failure.fault {
                 Fault::ProducerFailed => self.replace(),
                 Fault::TimedOut | Fault::Refused => self.request(SupervisorRequest::Explain),
-                Fault::NotTried | Fault::Unproven | Fault::TooLarge | Fault::Corrupt => {}
+                Fault::Timestamp if self.may_complain(RDKafkaErrorCode::InvalidTimestamp) => {
+                    let (topic, reason) = (&**sent.record().topic(), failure.explain());
+                    warn!(topic, reason, "An event is sent again with another timestamp.");
+                }
+                Fault::Timestamp
+                | Fault::NotTried
+                | Fault::Unproven
+                | Fault::TooLarge
+                | Fault::Corrupt => {}
             },
         }
         let ended = result.map_or_else(|f| f.fault.result(), |()| RecordResult::Acknowledged);

@@ -31,6 +31,8 @@ pub enum Fault {
     TooLarge,
     /// Kafka takes no record with this content.
     Corrupt,
+    /// The topic takes no record with this timestamp.
+    Timestamp,
     /// Kafka refuses it now, for a reason that an operator can remove.
     Refused,
     /// The producer is broken and must be replaced.
@@ -48,6 +50,8 @@ pub enum Remedy {
     Spool,
     /// Send it to the dead letters if it is refused alone, too: Kafka refuses a batch as one.
     DeadLetter,
+    /// Send it again alone with its own timestamp, then with another: the event itself is good.
+    Restamp,
     /// Keep it until there is a new producer.
     Rebuild,
 }
@@ -61,6 +65,7 @@ impl Fault {
             Fault::TimedOut => RecordResult::TimedOut,
             Fault::TooLarge => RecordResult::TooLarge,
             Fault::Corrupt => RecordResult::Corrupt,
+            Fault::Timestamp => RecordResult::InvalidTimestamp,
             Fault::Refused => RecordResult::Refused,
             Fault::ProducerFailed => RecordResult::ProducerFailed,
         }
@@ -82,8 +87,20 @@ impl Failure {
             Fault::Unproven => Remedy::Repeat,
             Fault::TimedOut | Fault::Refused => Remedy::Spool,
             Fault::TooLarge | Fault::Corrupt => Remedy::DeadLetter,
+            Fault::Timestamp => Remedy::Restamp,
             Fault::ProducerFailed => Remedy::Rebuild,
         }
+    }
+
+    /// Whether another timestamp may help. Where several records of a batch are refused, the client says
+    /// only that each of them is invalid.
+    pub(super) fn may_be_of_timestamp(&self) -> bool {
+        matches!(self.code, Code::InvalidTimestamp | Code::InvalidRecord)
+    }
+
+    /// Whether the record may be good, and another one of its batch is not.
+    pub(super) fn may_be_of_another(&self) -> bool {
+        self.code == Code::InvalidDifferentRecord || self.remedy() == Remedy::DeadLetter
     }
 
     /// For the log: what happened and what to do.
@@ -136,7 +153,7 @@ classify! {
     Corrupt: InvalidMessage | InvalidRecord | BadMessage
         => "Kafka cannot read the record as it arrived, or the topic's policies forbid it (a \
             compacted topic needs keys)";
-    Corrupt: InvalidTimestamp
+    Timestamp: InvalidTimestamp
         => "the topic does not take this timestamp; widen its message.timestamp.before.max.ms and \
             message.timestamp.after.max.ms, or narrow the webhook's timestamp_max settings";
     Refused: UnknownTopic | UnknownTopicOrPartition | UnknownPartition
@@ -210,9 +227,9 @@ mod tests {
                     Code::InvalidMessage,
                     Code::InvalidRecord,
                     Code::BadMessage,
-                    Code::InvalidTimestamp,
                 ],
             ),
+            (Remedy::Restamp, &[Code::InvalidTimestamp]),
             (
                 Remedy::Rebuild,
                 &[

@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::context::code;
 use super::{fault, settings};
-use crate::config::Config;
+use crate::config::{Config, WebhookSettings};
 
 /// A larger record is not sent to find out whether a topic may be written to.
 const PROBE_BYTES_MAX: usize = 32 << 20;
@@ -110,9 +110,13 @@ impl Inspector<'_> {
         if topic.findings.is_empty() {
             let partitions = found.map_or(&[][..], |topic| topic.partitions());
             let config = self.topic_config(&topic.name, timeout);
-            let number = |key| config.as_ref()?.get(key)?.value.as_ref()?.parse().ok();
+            let value = |key| config.as_ref()?.get(key)?.value.as_deref();
+            let number = |key| value(key)?.parse().ok();
             topic.max_message_bytes = number("max.message.bytes");
             topic.check(partitions, number("min.insync.replicas"), self.config.http.max_body_bytes);
+            if is_for_events {
+                topic.check_timestamps(&self.config.webhook, value);
+            }
         }
         Ok(topic)
     }
@@ -202,6 +206,39 @@ impl InspectedTopic {
                 "max.message.bytes ({bytes}) is less than http.max_body_bytes ({max_body_bytes}): \
                  larger events will be refused"
             ));
+        }
+    }
+
+    /// Finds settings of the topic that contradict the times that its webhooks believe.
+    fn check_timestamps<'v>(
+        &mut self,
+        webhooks: &[WebhookSettings],
+        value: impl Fn(&'static str) -> Option<&'v str>,
+    ) {
+        if value("message.timestamp.type") == Some("LogAppendTime") {
+            self.warn(
+                "message.timestamp.type is LogAppendTime: records have the broker's time, and not that of \
+                 their click; set it to CreateTime"
+                    .to_owned(),
+            );
+            return;
+        }
+        let number = |key| value(key).and_then(|text| text.parse::<u64>().ok());
+        let (before, after) = ("message.timestamp.before.max.ms", "message.timestamp.after.max.ms");
+        let of_topic = |webhook: &&WebhookSettings| webhook.topic == self.name;
+        for webhook in webhooks.iter().filter(of_topic).collect::<Vec<_>>() {
+            let age = ("timestamp_max_age_s", webhook.timestamp_max_age_s);
+            let ahead = ("timestamp_max_ahead_s", webhook.timestamp_max_ahead_s);
+            for (key, (setting, seconds)) in [(before, age), (after, ahead)] {
+                let Some(taken) = number(key).filter(|ms| *ms < u64::from(seconds) * 1_000) else {
+                    continue;
+                };
+                self.warn(format!(
+                    "{key} ({taken}) is less than {setting} ({seconds}) of the webhook {}: a click between \
+                     the two gets the time of receipt as its timestamp; raise the one or lower the other",
+                    webhook.name
+                ));
+            }
         }
     }
 

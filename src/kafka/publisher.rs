@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::CurrentClient;
-use super::fault::{Failure, Fault};
+use super::fault::{Failure, Fault, Remedy};
 use super::send_queue::{Acknowledged, InFlightRecord, Preconditions, SendQueue};
 use crate::click::record::Record;
 use crate::observe::lock;
@@ -100,16 +101,52 @@ impl Publisher {
         self.queue.put_record(record, preconditions)
     }
 
-    /// Publishes a record and waits for Kafka's verdict. Without a spool the verdict comes within
-    /// `kafka.ack_timeout_ms` and about another second; the caller holds the deadline. When the
-    /// producer breaks down meanwhile, the record goes once more to its replacement; when its
-    /// acknowledgement is unproven, once more to the same producer. It may then be in the topic twice,
-    /// with the same id.
+    /// Publishes a record and waits for Kafka's verdict on it: a record that is refused in a batch is sent
+    /// again, and one that is refused for its timestamp has another then. Without a spool each verdict comes
+    /// within `kafka.ack_timeout_ms` and about another second; the caller holds the deadline.
     ///
     /// # Errors
     ///
     /// Why the record is not acknowledged.
     pub async fn publish(&self, record: &Record) -> Result<Acknowledged, Failure> {
+        let mut verdict = self.publish_in_batch(record).await;
+        if verdict.as_ref().is_err_and(Failure::may_be_of_timestamp)
+            && let Some(restamped) = record.restamped(Timestamp::now())
+        {
+            // Not alone, because a body may carry many old events.
+            verdict = self.publish_in_batch(&restamped).await;
+        }
+        match verdict {
+            Err(failure) if failure.may_be_of_another() || failure.may_be_of_timestamp() => {
+                self.publish_alone(record).await
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Sends a record that was refused in a batch, one such record at a time.
+    async fn publish_alone(&self, record: &Record) -> Result<Acknowledged, Failure> {
+        let _turn = self.current.alone.lock().await;
+        let mut record = record.clone();
+        loop {
+            let verdict = self.publish_in_batch(&record).await;
+            let Err(failure) = verdict else { return verdict };
+            match failure.remedy() {
+                // A new record was in its batch.
+                Remedy::TryAgain if failure.may_be_of_another() => {}
+                Remedy::Restamp => match record.restamped(Timestamp::now()) {
+                    Some(restamped) => record = restamped,
+                    None => return Err(failure),
+                },
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    /// Publishes a record with what else is ready. When the producer breaks down meanwhile, the record goes
+    /// once more to its replacement; when its acknowledgement is unproven, once more to the same producer. It
+    /// may then be in the topic twice, with the same id.
+    async fn publish_in_batch(&self, record: &Record) -> Result<Acknowledged, Failure> {
         let generation = self.generation();
         let preconditions = Preconditions { generation: Some(generation), failures: None };
         let verdict = self.send(record.clone(), preconditions).verdict().await;

@@ -79,6 +79,7 @@ impl Kafka {
         let current = Arc::new(CurrentClient {
             client: ArcSwap::from_pointee(client),
             generation: watch::Sender::new(0),
+            alone: tokio::sync::Mutex::default(),
         });
         let supervisor = Supervisor {
             current: current.clone(),

@@ -69,6 +69,8 @@ metrics! {
             "From a request's head to its answer";
         dead_letters: Counters<DeadLetterReason> = "hookbridge_dead_letters_total",
             "Bodies kept as dead letters, by webhook and reason";
+        restamped: IntCounter = "hookbridge_restamped_events_total",
+            "Events in Kafka without their own time as timestamp, because their topic refuses it";
     }
 
     /// What is counted of one topic.
@@ -258,6 +260,11 @@ impl Metrics {
     /// Counts dead letters. A webhook that is no longer configured counts as [`NO_WEBHOOK`].
     pub fn dead_letters(&self, webhook: &str, reason: DeadLetterReason, count: u64) {
         self.webhooks.get(webhook).dead_letters[reason].inc_by(count);
+    }
+
+    /// Counts an event whose topic refuses its timestamp, and has it with another.
+    pub fn restamped(&self, webhook: &str) {
+        self.webhooks.get(webhook).restamped.inc();
     }
 
     /// Makes a series for each of these keys and drops those of others, so that there are never more

@@ -1,11 +1,14 @@
 //! Bodies that are not events, and records that Kafka refuses.
 
+use hookbridge::config::BodyFormat;
 use hookbridge::kafka::ConsumedRecord;
+use jiff::{SignedDuration, Timestamp};
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
 use reqwest::StatusCode;
 
 use crate::harness::brokers::{Broker, create_topic};
+use crate::harness::process::{hookbridge, printed, settings_file};
 use crate::harness::support::{TestBridge, click, config, count, records, until};
 use crate::on_every_broker;
 
@@ -120,6 +123,88 @@ async fn a_record_larger_than_its_topic_allows_is_a_dead_letter() {
     }
 }
 
+/// Events that a topic refuses for their age, among others in one body: each is in the topic once, as the time
+/// of an old one its time of receipt. Not one is a dead letter.
+#[tokio::test]
+async fn a_timestamp_that_the_topic_refuses_makes_no_dead_letter() {
+    let Some(broker) = Broker::kafka() else { return };
+    for has_spool in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&broker);
+        if has_spool {
+            config.spool.dir = folder.path().into();
+        }
+        config.webhook[0].body = BodyFormat::Ndjson;
+        let webhook = config.webhook[0].clone();
+        let day = [("message.timestamp.before.max.ms", "86400000")];
+        // One partition, so that they are in one batch.
+        create_topic(&broker.addresses(), &webhook.topic, 1, 1, &day).await;
+        broker.create_topic(&webhook.dead_letters(), 1).await;
+        let bridge = TestBridge::launch(config);
+        bridge.ready().await;
+        let now = Timestamp::now();
+        let lines = (0..20).map(|number| {
+            // Two days old, an hour old, and without a time.
+            let time = [now - SignedDuration::from_hours(48), now - SignedDuration::from_hours(1)];
+            let time = time.get(number % 3).map(|time| format!(r#","timestamp":"{time}""#));
+            format!(r#"{{"campid":{number}{}}}"#, time.unwrap_or_default())
+        });
+        let body = lines.collect::<Vec<_>>().join("\n");
+        assert_eq!(bridge.post(body.clone()).await.status(), StatusCode::OK, "{has_spool}");
+        let landed = bridge.records(20);
+        for record in &landed {
+            let stamp = record.timestamp.unwrap().as_millisecond();
+            let time = |name| header(record, name).parse::<Timestamp>().unwrap().as_millisecond();
+            let number: usize =
+                std::str::from_utf8(record.key.as_deref().unwrap()).unwrap().parse().unwrap();
+            let expected =
+                if number % 3 == 1 { time("ce_time") } else { time("hookbridge-received-at") };
+            assert_eq!(stamp, expected, "{record:?}");
+            let is_old = time("ce_time") < now.as_millisecond() - 86_400_000;
+            assert_eq!(is_old, number % 3 == 0, "{record:?}");
+        }
+        assert_eq!(bridge.count(), 20);
+        assert_eq!(count(&broker.addresses(), &webhook.dead_letters()), 0);
+        let series = format!("hookbridge_restamped_events_total{{webhook=\"{}\"}}", webhook.name);
+        assert_eq!(bridge.metric(&series).await, 7.0);
+        // `check --kafka` says that the settings contradict.
+        let file = settings_file(folder.path(), &bridge.config);
+        let mut check = hookbridge(["check", "--kafka", "--config"]);
+        check.arg(file);
+        let (out, _) = printed(check, 0);
+        let warning =
+            "message.timestamp.before.max.ms (86400000) is less than timestamp_max_age_s (604800)";
+        assert!(out.contains(warning), "{out}");
+    }
+}
+
+/// Without a spool: a record that is too large alone, and others that are so only in one batch with it.
+#[tokio::test]
+async fn a_batch_that_is_refused_for_one_record_makes_one_dead_letter() {
+    let Some(broker) = Broker::kafka() else { return };
+    let mut config = config(&broker);
+    config.webhook[0].body = BodyFormat::Ndjson;
+    let webhook = config.webhook[0].clone();
+    let small = [("max.message.bytes", "2000")];
+    create_topic(&broker.addresses(), &webhook.topic, 1, 1, &small).await;
+    broker.create_topic(&webhook.dead_letters(), 1).await;
+    let bridge = TestBridge::launch(config);
+    bridge.ready().await;
+    // Incompressible, so that the batch is too large as well.
+    let salt = |from: u64| {
+        (from..from + 400).map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    };
+    let line = |key: u64, words| {
+        format!(r#"{{"campid":{key},"x":"{}"}}"#, salt(key * 1_000).take(words).collect::<String>())
+    };
+    let lines: Vec<_> = (1..=9).map(|key| line(key, if key == 5 { 400 } else { 20 })).collect();
+    assert_eq!(bridge.post(lines.join("\n")).await.status(), StatusCode::OK);
+    let letter = bridge.dead_letter();
+    assert_eq!(letter.value, lines[4].as_bytes());
+    assert_eq!(header(&letter, "hookbridge-reason"), "too_large");
+    assert_eq!(bridge.count(), 8);
+}
+
 #[tokio::test]
 async fn what_the_dead_letter_topic_refuses_is_set_aside_on_disk() {
     let Some(broker) = Broker::kafka() else { return };
@@ -175,12 +260,13 @@ async fn each_produce_error_ends_in_the_topic_or_in_the_dead_letters() {
         RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
         RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED,
         RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+        // The event is good.
+        RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
         RD_KAFKA_RESP_ERR__TRANSPORT,
     ];
     let buried = [
         RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE,
         RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
-        RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
         RD_KAFKA_RESP_ERR_INVALID_RECORD,
     ];
     // After these errors the producer must be rebuilt.

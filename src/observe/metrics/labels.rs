@@ -68,6 +68,8 @@ labels! {
         TimedOut = "timed_out",
         TooLarge = "too_large",
         Corrupt = "corrupt",
+        /// Its topic does not take its timestamp; it is sent again with another.
+        InvalidTimestamp = "invalid_timestamp",
         Refused = "refused",
         /// The producer failed and was replaced.
         ProducerFailed = "producer_failed",
