@@ -2,7 +2,7 @@
 //!
 //! In the order of a request:
 //!
-//! - `webhook.rs`: from method and path to a webhook.
+//! - `webhook.rs`: from method and path to a webhook. `path.rs`: paths that mean the same.
 //! - `auth.rs`: from the head, and the body where it is signed, to a caller.
 //! - `event.rs`: from the body to its events.
 //! - `pseudonym.rs`: replaces fields that must not reach Kafka as they are.
@@ -12,6 +12,7 @@
 pub mod auth;
 pub mod event;
 pub mod outcome;
+pub mod path;
 pub mod pseudonym;
 pub mod record;
 pub mod webhook;

@@ -31,7 +31,7 @@ use tokio::time::sleep;
 pub use accept::{Acceptor, Socket, listen};
 pub use body::{Admission, Slot, read_body};
 pub use client::{BoxError, ClientStream, Connector, get, send_blocking};
-pub use coding::{CODINGS, Coding, Unpacked};
+pub use coding::{CODINGS, Coding, Unpacked, content_encoding};
 pub use connection::{Handler, Peer, serve};
 pub use head::check_head;
 pub use phase::InFlightRequest;

@@ -121,7 +121,7 @@ impl Ingest {
         log.webhook = Some(webhook);
         // Authentication comes before the body, so that an unknown client costs no memory.
         let proof = authenticate(head, webhook, log)?;
-        let coding = Coding::of(&head.headers)?;
+        let coding = Coding::of(&head.headers);
         let mut slot = admission.admit()?;
         let body = http::read_body(body, &mut slot, limits).await?;
         // A signature is over the body as it was sent, so it comes before unpacking.

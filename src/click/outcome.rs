@@ -112,7 +112,7 @@ outcomes! {
             "The event is larger than its topic takes";
         /// The body has a content coding that is not supported.
         UnknownEncoding = "unknown_encoding", UNSUPPORTED_MEDIA_TYPE, Some(Level::WARN),
-            "A body may be compressed by gzip or zstd alone";
+            "A body may be compressed by gzip, deflate or zstd";
         /// The body is JSON, but not an event of this webhook.
         Invalid = "invalid", UNPROCESSABLE_ENTITY, Some(Level::WARN),
             "The body is not an event of this webhook";

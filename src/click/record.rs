@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use hyper::http::HeaderMap;
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::nanosecond;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::auth::Caller;
@@ -57,6 +57,15 @@ enum Stamp {
 struct Reason {
     tag: Cow<'static, str>,
     detail: Cow<'static, str>,
+    /// The request's `Content-Encoding`, where the body could not be unpacked. It is the last field of a
+    /// record on disk, and missing in records of earlier versions.
+    #[serde(deserialize_with = "or_nothing")]
+    encoding: Option<Bytes>,
+}
+
+/// Reads a field, and nothing where the bytes end before it.
+fn or_nothing<'d, D: Deserializer<'d>>(from: D) -> Result<Option<Bytes>, D::Error> {
+    Ok(Option::deserialize(from).unwrap_or_default())
 }
 
 impl Record {
@@ -115,7 +124,8 @@ impl Record {
     /// The record as a dead letter, with the reason why Kafka does not take it as it is.
     pub fn into_dead_letter(mut self, tag: &'static str, detail: String) -> Record {
         self.key = None;
-        self.reason = Some(Box::new(Reason { tag: tag.into(), detail: detail.into() }));
+        let (tag, detail) = (tag.into(), detail.into());
+        self.reason = Some(Box::new(Reason { tag, detail, encoding: None }));
         self
     }
 
@@ -145,6 +155,9 @@ impl Record {
             give("traceparent", trace);
         }
         if let Some(reason) = &self.reason {
+            if let Some(encoding) = &reason.encoding {
+                give("content-encoding", encoding);
+            }
             give("hookbridge-reason", reason.tag.as_bytes());
             give("hookbridge-detail", reason.detail.as_bytes());
             give("hookbridge-webhook", self.route.webhook.as_bytes());
@@ -172,6 +185,8 @@ pub struct Origin<'r> {
     caller: &'r Caller,
     trace: Option<&'r str>,
     received: Timestamp,
+    /// The body's `Content-Encoding`, where it could not be unpacked.
+    encoding: Option<Bytes>,
     /// How often each id has occurred, where a body may carry several events.
     ids: Option<HashMap<[u8; 16], u32>>,
 }
@@ -184,7 +199,12 @@ impl<'r> Origin<'r> {
         received: Timestamp,
     ) -> Origin<'r> {
         let ids = (webhook.envelope != Envelope::One).then(HashMap::new);
-        Origin { webhook, caller, trace, received, ids }
+        Origin { webhook, caller, trace, received, encoding: None, ids }
+    }
+
+    /// Notes how a body is compressed that could not be unpacked. Its dead letters say it.
+    pub fn is_encoded_as(&mut self, encoding: Bytes) {
+        self.encoding = Some(encoding);
     }
 
     /// Makes the record of an event.
@@ -202,7 +222,7 @@ impl<'r> Origin<'r> {
     /// Makes the record of a body that is no event of its webhook, with the reason.
     pub fn dead_letter(&mut self, why: &Rejection, body: &Bytes) -> Record {
         let (tag, detail) = (why.refusal.facts().tag.into(), why.detail.clone());
-        let reason = Some(Box::new(Reason { tag, detail }));
+        let reason = Some(Box::new(Reason { tag, detail, encoding: self.encoding.clone() }));
         Record { reason, ..self.unkeyed(None, body) }
     }
 
@@ -291,6 +311,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::click::auth::AuthScheme;
     use crate::click::event::{Pointer, Shape, TimeFormat, parse_offset};
+    use crate::click::outcome::Refusal;
 
     pub(crate) fn click() -> Webhook {
         Webhook {
@@ -453,7 +474,28 @@ pub(crate) mod tests {
         let letter = record.into_dead_letter("too_large", "at most 1000 bytes".into());
         let reason = b"\x01\ttoo_large\x12at most 1000 bytes";
         let bytes = [&head[..], b"\0", rest, reason].concat();
-        assert_eq!(postcard::to_stdvec(&letter).expect("bytes"), bytes);
+        let now = [&bytes[..], b"\0"].concat();
+        assert_eq!(postcard::to_stdvec(&letter).expect("bytes"), now);
+        // Version 0.1.0 wrote no encoding.
+        for bytes in [bytes, now] {
+            let back: Record = postcard::from_bytes(&bytes).expect("a record");
+            assert_eq!(headers(&back), headers(&letter));
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_says_how_it_is_compressed() {
+        let webhook = click();
+        let caller = Caller::named("opptima");
+        let mut origin = Origin::new(&webhook, &caller, None, Timestamp::UNIX_EPOCH);
+        origin.is_encoded_as(Bytes::from_static(b"br"));
+        let body = Bytes::from_static(b"\x1b\x06\0\xf8");
+        let letter = origin.dead_letter(&Refusal::UnknownEncoding.plain(), &body);
+        let expected = [("content-encoding", "br"), ("hookbridge-reason", "unknown_encoding")];
+        check(&letter, 7, &expected);
+        let bytes = postcard::to_stdvec(&letter).expect("bytes");
+        let back: Record = postcard::from_bytes(&bytes).expect("a record");
+        assert_eq!(headers(&back), headers(&letter));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::AuthScheme;
 use super::event::{Envelope, Shape};
 use super::outcome::{Refusal, Rejection};
+use super::path;
 use super::pseudonym::Pseudonyms;
 
 /// A webhook as each request uses it.
@@ -79,12 +80,20 @@ pub fn find<'w>(
     method: &Method,
     path: &str,
 ) -> Result<&'w Webhook, Rejection> {
-    let at = |path| webhooks.iter().find(move |webhook| webhook.path == path);
-    let above = || path.rsplit_once('/').and_then(|(parent, _secret)| at(parent));
-    let webhook =
-        at(path).or_else(|| above().filter(|w| matches!(w.auth_scheme, AuthScheme::PathSecret)));
+    let exact = webhooks.iter().find(|webhook| webhook.path == path);
+    let webhook = exact.or_else(|| find_alike(webhooks, path));
     let webhook = webhook.ok_or_else(|| Refusal::UnknownPath.plain())?;
     if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
+}
+
+/// The webhook whose path is the same once both are normalised, or is followed by a secret.
+fn find_alike<'w>(webhooks: &'w [Webhook], path: &str) -> Option<&'w Webhook> {
+    let path = path::normalised(path);
+    let at = |path: &str| webhooks.iter().find(|webhook| path::normalised(&webhook.path) == path);
+    at(&path).or_else(|| {
+        let (parent, _secret) = path.rsplit_once('/')?;
+        at(parent).filter(|webhook| matches!(webhook.auth_scheme, AuthScheme::PathSecret))
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +114,13 @@ mod tests {
             |method, path| find(&webhooks, &method, path).map(|w| w.index).map_err(|r| r.refusal);
         assert_eq!(find(Method::POST, "/click"), Ok(0));
         assert_eq!(find(Method::GET, "/click"), Err(Refusal::WrongMethod));
-        assert_eq!(find(Method::POST, "/click/"), Err(Refusal::UnknownPath));
+        assert_eq!(find(Method::POST, "/click/"), Ok(0));
+        assert_eq!(find(Method::POST, "//click"), Ok(0));
+        assert_eq!(find(Method::POST, "/%63lick"), Ok(0));
+        assert_eq!(find(Method::GET, "/click/"), Err(Refusal::WrongMethod));
+        assert_eq!(find(Method::POST, "/click//more/secret/"), Ok(1));
+        assert_eq!(find(Method::POST, "/click/mor%65/s%65cret"), Ok(1));
+        assert_eq!(find(Method::POST, "/click%2Fmore"), Err(Refusal::UnknownPath));
         assert_eq!(find(Method::POST, "/CLICK"), Err(Refusal::UnknownPath));
         assert_eq!(find(Method::GET, "/"), Err(Refusal::UnknownPath));
         assert_eq!(find(Method::POST, "/click/other"), Err(Refusal::UnknownPath));

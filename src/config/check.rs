@@ -8,6 +8,7 @@ use hyper::header::HeaderName;
 use super::auth_scheme::is_plain_http;
 use super::problem::Problems;
 use super::{AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings};
+use crate::click::path;
 
 /// How long after its own time-out librdkafka may report that a record was not acknowledged: it checks
 /// about once a second (measured: up to 1.06 s late).
@@ -170,7 +171,8 @@ fn webhooks(config: &Config, problems: &mut Problems) {
         problems.expect(names.insert(name), &key("name"), "is the name of another webhook");
         let message = "must start with / and have no space, `?` or `#`";
         problems.expect(is_path(path), &key("path"), message);
-        problems.expect(paths.insert(path), &key("path"), "is the path of another webhook");
+        let is_new = paths.insert(path::normalised(path));
+        problems.expect(is_new, &key("path"), "is the path of another webhook");
         problems.expect(
             is_plain(topic, "._") && topic.len() <= 249,
             &key("topic"),

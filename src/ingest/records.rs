@@ -9,7 +9,7 @@ use crate::click::event::Envelope;
 use crate::click::outcome::{Refusal, Rejection};
 use crate::click::record::{Origin, Record, trace_parent};
 use crate::click::webhook::Webhook;
-use crate::http::{Slot, Unpacked};
+use crate::http::{Slot, Unpacked, content_encoding};
 use crate::observe::metrics::DeadLetterReason;
 
 /// The records of one request.
@@ -43,9 +43,14 @@ pub(super) fn records(
     let RequestLog { state, span, dead_letters, received, .. } = log;
     let span = span.as_deref().map(|span| span.traceparent.as_str());
     let trace = span.or_else(|| trace_parent(&head.headers));
-    let origin = Origin::new(webhook, caller, trace, *received);
-    let mut recorder = Recorder { webhook, origin, slot, dead_letters };
+    let mut origin = Origin::new(webhook, caller, trace, *received);
     let Unpacked { bytes, flaw } = body;
+    if flaw.is_some() {
+        origin.is_encoded_as(content_encoding(&head.headers));
+    }
+    // What is text was never compressed, whatever the head says.
+    let flaw = flaw.filter(|_| std::str::from_utf8(&bytes).is_err());
+    let mut recorder = Recorder { webhook, origin, slot, dead_letters };
     if webhook.envelope == Envelope::One {
         return recorder.record(&bytes, flaw).map(Records::One);
     }
@@ -80,6 +85,7 @@ impl Recorder<'_, '_> {
             Err(why) => {
                 let reason = match why.refusal {
                     Refusal::Malformed => DeadLetterReason::Malformed,
+                    Refusal::UnknownEncoding => DeadLetterReason::UnknownEncoding,
                     _ => DeadLetterReason::Invalid,
                 };
                 self.dead_letters[reason as usize] += 1;

@@ -210,7 +210,9 @@ fn may_end(outcome: Outcome, webhook: &Webhook) -> bool {
         Outcome::Refused(Refusal::SnsUnreachable) => {
             matches!(webhook.auth_scheme, AuthScheme::Sns(_))
         }
-        Outcome::Refused(Refusal::Malformed | Refusal::Invalid) => webhook.rejects_invalid,
+        Outcome::Refused(Refusal::Malformed | Refusal::Invalid | Refusal::UnknownEncoding) => {
+            webhook.rejects_invalid
+        }
         Outcome::Refused(Refusal::UnknownPath | Refusal::WrongMethod) => false,
         Outcome::Refused(refusal) => refusal.is_answered(),
     }

@@ -36,8 +36,9 @@ const HEADERS: [(&str, bool, &str); 8] = [
 ];
 
 /// The additional headers of a dead letter.
-const LETTER_HEADERS: [(&str, bool, &str); 5] = [
-    ("hookbridge-reason", true, "malformed, invalid, too_large or corrupt"),
+const LETTER_HEADERS: [(&str, bool, &str); 6] = [
+    ("content-encoding", false, "how the value is compressed, where it could not be unpacked"),
+    ("hookbridge-reason", true, "malformed, invalid, unknown_encoding, too_large or corrupt"),
     ("hookbridge-detail", true, "what is wrong with it"),
     ("hookbridge-webhook", true, "its webhook"),
     ("hookbridge-caller", true, "the name of the key that brought it"),

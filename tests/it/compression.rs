@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder};
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use hookbridge::config::InvalidBody;
 use hookbridge::kafka::ConsumedRecord;
-use reqwest::StatusCode;
+use reqwest::{RequestBuilder, StatusCode};
 
 use crate::dead_letters::header;
 use crate::harness::brokers::Broker;
@@ -15,6 +15,19 @@ use crate::harness::support::{TestBridge, click, config, records, until};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Without the head and the checksum of zlib.
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
@@ -43,7 +56,10 @@ async fn a_compressed_click_lands_as_plain_json() {
         ("gzip", [gzip(front), gzip(back)].concat()),
         ("zstd", zstd(&body)),
         ("zstd", [zstd(front), zstd(back)].concat()),
+        ("deflate", zlib(&body)),
+        ("Deflate", deflate(&body)),
         ("identity", body.clone()),
+        ("identity, gzip,", gzip(&body)),
     ];
     assert_eq!(bridge.post(body.clone()).await.status(), StatusCode::OK);
     for (coding, packed) in &cases {
@@ -60,27 +76,74 @@ async fn a_compressed_click_lands_as_plain_json() {
     assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
 }
 
-/// The answer names the encodings that are accepted.
+/// Its header says how it is compressed. With `invalid = "reject"` the answer names the encodings that are
+/// accepted.
 #[tokio::test]
-async fn an_unknown_encoding_is_refused_before_the_body_is_read() {
+async fn a_body_of_an_unknown_encoding_is_a_dead_letter() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start(&broker).await;
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(&click("7")).unwrap();
-    let deflated = encoder.finish().unwrap();
-    let codings =
-        [&["deflate"][..], &["br"], &["gzip, zstd"], &["gzip", "gzip"], &["nonsense"], &[""]];
-    for codings in codings {
-        let mut request = bridge.request(deflated.clone());
-        for coding in codings {
-            request = request.header("content-encoding", *coding);
-        }
-        let answer = request.send().await.unwrap();
+    let reject = TestBridge::start_with(&broker, |config| {
+        config.webhook[0].invalid = InvalidBody::Reject;
+    })
+    .await;
+    // {"campid":"7"} by brotli.
+    let brotli = b"\x8f\x06\x80{\"campid\":\"7\"}\x03".to_vec();
+    let twice = gzip(&gzip(&click("7")));
+    let long = "x".repeat(1_000);
+    let cases: [(&[&str], &[u8], &str); 5] = [
+        (&["br"], &brotli, "br"),
+        (&["gzip", "gzip"], &twice, "gzip, gzip"),
+        (&["gzip, gzip"], &twice, "gzip, gzip"),
+        (&["aes128gcm"], &brotli, "aes128gcm"),
+        (&[&long], &brotli, &long[..128]),
+    ];
+    for (codings, body, _) in cases {
+        let with = |request: RequestBuilder| {
+            codings
+                .iter()
+                .fold(request, |request, coding| request.header("content-encoding", *coding))
+        };
+        let answer = with(reject.request(body.to_vec())).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{codings:?}");
-        assert_eq!(answer.headers()["accept-encoding"], "gzip, zstd", "{codings:?}");
+        assert_eq!(answer.headers()["accept-encoding"], "gzip, deflate, zstd", "{codings:?}");
+        let answer = with(bridge.request(body.to_vec())).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{codings:?}");
     }
-    assert_eq!(bridge.outcomes("unknown_encoding").await, 6.0);
-    assert_eq!(bridge.count(), 0);
+    assert_eq!(reject.outcomes("unknown_encoding").await, cases.len() as f64);
+    let reasons = "hookbridge_dead_letters_total{reason=\"unknown_encoding\",\
+                   webhook=\"email-marketing-click\"}";
+    assert_eq!(bridge.metric(reasons).await, cases.len() as f64);
+    let topic = bridge.config.webhook[0].dead_letters();
+    let letters = records(&bridge.config, &topic, cases.len());
+    for (_, body, encoding) in cases {
+        let is_it = |letter: &&ConsumedRecord| {
+            letter.value == body && header(letter, "content-encoding") == encoding
+        };
+        let letter = letters.iter().find(is_it).expect(encoding);
+        assert_eq!(header(letter, "hookbridge-reason"), "unknown_encoding");
+    }
+    assert_eq!((bridge.count(), reject.count()), (0, 0));
+}
+
+/// Senders that do not compress may say that they do, or say something else there.
+#[tokio::test]
+async fn a_body_that_is_readable_as_it_came_is_taken_so() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let codings = ["gzip", "deflate", "zstd", "br", "utf-8", "none", "gzip, br", ""];
+    for coding in codings {
+        let request = bridge.request(click("7")).header("content-encoding", coding);
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "{coding}");
+    }
+    for record in bridge.records(codings.len()) {
+        assert_eq!(record.value, click("7"));
+        assert_eq!(record.header("content-encoding"), None);
+    }
+    let request = bridge.request("no click").header("content-encoding", "gzip");
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+    let letter = bridge.dead_letter();
+    assert_eq!(header(&letter, "hookbridge-reason"), "malformed");
+    assert_eq!(header(&letter, "content-encoding"), "gzip");
 }
 
 /// Checks the limit of one body, the budget of all bodies, and the ratio of 100.
@@ -96,14 +159,18 @@ async fn limits_hold_for_the_unpacked_body() {
     let (large, over_ratio) = (padded(200_000), blank(20_000));
     let exact = padded(200_000 - 25);
     assert_eq!(exact.len(), 200_000);
-    for pack in [gzip, zstd] {
+    for (coding, pack) in [
+        ("gzip", gzip as fn(&[u8]) -> Vec<u8>),
+        ("deflate", zlib),
+        ("deflate", deflate),
+        ("zstd", zstd),
+    ] {
         for (body, status, words) in [
             (&large, 413, "larger than the limit"),
             (&over_ratio, 413, "100 times"),
             (&exact, 503, "bytes are in flight"),
             (&padded(100_000), 200, "correctamente"),
         ] {
-            let coding = if pack(b"")[0] == 0x1f { "gzip" } else { "zstd" };
             let request = bridge.request(pack(body)).header("content-encoding", coding);
             let answer = request.send().await.unwrap();
             let (actual, text) = (answer.status().as_u16(), answer.text().await.unwrap());
@@ -111,7 +178,7 @@ async fn limits_hold_for_the_unpacked_body() {
             assert!(text.contains(words), "{coding} {}: {text}", body.len());
         }
     }
-    assert_eq!(bridge.count(), 2);
+    assert_eq!(bridge.count(), 4);
     assert_eq!(bridge.metric("hookbridge_body_bytes_in_flight").await, 0.0);
 }
 
@@ -141,13 +208,15 @@ async fn a_body_that_cannot_be_unpacked_is_a_dead_letter() {
         ("gzip", cut(gzip(&body))),
         ("gzip", flipped(gzip(&body))),
         ("gzip", [gzip(&body), body.clone()].concat()),
-        ("gzip", body.clone()),
-        ("gzip", Vec::new()),
         ("gzip", zstd(&body)),
+        ("deflate", cut(zlib(&body))),
+        ("deflate", cut(deflate(&body))),
+        ("deflate", flipped(zlib(&body))),
+        ("deflate", [zlib(&body), body.clone()].concat()),
+        ("deflate", gzip(&body)),
         ("zstd", cut(zstd(&body))),
         ("zstd", flipped(checked(&body))),
         ("zstd", [zstd(&body), body.clone()].concat()),
-        ("zstd", body.clone()),
         ("zstd", gzip(&body)),
     ];
     for (number, (coding, packed)) in cases.iter().enumerate() {
@@ -168,6 +237,7 @@ async fn a_body_that_cannot_be_unpacked_is_a_dead_letter() {
         };
         let letter = letters.iter().find(is_it).expect("the dead letter");
         assert_eq!(header(letter, "hookbridge-reason"), "malformed");
+        assert_eq!(header(letter, "content-encoding"), *coding);
     }
     assert_eq!((bridge.count(), reject.count()), (0, 0));
 }
@@ -191,6 +261,8 @@ async fn compression_bombs_cost_no_memory_and_no_click() {
     let bombs = [
         ("gzip", gzip(&zeros).repeat(700), 413),
         ("zstd", zstd(&zeros).repeat(10_000), 413),
+        ("deflate", zlib(&zeros), 413),
+        ("deflate", deflate(&zeros), 413),
         // A window that must be allocated before the first byte is unpacked.
         ("zstd", wide.finish().unwrap(), 200),
     ];

@@ -126,6 +126,15 @@ fn each_webhook_is_checked() {
             ("webhook[2].path", "another webhook"),
         ],
     );
+    // Written in other ways, it is the same path.
+    for path in ["/good/", "//good", "/%67ood", "/x/../good"] {
+        let alike = good.replace("name = \"good\"", "name = \"alike\"").replace("/good", path);
+        check_problems(
+            &format!("{KEYS}{good}{alike}"),
+            &[],
+            &[("webhook[1].path", "another webhook")],
+        );
+    }
     check_problems(
         &format!("{KEYS}[[webhook]]\nname = \"x\"\npath = \"/x\"\n{good}"),
         &[],

@@ -21,7 +21,7 @@ on_every_broker! {
         let body = |text: &str| text.as_bytes().to_vec();
         let cases: Vec<Case> = vec![
             ("unknown_path", &post, "/", Some(&key), good.clone(), 404),
-            ("unknown_path", &post, "/webhooks/email-marketing/click/", Some(&key), good.clone(), 404),
+            ("unknown_path", &post, "/webhooks/email-marketing/click/x", Some(&key), good.clone(), 404),
             ("wrong_method", &Method::GET, &path, Some(&key), vec![], 405),
             ("wrong_method", &Method::PUT, &path, Some(&key), good.clone(), 405),
             ("unauthorized", &post, &path, None, good.clone(), 401),

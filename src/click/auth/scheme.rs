@@ -82,7 +82,10 @@ impl AuthScheme {
             Self::Signed(signing) => return signing.read(headers, received).map(Claim::Signature),
             Self::Mailgun { tolerance } => return Ok(Claim::InBody { tolerance: *tolerance }),
             Self::Sns(sns) => return Ok(Claim::Sns(sns)),
-            Self::PathSecret => path.rsplit('/').next().unwrap_or_default().as_bytes(),
+            // As it was sent, but for slashes behind it.
+            Self::PathSecret => {
+                path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().as_bytes()
+            }
         };
         if key.is_empty() {
             return Err(refuse("The key is empty"));
@@ -198,7 +201,11 @@ pub(super) mod tests {
         let check = |path, expected| check(&AuthScheme::PathSecret, path, &[], expected);
         check("/click/first-key", Ok("old"));
         check("/second-key", Ok("new"));
-        check("/click/first-key/", Err("The key is empty"));
+        check("/click/first-key/", Ok("old"));
+        check("/click//second-key//", Ok("new"));
+        check("/click/", Err("The key is not known"));
+        check("/", Err("The key is empty"));
+        check("/click/%66irst-key", Err("The key is not known"));
         check("/click", Err("The key is not known"));
         check("/first-key/click", Err("The key is not known"));
     }

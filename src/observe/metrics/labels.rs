@@ -81,6 +81,8 @@ labels! {
         Malformed = "malformed",
         /// It is not an event of its webhook.
         Invalid = "invalid",
+        /// It is compressed in a way that is not supported.
+        UnknownEncoding = "unknown_encoding",
         /// Its topic takes no record of this size.
         TooLarge = "too_large",
         /// Kafka does not take it as it is.

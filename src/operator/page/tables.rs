@@ -52,6 +52,7 @@ fn meaning(reason: DeadLetterReason) -> &'static str {
     match reason {
         DeadLetterReason::Malformed => "not JSON",
         DeadLetterReason::Invalid => "not an event of its webhook",
+        DeadLetterReason::UnknownEncoding => "compressed in a way that is not supported",
         DeadLetterReason::TooLarge => "larger than its topic takes",
         DeadLetterReason::Corrupt => "not taken by Kafka",
     }
