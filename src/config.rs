@@ -112,6 +112,8 @@ sections! {
     /// The operator's listener.
     pub struct AdminSettings {
         pub listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 8081)),
+        /// The names that it answers to, besides IP addresses and `localhost`.
+        pub hosts: Vec<String>,
         /// Whether the live page is there.
         pub page: bool = true,
         /// Whether it shows the last records: a click says what a person did, and everybody who

@@ -3,11 +3,13 @@
 //! The listener has its own thread, so that no load of clicks can keep an operator out. `routes` is the
 //! list of its paths.
 //!
+//! - `origin.rs`: whose requests it answers.
 //! - `openapi.rs`: what both listeners take and answer, as OpenAPI.
 //! - `schema.rs`: what is in the topics, as JSON Schema and AsyncAPI.
 //! - `page.rs`: the live page.
 
 pub mod openapi;
+mod origin;
 mod page;
 pub mod schema;
 
@@ -28,6 +30,7 @@ use crate::http::{self, Acceptor, Drain, Handler, InFlightRequest, Peer};
 use crate::observe::health::Health;
 use crate::observe::metrics::{ConnectionMetrics, Metrics};
 use RouteContent::{Events, Fixed, Html, Livez, OpenApi, Readyz, Scrape};
+use origin::Hosts;
 use page::Page;
 
 /// A scraper, a kubelet and a few people.
@@ -62,6 +65,7 @@ pub fn serve(
     };
     let handler = AdminHandler {
         routes: routes(config).into(),
+        hosts: Hosts::new(&config.admin.hosts).into(),
         openapi: openapi::document(config).map_err(io::Error::other)?.into(),
         page: Arc::new(Page::new(config, metrics.clone(), health.clone())),
         metrics,
@@ -106,6 +110,13 @@ struct AdminRoute {
     /// When it is answered 503.
     unavailable: Option<&'static str>,
     content: RouteContent,
+}
+
+impl AdminRoute {
+    /// Whether probes and scrapers ask for it, which use any name: it is answered whoever asks.
+    fn is_for_everybody(&self) -> bool {
+        matches!(self.content, Scrape | Livez | Readyz)
+    }
 }
 
 enum RouteContent {
@@ -175,27 +186,16 @@ struct AdminHandler {
     page: Arc<Page>,
     openapi: Bytes,
     routes: Arc<[AdminRoute]>,
+    hosts: Arc<Hosts>,
 }
 
 impl Handler for AdminHandler {
     type Body = AdminBody;
 
     async fn handle(&self, _peer: Peer, request: Request<Incoming>) -> Response<AdminBody> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
-            let allowed = HeaderValue::from_static("GET, HEAD");
-            refused.headers_mut().insert(header::ALLOW, allowed);
-            return refused;
-        }
-        let path = request.uri().path();
-        let Some(route) = self.routes.iter().find(|route| route.path == path) else {
-            return text(StatusCode::NOT_FOUND, UNKNOWN);
-        };
-        let mut answer = self.answer(route);
-        if path == "/" || path.starts_with("/page/") {
-            for (name, value) in page::HEADERS {
-                answer.headers_mut().insert(name, HeaderValue::from_static(value));
-            }
+        let mut answer = self.receive(&request);
+        for (name, value) in origin::HEADERS {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         answer
     }
@@ -218,6 +218,23 @@ impl Handler for AdminHandler {
 }
 
 impl AdminHandler {
+    fn receive(&self, request: &Request<Incoming>) -> Response<AdminBody> {
+        let path = request.uri().path();
+        let route = self.routes.iter().find(|route| route.path == path);
+        if !route.is_some_and(AdminRoute::is_for_everybody)
+            && let Err((status, why)) = self.hosts.check(request)
+        {
+            return text(status, why);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            refused.headers_mut().insert(header::ALLOW, allowed);
+            return refused;
+        }
+        route.map_or_else(|| text(StatusCode::NOT_FOUND, UNKNOWN), |route| self.answer(route))
+    }
+
     fn answer(&self, route: &AdminRoute) -> Response<AdminBody> {
         let unavailable = |why| text(StatusCode::SERVICE_UNAVAILABLE, why);
         let whole = |body: Bytes| typed(Full::new(body).boxed_unsync(), route.media);

@@ -23,6 +23,7 @@ const PSEUDONYM_KEY_BYTES_MIN: usize = 32;
 pub(super) fn check(config: &Config, problems: &mut Problems) {
     limits(config, problems);
     proxies(config, problems);
+    admin_hosts(config, problems);
     time_chain(config, problems);
     kafka(config, problems);
     spool(config, problems);
@@ -74,6 +75,17 @@ fn proxies(config: &Config, problems: &mut Problems) {
     let is_header = http.forwarded_header.parse::<HeaderName>().is_ok();
     let message = "must be a header's name such as x-forwarded-for";
     problems.expect(is_header, "http.forwarded_header", message);
+}
+
+fn admin_hosts(config: &Config, problems: &mut Problems) {
+    let is_name = |name: &String| !name.is_empty() && is_plain(name, "._");
+    for (index, name) in config.admin.hosts.iter().enumerate().filter(|(_, name)| !is_name(name)) {
+        let message = format!(
+            "{name:?} must be a name such as hooks.example.com, without http:// and port: addresses and \
+             localhost are always answered"
+        );
+        problems.note(format!("admin.hosts[{index}]"), message);
+    }
 }
 
 /// Each time-out is shorter than the next, so that no answer comes before Kafka's report is due.

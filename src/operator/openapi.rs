@@ -265,6 +265,11 @@ fn admin_operation(route: &AdminRoute, config: &Config) -> Value {
         "200": answer(route.media, &route.summary),
         "500": answer(TEXT, "The bridge made a mistake"),
     });
+    if !route.is_for_everybody() {
+        responses["403"] = answer(TEXT, "A page of another origin has asked");
+        responses["421"] =
+            answer(TEXT, "The host is no IP address, localhost or name in admin.hosts");
+    }
     if let Some(text) = route.unavailable {
         responses["503"] = answer(TEXT, text);
     }

@@ -24,7 +24,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::channel;
-use hyper::header::{self, HeaderName};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -39,20 +38,6 @@ use view::PageParts;
 
 pub(super) const STYLE: &str = include_str!("page/style.css");
 pub(super) const SCRIPT: &str = include_str!("page/script.js");
-
-/// On every answer of the page: it loads nothing from elsewhere, and nothing may frame it.
-pub(super) const HEADERS: [(HeaderName, &str); 6] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
-         img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-];
 
 /// Viewers at once. The listener has more connections, for probes and scrapers.
 const VIEWERS_MAX: usize = 8;

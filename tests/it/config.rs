@@ -170,6 +170,16 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn names_of_the_admin_port_are_checked() {
+    let with = |names: &str| format!("{KEYS}[admin]\nhosts = [{names}]\n");
+    check_problems(&with("\"hooks.example.com\", \"hookbridge-0.svc\""), &[], &[]);
+    for name in ["http://a.example", "a.example:8081", "*", "", "a b", "[::1]"] {
+        let expected = [("admin.hosts[1]", "without http:// and port")];
+        check_problems(&with(&format!("\"a\", \"{name}\"")), &[], &expected);
+    }
+}
+
+#[test]
 fn trusted_proxies_are_checked() {
     let problem = |settings: &str, key: &str, words: &str| {
         check_problems(&format!("{KEYS}[http]\n{settings}\n"), &[], &[(key, words)]);

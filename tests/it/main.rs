@@ -21,7 +21,7 @@
 //! | readers can use it | `streams_example`, `tail` | |
 //! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders` | |
 //! | attackers cost no click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
-//! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes` | |
+//! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes`, `origins` | `origins`: Chromium |
 //! | a secured Kafka works, and its errors are explained | `security` | |
 //! | operators see what happens | `metrics`, `observability`, `page`, `spans` | Prometheus, Chromium |
 //! | replicas can be replaced under load | `rolling_update`, `keys`, `tls` | HAProxy |
@@ -48,6 +48,7 @@ mod limits;
 mod metrics;
 mod observability;
 mod openapi;
+mod origins;
 mod page;
 mod partitions;
 mod proof;

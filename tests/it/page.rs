@@ -194,7 +194,7 @@ async fn at_most_eight_viewers_and_none_delays_the_stop() {
 async fn a_viewer_that_does_not_read_is_disconnected() {
     let broker = Broker::embedded();
     let bridge = TestBridge::start_with(&broker, with_tail).await;
-    let ask = "GET /page/events HTTP/1.1\r\nhost: test\r\n\r\n";
+    let ask = "GET /page/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut silent = Vec::new();
     for _ in 0..8 {
         let mut viewer = Raw::connect_small(bridge.admin).await;

@@ -49,6 +49,8 @@ impl Browser {
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--hide-scrollbars",
+            // The names of an attacker who points them here.
+            "--host-resolver-rules=MAP *.example 127.0.0.1",
         ];
         let capabilities = json!({
             "goog:chromeOptions": {"args": options},
