@@ -26,9 +26,10 @@ fn main() {
     let settings = config::SpoolSettings { dir: folder.path().into(), max_bytes: 1 << 40 };
     let metrics = Metrics::new(&["bench"], &["bench"]).expect("metrics").spool;
     let health = Arc::new(Health::default());
-    let (spool, writer) = Spool::open(&settings, 1 << 20, metrics, health).expect("a spool");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
+    let opened = Spool::open(&settings, 1 << 20, metrics, health, Duration::ZERO);
+    let (spool, writer) = runtime.block_on(opened).expect("a spool");
     let records: Arc<Vec<Record>> = Arc::new((0..1_000).map(record).collect());
 
     let start = Usage::now();

@@ -9,6 +9,8 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::config::{Config, Problem};
+use crate::delivery::spool::StoreError;
 use crate::delivery::{Backlog, DeliveryState};
 use crate::http::{self, Acceptor};
 use crate::ingest::IngestState;
@@ -27,6 +30,10 @@ use workers::Workers;
 
 /// How much of `http.drain_timeout_ms` is kept for closing the Kafka client and the spool.
 const FLUSH_RESERVE: Duration = Duration::from_secs(1);
+
+/// How long a process that was told to stop may live beyond `http.drain_timeout_ms`: to close what it has
+/// open, and until it is killed where it hangs.
+const TAKEOVER_RESERVE: Duration = Duration::from_secs(15);
 
 /// The sockets. They are bound before anything else is built, so that a port in use is the first error.
 pub struct Listeners {
@@ -58,10 +65,18 @@ pub enum StartError {
     Bind { key: &'static str, address: SocketAddr, source: io::Error },
     #[error("{0}")]
     Config(#[from] Problem),
+    #[error("spool.dir: {}: {source}", folder.display())]
+    Spool { folder: PathBuf, source: StoreError },
     #[error("a metric cannot be made: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the system refuses what the bridge needs: {0}")]
     System(#[from] io::Error),
+}
+
+impl StartError {
+    pub(crate) fn spool(config: &Config, source: StoreError) -> StartError {
+        StartError::Spool { folder: config.spool.dir.clone(), source }
+    }
 }
 
 /// Runs the bridge until `shutdown`, then drains it. The log level follows the settings' file, if they are
@@ -76,7 +91,16 @@ pub async fn run(
     settings: Option<SettingsFile>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, StartError> {
-    let bridge = Bridge::build(config, listeners, settings)?;
+    let mut shutdown = pin!(shutdown);
+    let bridge = tokio::select! {
+        biased;
+        bridge = Bridge::build(config, listeners, settings) => bridge?,
+        // It waits for the spool, and has taken no click yet.
+        () = &mut shutdown => {
+            info!("Stopped before the spool was free; no click was taken.");
+            return Ok(Drained::default());
+        }
+    };
     bridge.accept_until(shutdown).await;
     let drained = bridge.drain().await;
     drained.log();
@@ -96,7 +120,9 @@ struct Bridge {
 }
 
 impl Bridge {
-    fn build(
+    /// Waits only for a process that still uses the spool. Until then nothing is accepted: connections
+    /// wait in the kernel.
+    async fn build(
         config: Config,
         listeners: Listeners,
         settings: Option<SettingsFile>,
@@ -111,8 +137,11 @@ impl Bridge {
         let reload = follower.start()?;
         let admin = operator::serve(listeners.admin, &config, metrics.clone(), health.clone())?;
         let admin = ServiceThread::start("admin".into(), admin)?;
+        let patience = config.http.drain_timeout() + TAKEOVER_RESERVE;
+        let spool = delivery.open_spool(&config, patience).await;
+        let spool = spool.map_err(|source| StartError::spool(&config, source))?;
         let kafka = delivery.start_kafka(&config)?;
-        let backlog = Backlog::open::<StartError>(&config, &kafka, &delivery)?;
+        let backlog = spool.map(|spool| Backlog::start(spool, &kafka, &delivery)).transpose()?;
         let acceptor = Acceptor::new(&config.http, metrics.connections.clone());
         let workers = Workers::start(&ingest, &delivery, &kafka, backlog.as_ref())?;
         let listener = tokio::net::TcpListener::from_std(listeners.http)?;
@@ -180,7 +209,7 @@ impl Bridge {
 }
 
 /// How the drain went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Requests that were still being served at the deadline.
     pub cut_off: usize,

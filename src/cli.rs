@@ -25,6 +25,7 @@ use clap_complete::Shell;
 
 use crate::bridge::StartError;
 use crate::config::{self, Config, Loaded, Problem, WebhookSettings};
+use crate::delivery::spool::StoreError;
 use crate::kafka;
 use terminal::BAD;
 
@@ -46,7 +47,7 @@ enum Command {
     Serve,
     /// Run it with a development broker inside: no Kafka, no settings
     Dev(dev::DevArgs),
-    /// Check the settings and report every problem at once
+    /// Check the settings and the spool's folder, and report every problem at once
     Check {
         /// Also connect to Kafka and check topics, replicas and rights
         #[arg(long)]
@@ -90,7 +91,7 @@ enum Command {
 }
 
 /// How the program ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
     /// All went well; for `serve`, the drain was clean.
@@ -124,6 +125,9 @@ impl CommandError {
     fn start(error: StartError) -> CommandError {
         match error {
             StartError::Config(problem) => CommandError::settings(vec![problem]),
+            error @ StartError::Spool { source: StoreError::InUse(_), .. } => {
+                CommandError { lines: vec![error.to_string()], exit: Exit::Config }
+            }
             error => error.into(),
         }
     }

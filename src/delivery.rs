@@ -36,7 +36,7 @@
 //! # Files
 //!
 //! - `spool.rs`, `spool/`: the durable queue on disk.
-//! - `backlog.rs`: opens the spool and starts the forwarder; `forwarder.rs`: from the spool to Kafka.
+//! - `backlog.rs`: the spool with its forwarder; `forwarder.rs`: from the spool to Kafka.
 //! - `refusals.rs`: shards in which Kafka refused something lately.
 //! - `backpressure.rs`: delays answers, so that the forwarder gets through.
 
@@ -62,7 +62,7 @@ use crate::observe::health::Health;
 use crate::observe::metrics::{DeadLetterReason, Metrics};
 use backpressure::{Backpressure, DelayedAnswer};
 use refusals::Refusals;
-use spool::{NotSpooled, Position, Spool};
+use spool::{NotSpooled, Position, Spool, SpoolWriter, StoreError};
 
 pub use backlog::Backlog;
 
@@ -142,6 +142,24 @@ impl DeliveryState {
     pub fn start_kafka(&self, config: &Config) -> Result<Kafka, Problem> {
         let DeliveryState { metrics, health, breaker, .. } = self.clone();
         Kafka::start(config, metrics, health, breaker)
+    }
+
+    /// Opens the spool, if it is on; waits for `patience` while another process uses it.
+    ///
+    /// # Errors
+    ///
+    /// Another process uses the spool for longer, or the system refuses a thread.
+    pub async fn open_spool(
+        &self,
+        config: &Config,
+        patience: Duration,
+    ) -> Result<Option<(Arc<Spool>, SpoolWriter)>, StoreError> {
+        if !config.spool.is_on() {
+            return Ok(None);
+        }
+        let (metrics, health) = (self.metrics.spool.clone(), self.health.clone());
+        let body_max = config.http.max_body_bytes;
+        Spool::open(&config.spool, body_max, metrics, health, patience).await.map(Some)
     }
 }
 

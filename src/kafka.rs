@@ -18,12 +18,14 @@
 //! - `inspect.rs`: asks the brokers about topics, for the supervisor and for `hookbridge check --kafka`.
 //! - `reader.rs`: reads records back.
 //! - `range.rs`: reads a part of a topic up to its end, and keeps how far it came.
+//! - `ending.rs`: ends clients in time.
 //! - `broker.rs`: the development broker inside this process.
 
 mod broker;
 mod circuit_breaker;
 mod client;
 mod context;
+mod ending;
 mod fault;
 mod inspect;
 mod publisher;
@@ -36,6 +38,7 @@ mod supervisor;
 
 pub use broker::DevelopmentBroker;
 pub use circuit_breaker::{CircuitBreaker, Permit};
+pub use ending::EndsInTime;
 pub use fault::{Failure, Fault, Remedy};
 pub use inspect::{InspectedTopic, Inspector, QueryError, Severity};
 pub use publisher::Publisher;

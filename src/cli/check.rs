@@ -1,5 +1,5 @@
-//! `hookbridge check`: every problem with the settings at once; with `--kafka` also what the brokers
-//! say of the topics, the rights and the time-out chain.
+//! `hookbridge check`: every problem with the settings at once, and whether the spool's folder will do; with
+//! `--kafka` also what the brokers say of the topics and the rights.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use super::Exit;
 use super::terminal::{BAD, GOOD, WARN};
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
+use crate::delivery::spool::{self, Finding};
 use crate::http::TlsIdentity;
-use crate::kafka::{InspectedTopic, Inspector, Severity};
+use crate::kafka::{EndsInTime, InspectedTopic, Inspector, Severity};
 
 /// How long the brokers may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,15 +51,33 @@ pub fn check(loaded: &Loaded, with_kafka: bool) -> Exit {
             return Exit::Config;
         }
     }
-    if !with_kafka {
+    let mut exit = check_spool(&loaded.config);
+    if with_kafka {
+        println!("kafka: {}", kafka.brokers);
+        exit = exit.max(check_kafka(&loaded.config).unwrap_or_else(failed));
+    }
+    exit
+}
+
+/// Whether the folder of the spool, if that is on, will do on this machine.
+fn check_spool(config: &Config) -> Exit {
+    if !config.spool.is_on() {
+        warning("spool: off; while Kafka is away every click is refused");
         return Exit::Clean;
     }
-    println!("kafka: {}", kafka.brokers);
-    check_kafka(&loaded.config).unwrap_or_else(failed)
+    let mut exit = Exit::Clean;
+    for finding in spool::inspect(&config.spool) {
+        match finding {
+            Finding::Good(text) => ok(format_args!("spool: {text}")),
+            Finding::Warning(text) => warning(format_args!("spool: {text}")),
+            Finding::Problem(text) => exit = failed(format_args!("spool: {text}")),
+        }
+    }
+    exit
 }
 
 fn check_kafka(config: &Config) -> Result<Exit, Box<dyn Error>> {
-    let inspector = Inspector::new(config)?;
+    let inspector = EndsInTime::new(Inspector::new(config)?);
     let mut exit = Exit::Clean;
     for topic in inspector.inspect(TIMEOUT)? {
         let InspectedTopic { name, summary, findings, .. } = &topic;

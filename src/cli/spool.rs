@@ -12,12 +12,15 @@ use super::terminal::{BAR_INTERVAL, bar};
 use super::{CommandError, CommandResult, Exit, block_on};
 use crate::bridge::{self, StartError};
 use crate::config::Config;
-use crate::delivery::spool::{self, Contents};
+use crate::delivery::spool::{self, Contents, StoreError};
 use crate::delivery::{Backlog, DeliveryState};
 use crate::observe::log::Log;
 
 /// How long events that are in flight when it is stopped may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait for a process that uses the spool: one that ends just now.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
@@ -33,20 +36,21 @@ impl SpoolCommand {
             return Err("there is no spool: spool.dir is empty".into());
         }
         let folder = config.spool.dir.display();
-        let contents = spool::contents(&config.spool.dir);
+        let contents = block_on(spool::contents(&config.spool.dir, PATIENCE));
         match (self, contents) {
             (SpoolCommand::Status, Ok(contents)) => {
                 println!("{folder}");
                 print(&contents);
                 Ok(Exit::Clean)
             }
-            (SpoolCommand::Status, Err(spool::StoreError::InUse)) => Err(format!(
-                "{folder}: another process uses it, such as a running bridge; see \
-                 hookbridge_spool_events and its neighbours at its /metrics"
+            (_, Err(StoreError::InUse(owner))) => Err(format!(
+                "{folder}: {owner} uses it. A running bridge delivers it by itself: see \
+                 hookbridge_spool_events and its neighbours at its /metrics, or its live page. Or stop \
+                 that process first"
             )
             .into()),
             // A folder without a spool is an error, not an empty spool.
-            (SpoolCommand::Drain, Ok(_) | Err(spool::StoreError::Damaged(_))) => drain(config),
+            (SpoolCommand::Drain, Ok(_) | Err(StoreError::Damaged(_))) => drain(config),
             (_, Err(error)) => Err(format!("{folder}: {error}").into()),
         }
     }
@@ -95,8 +99,12 @@ fn drain(config: &Config) -> CommandResult {
 async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let mut signals = signals()?;
     let state = DeliveryState::new(config)?;
+    let spool = state.open_spool(config, PATIENCE).await;
+    let Some(spool) = spool.map_err(|source| StartError::spool(config, source))? else {
+        return Ok(0);
+    };
     let kafka = state.start_kafka(config)?;
-    let Some(backlog) = Backlog::open::<StartError>(config, &kafka, &state)? else { return Ok(0) };
+    let backlog = Backlog::start(spool, &kafka, &state)?;
     let total = backlog.spool.events();
     let bar = bar(Some(total), "events");
     let set_aside = || state.metrics.spool.set_aside.get();

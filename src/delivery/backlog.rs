@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 use super::DeliveryState;
 use super::forwarder::Forwarder;
 use super::spool::{Spool, SpoolWriter};
-use crate::config::{Config, Problem};
 use crate::kafka::Kafka;
 
 /// How often to look whether the spool is empty.
@@ -27,27 +26,21 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Opens the spool, if it is on, and starts the forwarder.
+    /// Starts the forwarder on an open spool.
     ///
     /// # Errors
     ///
-    /// Another process uses the spool, or the system refuses a thread.
-    pub fn open<E: From<Problem> + From<io::Error>>(
-        config: &Config,
+    /// The system refuses a thread.
+    pub fn start(
+        (spool, writer): (Arc<Spool>, SpoolWriter),
         kafka: &Kafka,
         state: &DeliveryState,
-    ) -> Result<Option<Backlog>, E> {
-        if !config.spool.is_on() {
-            return Ok(None);
-        }
-        let (metrics, health) = (state.metrics.spool.clone(), state.health.clone());
-        let body_max = config.http.max_body_bytes;
-        let (spool, writer) = Spool::open(&config.spool, body_max, metrics, health)?;
+    ) -> io::Result<Backlog> {
         let (stop_forwarder, stopped) = oneshot::channel();
         let publisher = kafka.publisher();
         let forwarder = Forwarder { publisher, spool: spool.clone(), state: state.clone() };
         let forwarder = forwarder.start(stopped)?;
-        Ok(Some(Backlog { spool, writer, state: state.clone(), forwarder, stop_forwarder }))
+        Ok(Backlog { spool, writer, state: state.clone(), forwarder, stop_forwarder })
     }
 
     /// Waits until the spool is empty, at most until the deadline or until Kafka is away, and stops the

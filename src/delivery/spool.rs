@@ -15,7 +15,9 @@
 //! - `spool/store.rs`: the file, and what happens when it is damaged.
 //! - `spool/salvage.rs`: finds whole events in a damaged file.
 //! - `spool/frame.rs`: one event as bytes.
+//! - `spool/owner.rs`: who uses the spool.
 //! - `spool/contents.rs`: what `hookbridge spool status` counts.
+//! - `spool/inspection.rs`: whether the folder will do, for `hookbridge check`.
 //!
 //! # Why redb
 //!
@@ -40,6 +42,8 @@
 
 mod contents;
 mod frame;
+mod inspection;
+mod owner;
 mod salvage;
 mod store;
 mod writer;
@@ -47,19 +51,24 @@ mod writer;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
 
 use crate::click::record::Record;
-use crate::config::{Problem, SpoolSettings};
+use crate::config::SpoolSettings;
 use crate::observe::health::Health;
 use crate::observe::metrics::{SpoolMetrics, SpoolRefusal};
 use store::{Action, Change};
 
 pub use contents::{Contents, WaitingEvents, contents};
 pub use frame::Damage;
+pub use inspection::{Finding, inspect};
+pub use owner::Owner;
 pub use store::StoreError;
 pub use writer::SpoolWriter;
 
@@ -72,6 +81,9 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// What is added to the largest body for key, headers and frame.
 const FRAME_OVERHEAD: usize = 64 << 10;
+
+/// How often to look whether another process still uses the spool.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where an event belongs in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,18 +177,33 @@ type PutReply = oneshot::Sender<Result<(), NotSpooled>>;
 type FoundEvent = (Position, Option<Bytes>);
 
 impl Spool {
-    /// Opens the spool and starts its writer. A disk that fails does not keep the bridge from starting:
-    /// it is tried again once a second.
+    /// Opens the spool and starts its writer; waits for `patience` while another process uses it. A disk
+    /// that fails does not keep the bridge from starting: it is tried again once a second.
     ///
     /// # Errors
     ///
-    /// Another process uses it.
-    pub fn open(
+    /// Another process uses it for longer, or the system refuses a thread.
+    pub async fn open(
         settings: &SpoolSettings,
         max_body_bytes: usize,
         metrics: SpoolMetrics,
         health: Arc<Health>,
-    ) -> Result<(Arc<Spool>, SpoolWriter), Problem> {
+        patience: Duration,
+    ) -> Result<(Arc<Spool>, SpoolWriter), StoreError> {
+        let attempt = || {
+            let opened = Spool::try_open(settings, max_body_bytes, &metrics, &health);
+            health.set_spool_in_use(matches!(opened, Err(StoreError::InUse(_))));
+            opened
+        };
+        when_free(patience, attempt).await
+    }
+
+    fn try_open(
+        settings: &SpoolSettings,
+        max_body_bytes: usize,
+        metrics: &SpoolMetrics,
+        health: &Arc<Health>,
+    ) -> Result<(Arc<Spool>, SpoolWriter), StoreError> {
         metrics.max_bytes.set(settings.max_bytes.cast_signed());
         let spool = Arc::new(Spool {
             settings: settings.clone(),
@@ -189,8 +216,8 @@ impl Spool {
             events: AtomicU64::new(0),
             room: Notify::new(),
             work: Notify::new(),
-            metrics,
-            health,
+            metrics: metrics.clone(),
+            health: health.clone(),
         });
         let writer = SpoolWriter::start(spool.clone())?;
         Ok((spool, writer))
@@ -328,6 +355,29 @@ impl Spool {
     }
 }
 
+/// Tries until no other process uses the spool, for `patience` at most.
+async fn when_free<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let deadline = Instant::now() + patience;
+    let mut result = attempt();
+    if let Err(StoreError::InUse(owner)) = &result
+        && !patience.is_zero()
+    {
+        let patience_s = patience.as_secs();
+        warn!(%owner, patience_s, "Another process uses the spool: waiting until it ends.");
+        while matches!(result, Err(StoreError::InUse(_))) && Instant::now() < deadline {
+            sleep(LOOK_INTERVAL).await;
+            result = attempt();
+        }
+        if result.is_ok() {
+            info!("The other process no longer uses the spool.");
+        }
+    }
+    result
+}
+
 /// The shard of a record. Dead letters have no key and share the shard of their topic.
 fn shard(record: &Record) -> u16 {
     let mut hash = crc32fast::Hasher::new();
@@ -363,8 +413,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let config = SpoolSettings { dir: folder.path().to_owned(), max_bytes: 1 << 20 };
         let metrics = Metrics::new(&["click"], &["clicks"]).expect("metrics").spool;
-        let (spool, writer) =
-            Spool::open(&config, 1 << 20, metrics, Arc::default()).expect("a spool");
+        let opened = Spool::open(&config, 1 << 20, metrics, Arc::default(), Duration::ZERO).await;
+        let (spool, writer) = opened.expect("a spool");
         let record = |body| record_of(body, "2026-01-10T12:00:00Z", None);
         let (seven, eight) = (record(r#"{"campid":7}"#), record(r#"{"campid":8}"#));
         let [late, other] = [&seven, &eight].map(|record| spool.position(record));

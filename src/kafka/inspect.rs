@@ -13,6 +13,7 @@ use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::context::code;
+use super::ending::EndsInTime;
 use super::{fault, settings};
 use crate::config::{Config, WebhookSettings};
 
@@ -60,18 +61,18 @@ impl From<KafkaError> for QueryError {
 }
 
 /// Asks about the configured topics, over connections of its own.
-pub struct Inspector<'c> {
+pub struct Inspector {
     client: AdminClient<SilentContext>,
-    config: &'c Config,
+    config: Config,
 }
 
-impl Inspector<'_> {
+impl Inspector {
     /// # Errors
     ///
     /// Settings that librdkafka does not take.
-    pub fn new(config: &Config) -> Result<Inspector<'_>, QueryError> {
+    pub fn new(config: &Config) -> Result<Inspector, QueryError> {
         let client = settings::client(config).create_with_context(SilentContext::default())?;
-        Ok(Inspector { client, config })
+        Ok(Inspector { client, config: config.clone() })
     }
 
     /// Inspects every topic. Blocks for at most about two time-outs for each.
@@ -141,11 +142,12 @@ impl Inspector<'_> {
     pub fn may_write(&self, topic: &InspectedTopic, timeout: Duration) -> Result<bool, QueryError> {
         let size = topic.max_message_bytes.and_then(|bytes| bytes.checked_add(1));
         let Some(size) = size.filter(|size| *size <= PROBE_BYTES_MAX) else { return Ok(false) };
-        let mut config = settings::producer(self.config);
+        let mut config = settings::producer(&self.config);
         config.set("message.max.bytes", (size + (64 << 10)).to_string());
         // Compressed, the record might fit.
         config.set("compression.type", "none");
         let producer: BaseProducer<_> = config.create_with_context(SilentContext::default())?;
+        let producer = EndsInTime::new(producer);
         let record = vec![b' '; size];
         let sent = producer.send(BaseRecord::<(), _>::to(&topic.name).payload(&record));
         sent.map_err(|(error, _)| error)?;

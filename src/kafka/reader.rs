@@ -9,13 +9,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::ending::EndsInTime;
 use super::inspect::QueryError;
 use super::settings;
 use crate::config::Config;
 
 /// Reads a topic, by a consumer that commits nothing by itself.
 pub struct Reader {
-    pub(super) consumer: BaseConsumer,
+    pub(super) consumer: EndsInTime<BaseConsumer>,
     pub(super) topic: String,
     pub(super) partitions: Vec<i32>,
     pub(super) timeout: Duration,
@@ -113,7 +114,7 @@ impl Reader {
             // The newest record should show at once.
             .set("fetch.wait.max.ms", "100")
             .extend(options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let consumer: BaseConsumer = client.create()?;
+        let consumer = EndsInTime::new(client.create::<BaseConsumer>()?);
         let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Err(QueryError::about(topic, RDKafkaErrorCode::UnknownTopicOrPartition));

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::circuit_breaker::CircuitBreaker;
 use super::client::{Client, CurrentClient};
 use super::context::{Subscribers, SupervisorRequest};
+use super::ending::{CLOSE_TIMEOUT, end_within};
 use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
 use crate::config::{Config, Problem};
@@ -33,9 +34,6 @@ const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the brokers may take for one question.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long the Kafka client and the supervisor, which may be asking the brokers something, may take to end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Requests to the supervisor that may wait; more of the same add nothing.
 const REQUESTS_MAX: usize = 64;
@@ -128,8 +126,9 @@ impl Kafka {
     /// Flushes and closes the producer. Blocks until `CLOSE_TIMEOUT` after the deadline at most. Returns
     /// how many records got no acknowledgement.
     pub fn close(self, deadline: Instant) -> usize {
-        // First, so that the supervisor ends while the producer is flushed.
-        let _ = self.requests.send(SupervisorRequest::Stop);
+        // First, so that the supervisor ends while the producer is flushed. This finds no room where requests
+        // have piled up, because the supervisor is asking the brokers something.
+        let _ = self.requests.try_send(SupervisorRequest::Stop);
         let client = self.current.client.load_full();
         let rest = deadline.saturating_duration_since(Instant::now());
         let left = match client.producer.flush(rest) {
@@ -137,15 +136,12 @@ impl Kafka {
             Ok(()) => 0,
             Err(_timed_out) => client.producer.in_flight_count(),
         };
-        // A client ends only when the names that it looks up were answered. With a resolver that does not
-        // answer it ends with the process.
-        let (ended, has_ended) = sync_channel::<()>(0);
-        let _ = std::thread::Builder::new().name("kafka-close".into()).spawn(move || {
-            let _ = self.thread.join();
-            drop((client, self.current, ended));
-        });
         let rest = deadline.saturating_duration_since(Instant::now());
-        let _ = has_ended.recv_timeout(rest + CLOSE_TIMEOUT);
+        end_within(rest + CLOSE_TIMEOUT, move || {
+            let _ = self.requests.send(SupervisorRequest::Stop);
+            let _ = self.thread.join();
+            drop((client, self.current));
+        });
         usize::try_from(left).unwrap_or(0)
     }
 }

@@ -27,6 +27,8 @@ const SPOOL_HANG: Duration = Duration::from_secs(3);
 pub struct Health {
     started: AtomicBool,
     draining: AtomicBool,
+    /// Whether the start waits for a process that uses the spool.
+    spool_in_use: AtomicBool,
     /// Whether there is a spool that takes clicks.
     can_spool: AtomicBool,
     /// When its disk operation under way began.
@@ -47,6 +49,8 @@ struct Brokers {
 pub enum NotReady {
     #[error("starting")]
     Starting,
+    #[error("starting: another process still uses the spool; the log says which")]
+    SpoolInUse,
     #[error("draining")]
     Draining,
     #[error("no Kafka broker has been heard from lately, and the spool is off, full or broken")]
@@ -68,6 +72,10 @@ impl Health {
 
     pub fn set_can_spool(&self, can: bool) {
         self.can_spool.store(can, Ordering::Relaxed);
+    }
+
+    pub fn set_spool_in_use(&self, in_use: bool) {
+        self.spool_in_use.store(in_use, Ordering::Relaxed);
     }
 
     /// Notes that a disk operation of the spool begins or has ended.
@@ -104,7 +112,8 @@ impl Health {
         if self.is_draining() {
             Err(NotReady::Draining)
         } else if !self.started.load(Ordering::Relaxed) {
-            Err(NotReady::Starting)
+            let waits = self.spool_in_use.load(Ordering::Relaxed);
+            Err(if waits { NotReady::SpoolInUse } else { NotReady::Starting })
         } else if !self.brokers_respond() && !self.can_spool() {
             Err(NotReady::CannotHold)
         } else {
@@ -155,6 +164,8 @@ mod tests {
     fn draining_comes_before_all() {
         let health = Health::default();
         assert_eq!(health.ready(), Err(NotReady::Starting));
+        health.set_spool_in_use(true);
+        assert_eq!(health.ready(), Err(NotReady::SpoolInUse));
         health.start();
         assert_eq!(health.ready(), Err(NotReady::CannotHold));
         health.set_can_spool(true);

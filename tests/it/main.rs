@@ -15,7 +15,7 @@
 //!
 //! | promise | files | need, beyond Kafka |
 //! | --- | --- | --- |
-//! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown` | a C compiler; `disk`: the right to mount |
+//! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown`, `takeover` | a C compiler; `disk`: the right to mount |
 //! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay` | |
 //! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
 //! | readers can use it | `streams_example`, `tail` | |
@@ -25,7 +25,8 @@
 //! | a secured Kafka works, and its errors are explained | `security` | |
 //! | operators see what happens | `metrics`, `observability`, `page`, `spans` | Prometheus, Chromium |
 //! | replicas can be replaced under load | `rolling_update`, `keys`, `tls` | HAProxy |
-//! | commands and settings do what they say | `cli`, `config`, `send`, `tail`, `replay` | |
+//! | commands and settings do what they say | `cli`, `config`, `check`, `send`, `tail`, `replay` | `check`: the right to mount |
+//! | nothing waits for a resolver that does not answer | `resolver` | the right to mount, and to port 53 |
 //! | documents are true | `docs`, `openapi`, `schemas`, `observability` | |
 //! | the architecture is as drawn | `tidy` | |
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
@@ -36,6 +37,7 @@ mod accepts;
 mod attacks;
 mod auth_schemes;
 mod batches;
+mod check;
 mod cli;
 mod compression;
 mod config;
@@ -58,6 +60,7 @@ mod pseudonyms;
 mod rate_limits;
 mod rejects;
 mod replay;
+mod resolver;
 mod rolling_update;
 mod schemas;
 mod secrets;
@@ -70,6 +73,7 @@ mod spans;
 mod spool;
 mod streams_example;
 mod tail;
+mod takeover;
 mod tidy;
 mod tls;
 mod wire;

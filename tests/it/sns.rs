@@ -32,13 +32,13 @@ use crate::harness::support::{Mount, PATIENCE, TestBridge, config, records, send
 use crate::tls::Authority;
 
 const HOST: &str = "sns.us-east-1.amazonaws.com";
-const ARN: &str = "arn:aws:sns:us-east-1:123456789012:clicks";
+pub const ARN: &str = "arn:aws:sns:us-east-1:123456789012:clicks";
 const CERTIFICATE: &str = "/SimpleNotificationService-0123456789abcdef.pem";
 const EVENT: &str = r#"{"eventType":"Click","mail":{"messageId":"EXAMPLE7c-000000","timestamp":"TIME","source":"sender@example.com","destination":["a@example.com"]},"click":{"ipAddress":"192.0.2.1","link":"https:\/\/example.com/\u00f1?a=\"b\"","linkTags":null,"timestamp":"TIME","userAgent":"Mozilla/5.0"}}"#;
 
 /// An RSA key pair in plain arithmetic. The primes are Mersenne primes: they need no search, and are
 /// obviously not secret.
-struct Pair {
+pub struct Pair {
     modulus: BigUint,
     private: BigUint,
     public: Vec<u8>,
@@ -116,7 +116,7 @@ fn integer(number: &BigUint) -> Vec<u8> {
     }
 }
 
-fn pair() -> Pair {
+pub fn pair() -> Pair {
     Pair::new([521, 2_203])
 }
 
@@ -236,7 +236,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// An unsigned message as Amazon SNS documents it, this many seconds old.
-fn message(kind: &str, ago_s: i64) -> Value {
+pub fn message(kind: &str, ago_s: i64) -> Value {
     let time = Timestamp::now() - SignedDuration::from_secs(ago_s);
     let id = unique("id");
     let mut message = json!({
@@ -264,7 +264,7 @@ fn confirmation() -> String {
 }
 
 /// Signs a message.
-fn signed(pair: &Pair, mut message: Value) -> String {
+pub fn signed(pair: &Pair, mut message: Value) -> String {
     let names: &[&str] = match message["Type"].as_str() {
         Some("Notification") => {
             &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"]

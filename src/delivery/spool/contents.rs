@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-use super::frame;
 use super::store::{Store, StoreError};
+use super::{frame, when_free};
 
 /// What waits in a spool's folder.
 #[derive(Debug, Default)]
@@ -34,13 +35,13 @@ impl WaitingEvents {
     }
 }
 
-/// Counts what waits in a folder that no bridge uses.
+/// Counts what waits in a folder that no bridge uses; waits for `patience` while one does.
 ///
 /// # Errors
 ///
-/// There is no spool, or it is in use, or damaged.
-pub fn contents(folder: &Path) -> Result<Contents, StoreError> {
-    let store = Store::open_existing(folder)?;
+/// There is no spool, or a process uses it for longer than `patience`, or it is damaged.
+pub async fn contents(folder: &Path, patience: Duration) -> Result<Contents, StoreError> {
+    let store = when_free(patience, || Store::open_existing(folder)).await?;
     let mut contents = Contents { set_aside: store.totals()?.set_aside, ..Contents::default() };
     store.read(0, |_, bytes| {
         match frame::read(bytes).and_then(|f| Some((f.written_ms, f.record().ok()?))) {

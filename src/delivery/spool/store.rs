@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
 use tracing::error;
 
+use super::owner::{Owner, OwnerFile};
 use super::salvage::salvage;
 use super::{Position, frame};
 
@@ -26,11 +30,11 @@ const TOTALS: TableDefinition<&str, u64> = TableDefinition::new("totals");
 /// The sum of the lengths of the waiting events.
 const BYTES: &str = "bytes";
 
-const FILE: &str = "spool.redb";
+pub(super) const FILE: &str = "spool.redb";
 
 /// A file that is deleted when the disk is full, so that events can still be removed: a store that
 /// never overwrites what is in force needs some pages for every change.
-const RESERVE: &str = "reserve";
+pub(super) const RESERVE: &str = "reserve";
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 
 /// Pages kept in memory.
@@ -44,6 +48,8 @@ const SALVAGE_BYTES: usize = 4 << 20;
 
 /// The events on disk, open.
 pub(super) struct Store {
+    /// Removed before the lock is given up. None while a damaged file is read into this one.
+    _owner: Option<OwnerFile>,
     database: Database,
     path: PathBuf,
 }
@@ -82,8 +88,8 @@ impl Change {
 /// Why the disk cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("another process uses it; each needs a folder of its own")]
-    InUse,
+    #[error("{0} uses it; each process needs a folder of its own")]
+    InUse(Owner),
     #[error("it is damaged: {0}")]
     Damaged(String),
     #[error("{0}")]
@@ -104,7 +110,7 @@ impl From<redb::Error> for StoreError {
         use ErrorKind::{InvalidData, UnexpectedEof};
         use redb::Error::{Corrupted, DatabaseAlreadyOpen, Io, RepairAborted, UpgradeRequired};
         match error {
-            DatabaseAlreadyOpen => StoreError::InUse,
+            DatabaseAlreadyOpen => StoreError::InUse(Owner::default()),
             Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => error.into(),
             Io(_) | Corrupted(_) | UpgradeRequired(_) | RepairAborted => {
                 StoreError::Damaged(error.to_string())
@@ -131,12 +137,14 @@ impl Store {
     ) -> Result<Store, StoreError> {
         fs::create_dir_all(folder)?;
         let path = folder.join(FILE);
-        let opened = Store::open_file(&path);
-        let Err(StoreError::Damaged(reason)) = opened else { return opened };
-        error!(reason, "The spool is damaged; what can be read of it goes on.");
-        Store::mend(&path, frame_max)?;
-        damaged();
-        Store::open_file(&path)
+        let mut opened = Store::open_file(&path);
+        if let Err(StoreError::Damaged(reason)) = &opened {
+            error!(reason, "The spool is damaged; what can be read of it goes on.");
+            Store::mend(&path, frame_max)?;
+            damaged();
+            opened = Store::open_file(&path);
+        }
+        Store::owned(opened, folder)
     }
 
     /// Writes every event that can be read of a damaged file to a new one, and puts that in its place.
@@ -160,7 +168,22 @@ impl Store {
     pub fn open_existing(folder: &Path) -> Result<Store, StoreError> {
         let path = folder.join(FILE);
         fs::metadata(&path)?;
-        Store::open_file(&path)
+        Store::owned(Store::open_file(&path), folder)
+    }
+
+    /// Says in the folder that this process uses the store, or finds out which one does.
+    fn owned(opened: Result<Store, StoreError>, folder: &Path) -> Result<Store, StoreError> {
+        match opened {
+            Ok(store) => Ok(Store { _owner: Some(OwnerFile::write(folder)), ..store }),
+            Err(StoreError::InUse(_)) => Err(StoreError::InUse(Owner::read(folder))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who uses the store in this folder, if anybody does. Changes nothing.
+    pub fn owner(folder: &Path) -> Option<Owner> {
+        let opened = guarded(|| Ok(ReadOnlyDatabase::open(folder.join(FILE))?));
+        matches!(opened, Err(StoreError::InUse(_))).then(|| Owner::read(folder))
     }
 
     fn open_file(path: &Path) -> Result<Store, StoreError> {
@@ -180,7 +203,7 @@ impl Store {
         if is_new {
             sync_folder(path)?;
         }
-        Ok(Store { database, path: path.to_owned() })
+        Ok(Store { _owner: None, database, path: path.to_owned() })
     }
 
     /// Puts everything that can be read of a damaged file into this store. Returns how many events.

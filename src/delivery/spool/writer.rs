@@ -13,7 +13,6 @@ use tracing::{error, info};
 
 use super::store::{self, Action, Change, Store, StoreError, Totals};
 use super::{FoundEvent, NotSpooled, Position, PutReply, SHARDS, Spool, SpoolRequest};
-use crate::config::Problem;
 use crate::observe::metrics::SpoolRefusal;
 
 /// How often a store that failed is tried again, and how often the gauges are set.
@@ -69,7 +68,11 @@ type PendingChange = (Change, Option<PutReply>);
 
 impl SpoolWriter {
     /// Opens the store and starts the thread. A disk that fails is tried again once a second.
-    pub(super) fn start(spool: Arc<Spool>) -> Result<SpoolWriter, Problem> {
+    ///
+    /// # Errors
+    ///
+    /// Another process uses the store, or the system refuses the thread.
+    pub(super) fn start(spool: Arc<Spool>) -> Result<SpoolWriter, StoreError> {
         let mut writer = WriterThread {
             spool: spool.clone(),
             store: Err("".into()),
@@ -79,14 +82,11 @@ impl SpoolWriter {
             retry: Vec::new(),
             round: RoundProgress::default(),
         };
-        if let Err(error @ StoreError::InUse) = writer.open() {
-            let text = format!("{}: {error}", spool.settings.dir.display());
-            return Err(Problem::new("spool.dir", text));
+        if let Err(error @ StoreError::InUse(_)) = writer.open() {
+            return Err(error);
         }
-        let thread = std::thread::Builder::new()
-            .name("spool-writer".into())
-            .spawn(move || writer.run())
-            .map_err(|error| Problem::new("spool", error.to_string()))?;
+        let thread = std::thread::Builder::new().name("spool-writer".into());
+        let thread = thread.spawn(move || writer.run())?;
         Ok(SpoolWriter { spool, thread })
     }
 
@@ -294,7 +294,7 @@ impl WriterThread {
         let opened = self.open_store().map(|store| self.store = Ok(store));
         if let Err(error) = &opened {
             let is_known = self.store.as_ref().is_err_and(|why| **why == *error.to_string());
-            if !is_known && !matches!(error, StoreError::InUse) {
+            if !is_known && !matches!(error, StoreError::InUse(_)) {
                 self.close_failed(error);
             }
         }

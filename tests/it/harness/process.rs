@@ -171,6 +171,11 @@ impl Serve {
         self.log.contains(words)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
     }
