@@ -183,7 +183,7 @@ async fn send_clicks(shared: Arc<RunningLoad>, mut bodies: Bodies) {
         let result = timeout(shared.plan.timeout, exchange).await;
         let result = result.unwrap_or(Err(ExchangeError::Late));
         let pauses = matches!(result, Err(ExchangeError::Connect(_)));
-        lock(&shared.tally).note(result, due.elapsed());
+        lock(&shared.tally).note(number, result, due.elapsed());
         if pauses {
             sleep(CONNECT_PAUSE).await;
         }

@@ -10,6 +10,9 @@ use super::connection::{ExchangeError, ServerResponse};
 /// A response that takes longer than this counts as this.
 const LATENCY_MAX: Duration = Duration::from_secs(3_600);
 
+/// So many numbers of failed clicks are kept.
+const FAILED_MAX: usize = 100_000;
+
 /// The results of a load.
 pub struct Tally {
     /// Responses by status.
@@ -20,18 +23,26 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// The first click that was not answered 200.
     pub first_failure: Option<Result<ServerResponse, ExchangeError>>,
+    /// The numbers of the first 100,000 clicks that were not answered 200, as they failed.
+    pub failed_clicks: Vec<u64>,
 }
 
 impl Default for Tally {
     fn default() -> Tally {
         let (statuses, failures) = (BTreeMap::new(), BTreeMap::new());
-        Tally { statuses, failures, latency: histogram(), first_failure: None }
+        let failed_clicks = Vec::new();
+        Tally { statuses, failures, latency: histogram(), first_failure: None, failed_clicks }
     }
 }
 
 impl Tally {
-    /// Notes what became of a click.
-    pub fn note(&mut self, result: Result<ServerResponse, ExchangeError>, took: Duration) {
+    /// Notes what became of the click with this number.
+    pub fn note(
+        &mut self,
+        number: u64,
+        result: Result<ServerResponse, ExchangeError>,
+        took: Duration,
+    ) {
         match &result {
             Ok(response) => {
                 *self.statuses.entry(response.status).or_default() += 1;
@@ -42,6 +53,9 @@ impl Tally {
         }
         if !result.as_ref().is_ok_and(|response| response.status == 200) {
             self.first_failure.get_or_insert(result);
+            if self.failed_clicks.len() < FAILED_MAX {
+                self.failed_clicks.push(number);
+            }
         }
     }
 

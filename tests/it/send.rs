@@ -76,6 +76,7 @@ async fn send_takes_bodies_from_a_file() {
     let file = file.to_str().unwrap();
     let report = json(&send(&bridge.url(), KEY, &["--bodies", file, "--count", "6", "--json"]), 1);
     assert_eq!(report["statuses"], serde_json::json!({"200": 4, "422": 2}));
+    assert_eq!(report["failed_clicks"], serde_json::json!([2, 5]));
     let first = report["first_failure"].as_str().unwrap();
     assert!(first.contains("answers 422: The event has no usable key; the webhook has"), "{first}");
     let mut values: Vec<_> = bridge.records(4).into_iter().map(|record| record.value).collect();

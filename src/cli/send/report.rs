@@ -117,6 +117,7 @@ impl LoadReport {
             "rate": self.rate(),
             "statuses": tally.statuses,
             "failures": tally.failures,
+            "failed_clicks": tally.failed_clicks,
             "latency_from": if self.plan.rate.is_some() { "due" } else { "sent" },
             "latency_us": latency,
             "first_failure": self.first_failure,
