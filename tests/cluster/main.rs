@@ -9,7 +9,7 @@
 //! - `cargo test --test cluster -- compose` on the Docker engine, with the ports of docker-compose.yml free.
 //!   `HOOKBRIDGE_COMPOSE` names the program, otherwise it is `docker compose`.
 //!
-//! A further argument runs only the steps whose name contains it. Each prints a line of a table: clicks sent,
+//! Further arguments are the names of the only steps to run. Each prints a line of a table: clicks sent,
 //! answered 200, in Kafka, lost (answered 200, not in Kafka), in Kafka twice, and the slowest answer. The exit
 //! code is 1 if a step does not show what it should; the next steps run all the same.
 //!
@@ -67,7 +67,7 @@ const COMPOSE: [Step<Composition>; 5] = [
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
-    let (what, only) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
+    let (what, only) = (arguments.next().unwrap_or_default(), arguments.collect::<Vec<_>>());
     let all_passed = match &*what {
         "kubernetes" => Cluster::open().and_then(|cluster| run(&KUBERNETES, &cluster, &only)),
         "compose" => Composition::open().and_then(|compose| run(&COMPOSE, &compose, &only)),
@@ -84,11 +84,12 @@ fn main() -> ExitCode {
 }
 
 /// Runs the steps and prints the table. Whether all of them passed.
-fn run<T>(steps: &[Step<T>], place: &T, only: &str) -> Result<bool> {
+fn run<T>(steps: &[Step<T>], place: &T, only: &[String]) -> Result<bool> {
     let mut failed = Vec::new();
     println!("| step | sent | answered 200 | in Kafka | lost | twice | slowest | |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
-    for (name, step) in steps.iter().filter(|(name, _)| name.contains(only)) {
+    let is_wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
+    for (name, step) in steps.iter().filter(|(name, _)| is_wanted(name)) {
         let start = Instant::now();
         match step(place) {
             Ok(row) => println!("| {name} | {row} |"),
