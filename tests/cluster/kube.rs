@@ -152,8 +152,8 @@ impl Cluster {
         wait_for("no event waits on disk", LONG, || Ok(self.waiting_events()? == 0))
     }
 
-    /// Makes the pod from which clicks are sent and records are read. Its own bridge, with a broker inside, only
-    /// keeps it alive.
+    /// Makes the pod from which clicks are sent and records are read. Its own bridge, with a broker inside, keeps
+    /// it alive and is an address that the release's pods must not reach.
     pub fn start_sender(&self) -> Result<()> {
         let key = json!({ "secretKeyRef": { "name": "hookbridge-test", "key": "key" } });
         self.apply(&[json!({
@@ -173,7 +173,7 @@ impl Cluster {
                 "containers": [{
                     "name": "sender",
                     "image": self.image,
-                    "args": ["dev"],
+                    "args": ["dev", "--listen", "0.0.0.0:8080"],
                     "env": [
                         { "name": "HOOKBRIDGE_API_KEY", "valueFrom": key },
                         { "name": "HOOKBRIDGE__KAFKA__BROKERS", "value": "broker:9092" },

@@ -169,6 +169,7 @@ pub fn policies(cluster: &Cluster) -> Result<Row> {
         Ok(report.is_some_and(|report| report["statuses"] != json!({})))
     };
     let (http, admin) = (format!("http://{address}:8080/x"), format!("http://{address}:8081/x"));
+    let (other, local) = (format!("http://{sender}:8080/x"), "http://127.0.0.1:8080/x");
     cluster.kubectl(&["delete", "namespace", "monitoring", "--ignore-not-found"])?;
     cluster.kubectl(&["create", "namespace", "monitoring"])?;
     let run = ["-n", "monitoring", "run", "probe", "--image", &cluster.image, "--", "dev"];
@@ -181,11 +182,9 @@ pub fn policies(cluster: &Cluster) -> Result<Row> {
     let expected = [
         ("a sender reaches the bridge", reaches("sender", NAMESPACE, &http)?, true),
         ("a sender reaches the admin port", reaches("sender", NAMESPACE, &admin)?, false),
-        (
-            "a pod of the bridge reaches another address",
-            reaches("hookbridge-0", NAMESPACE, &format!("http://{sender}:8080/x"))?,
-            false,
-        ),
+        ("monitoring reaches the sender", reaches("probe", "monitoring", &other)?, true),
+        ("the bridge reaches itself", reaches("hookbridge-0", NAMESPACE, local)?, true),
+        ("the bridge reaches the sender", reaches("hookbridge-0", NAMESPACE, &other)?, false),
     ];
     for (what, found, expected) in expected {
         if found != expected {
