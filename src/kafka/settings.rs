@@ -64,6 +64,11 @@ const SPOOL_KBYTES: usize = 32 << 10;
 /// What a record needs on top of the largest body: key, headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
+const TOKEN_ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
+
+/// Where nobody listens: a connection to it fails at once.
+const NOWHERE: &str = "http://127.0.0.1:0/";
+
 /// Everything that is wrong with the Kafka settings, as librdkafka itself judges them.
 pub fn check(config: &Config) -> Vec<Problem> {
     let key = |name: &str| format!("kafka.options.\"{name}\"");
@@ -81,8 +86,15 @@ pub fn check(config: &Config) -> Vec<Problem> {
     }
     if problems.is_empty() {
         let mut client = producer(config);
-        // A client with brokers looks up their names, and does not end before it has an answer.
+        // A client with brokers looks up their names, and does not end before it has an answer; the same with
+        // the endpoint of tokens.
         client.remove("bootstrap.servers");
+        let is_oidc = client.get("sasl.oauthbearer.method") == Some("oidc");
+        let has_query =
+            client.get("sasl.oauthbearer.config").is_some_and(|it| it.contains("query"));
+        if is_oidc && (client.get(TOKEN_ENDPOINT).is_some() || has_query) {
+            client.set(TOKEN_ENDPOINT, NOWHERE);
+        }
         if let Err(error) = client.create::<rdkafka::producer::BaseProducer>() {
             problems.push(Problem::new("kafka.options", reason(&error)));
         }
@@ -117,6 +129,15 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         .set("allow.auto.create.topics", "false");
     for (name, value) in config.kafka.options.iter() {
         client.set(name, value);
+    }
+    // The authorities that the system trusts, wherever they are: OpenSSL is built in, and looks only where its
+    // build put them. They are for the brokers (`ssl`) and for token endpoints (`https`).
+    for (location, pem) in
+        [("ssl.ca.location", "ssl.ca.pem"), ("https.ca.location", "https.ca.pem")]
+    {
+        if client.get(location).or(client.get(pem)).is_none() {
+            client.set(location, "probe");
+        }
     }
     // Where `debug` is set, librdkafka passes on every line; `log.level` decides which are written.
     let has_debug = config.kafka.options.iter().any(|(name, _)| name == "debug");
@@ -176,4 +197,34 @@ pub fn producer(config: &Config) -> ClientConfig {
 /// The version of librdkafka.
 pub fn client_version() -> String {
     rdkafka::util::get_rdkafka_version().1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A build without one of these looks the same, and refuses the property only here.
+    #[test]
+    fn the_kafka_client_is_built_with_what_the_documentation_names() {
+        for (name, value) in [
+            ("sasl.oauthbearer.method", "oidc"),
+            ("sasl.oauthbearer.metadata.authentication.type", "azure_imds"),
+            ("https.ca.location", "probe"),
+            ("ssl.ca.location", "probe"),
+            ("compression.type", "zstd"),
+            ("compression.type", "gzip"),
+        ] {
+            let built = ClientConfig::new().set(name, value).create_native_config();
+            assert!(built.is_ok(), "{name}={value}: {:?}", built.err());
+        }
+        for (mechanism, is_built_in) in
+            [("SCRAM-SHA-512", true), ("GSSAPI", cfg!(feature = "gssapi"))]
+        {
+            let mut client = ClientConfig::new();
+            client.set("security.protocol", "SASL_SSL").set("sasl.mechanism", mechanism);
+            client.set("sasl.username", "hookbridge").set("sasl.password", "any");
+            let made = client.create::<rdkafka::producer::BaseProducer>();
+            assert_eq!(made.is_ok(), is_built_in, "{mechanism}: {:?}", made.err());
+        }
+    }
 }

@@ -320,7 +320,10 @@ fn secrets_never_print() {
         "[auth]\napi_key = \"the-one-plain-key\"\nkeys = [{{ name = \"x\", sha256 = \"{hash}\" }}, \
          {{ name = \"y\", secret = \"the-signing-secret\" }}]\n\
          [kafka.options]\n\"sasl.username\" = \"user\"\n\"sasl.password\" = \"pass-word\"\n\
-         \"ssl.key.pem\" = \"pem-text\"\n\"ssl.key.password\" = \"key-word\"\n"
+         \"ssl.key.pem\" = \"pem-text\"\n\"ssl.key.password\" = \"key-word\"\n\
+         \"sasl.oauthbearer.client.secret\" = \"client-word\"\n\
+         \"sasl.oauthbearer.assertion.private.key.pem\" = \"assertion-pem\"\n\
+         \"sasl.oauthbearer.assertion.private.key.passphrase\" = \"assertion-word\"\n"
     );
     let config = from(&file, &[]).into_result().unwrap();
     for printed in [format!("{config:?}"), toml::to_string(&config).unwrap()] {
@@ -331,6 +334,8 @@ fn secrets_never_print() {
             "pass-word",
             "pem-text",
             "key-word",
+            "client-word",
+            "assertion-",
         ] {
             assert!(!printed.contains(secret), "{printed}");
         }

@@ -39,6 +39,9 @@ fn secretive(broker: &Broker, mount: &Mount, format: LogFormat, folder: &Path) -
     config.kafka.options.set("sasl.username", "hookbridge");
     config.kafka.options.set("sasl.password", "zq-kafka-password");
     config.kafka.options.set("ssl.key.password", "zq-kafka-key-password");
+    for name in ["client.secret", "assertion.private.key.passphrase", "assertion.private.key.pem"] {
+        config.kafka.options.set(format!("sasl.oauthbearer.{name}"), "zq-token-secret");
+    }
     config.kafka.options.set("debug", "all");
     let first = config.webhook[0].clone();
     config.webhook.extend([
