@@ -18,7 +18,7 @@ pub(super) fn end_within(timeout: Duration, end: impl FnOnce() + Send + 'static)
     let _ = has_ended.recv_timeout(timeout);
 }
 
-/// A client, or what has one, that a command uses. Dropping it takes [`CLOSE_TIMEOUT`] at most.
+/// A client, or what has one, that a command uses. Dropping it takes `CLOSE_TIMEOUT` at most.
 pub struct EndsInTime<T: Send + 'static>(Option<T>);
 
 impl<T: Send> EndsInTime<T> {

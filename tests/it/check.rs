@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::harness::brokers::Broker;
 use crate::harness::process::{hookbridge, may_mount, texts};
-use crate::harness::support::TestBridge;
+use crate::harness::support::{KEY, TestBridge};
 
 /// A user without rights.
 const NOBODY: u32 = 65_534;
@@ -20,7 +20,7 @@ fn command(folder: &Path) -> Command {
 
 fn with_settings(mut command: Command, folder: &Path) -> Command {
     command
-        .env("HOOKBRIDGE__AUTH__API_KEY", "plain-key")
+        .env("HOOKBRIDGE__AUTH__API_KEY", KEY)
         .env("HOOKBRIDGE__HTTP__MAX_BODY_BYTES", "10000")
         .env("HOOKBRIDGE__SPOOL__MAX_BYTES", "3000000")
         .env("HOOKBRIDGE__SPOOL__DIR", folder);

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::config::from;
 use crate::harness::brokers::Broker;
-use crate::harness::process::{Running, Serve, may_mount};
-use crate::harness::support::{config, numbered, sender, until};
+use crate::harness::process::{Running, Serve, lines, may_mount};
+use crate::harness::support::{KEY, config, numbered, sender, until};
 use crate::sns;
 use crate::tls::Authority;
 
@@ -31,6 +31,14 @@ fn silent_resolver(address: &str, folder: &Path) -> Option<(UdpSocket, String, &
         return None;
     };
     Some((socket, mount, options))
+}
+
+/// The program with these arguments, after this mount.
+fn command(mount: &str, options: &str, arguments: &str) -> Command {
+    let run = format!("{mount} && exec {} {arguments}", env!("CARGO_BIN_EXE_hookbridge"));
+    let mut command = Command::new("unshare");
+    command.args([options, "sh", "-c", &run]).stdout(Stdio::null());
+    command
 }
 
 /// Neither the start nor the stop waits for it, nor the stop for a Kafka that is away.
@@ -65,9 +73,17 @@ async fn serve_does_not_wait_for_it() {
     let message = sns::signed(&sns::pair(), sns::message("Notification", 0));
     let answer = sender().post(url).body(message).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let file = serve.file.clone();
     let (code, log) = serve.stop();
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("\"spooled\":1"), "{log}");
+    let drain = format!("spool drain --config {}", file.display());
+    let mut drain = command(&mount, options, &drain);
+    let mut drain = Running(drain.stderr(Stdio::piped()).spawn().unwrap());
+    let log = lines(drain.0.stderr.take().unwrap());
+    assert!(log.iter().any(|line| line.contains("Events wait in the spool.")));
+    drain.signal("INT");
+    assert_eq!(drain.end(), 1);
 }
 
 /// They say that nobody answers, and end.
@@ -79,16 +95,12 @@ fn commands_do_not_wait_for_it() {
     };
     let commands = ["check --kafka", "tail", "replay", "send --url http://bridge.example.com/"];
     let started = Instant::now();
-    let running = commands.map(|command| {
-        let program = env!("CARGO_BIN_EXE_hookbridge");
-        let run = format!("{mount} && exec {program} {command}");
-        let mut process = Command::new("unshare");
+    let running = commands.map(|arguments| {
+        let mut process = command(&mount, options, arguments);
         process
-            .args([options, "sh", "-c", &run])
             .current_dir(folder.path())
-            .env("HOOKBRIDGE__AUTH__API_KEY", "plain-key")
+            .env("HOOKBRIDGE__AUTH__API_KEY", KEY)
             .env("HOOKBRIDGE__KAFKA__BROKERS", "kafka.example.com:9092")
-            .stdout(Stdio::null())
             .stderr(Stdio::null());
         Running(process.spawn().unwrap())
     });
