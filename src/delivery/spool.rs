@@ -114,6 +114,7 @@ pub struct SpooledEvent {
     pub state: SpooledState,
 }
 
+#[expect(clippy::large_enum_variant, reason = "almost all of them are records")]
 pub enum SpooledState {
     /// Not to be sent now, nor what follows it in its shard: the Kafka client still has it, or the
     /// forwarder's round had gone by its shard when an earlier event came.
