@@ -479,7 +479,8 @@ pub fn fetch(pom: &str, folder: &str) -> Result<PathBuf, String> {
         return Ok(folder);
     }
     let output = Command::new("mvn")
-        .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
+        // A file whose checksum is wrong is refused; without -C Maven only warns.
+        .args(["-q", "-B", "-C", "dependency:copy-dependencies", "-f"])
         .arg(&pom)
         .arg(format!("-DoutputDirectory={}", folder.display()))
         .output()
