@@ -2,6 +2,7 @@
 //!
 //! In the order of a request:
 //!
+//! - `verification.rs`: the questions that senders ask before they send.
 //! - `webhook.rs`: from method and path to a webhook. `path.rs`: paths that mean the same.
 //! - `auth.rs`: from the head, and the body where it is signed, to a caller.
 //! - `event.rs`: from the body to its events.
@@ -15,4 +16,5 @@ pub mod outcome;
 pub mod path;
 pub mod pseudonym;
 pub mod record;
+pub mod verification;
 pub mod webhook;

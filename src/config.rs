@@ -5,7 +5,8 @@
 //! - `load.rs` merges defaults, file and environment, and reads the files that settings name.
 //! - `profiles.rs` fills in what is known of some senders.
 //! - `check.rs` checks values and how they relate.
-//! - `webhook.rs` is one webhook, `auth_scheme.rs` how its senders prove who they are, `keys.rs` the keys.
+//! - `webhook.rs` is one webhook, `auth_scheme.rs` how its senders prove who they are, `verify.rs` which
+//!   of their questions are answered, `keys.rs` the keys.
 //! - `secret.rs` is what never prints.
 //! - `follow.rs` notices that files have changed.
 //! - `section.rs` is how settings are declared, `problem.rs` what is wrong with one.
@@ -19,6 +20,7 @@ mod problem;
 mod profiles;
 mod secret;
 mod section;
+mod verify;
 mod webhook;
 
 use std::collections::HashSet;
@@ -33,7 +35,7 @@ use crate::click::webhook::Webhook;
 use problem::Problems;
 use section::{choices, sections};
 
-pub use auth_scheme::{AuthSchemeSettings, SigningSettings, SnsSettings};
+pub use auth_scheme::{AuthSchemeSettings, FormSigningSettings, SigningSettings, SnsSettings};
 pub(crate) use check::VERDICT_LAG_MS;
 pub(crate) use follow::Followed;
 pub use keys::NamedKey;
@@ -42,6 +44,7 @@ pub use load::{Loaded, load};
 pub(crate) use load::{environment, read_file, read_file_within, reload_keys};
 pub use problem::Problem;
 pub use secret::{KafkaOptions, Secret};
+pub use verify::{EchoSettings, VerifySettings};
 pub use webhook::{BodyFormat, InvalidBody, WebhookSettings};
 
 sections! {
@@ -225,11 +228,15 @@ impl Config {
     pub fn callers(&self) -> Result<Keys, Problem> {
         let wrong = |message| Problem::new("auth.keys", message);
         let named = self.auth.keys.iter().map(|key| key.read().map_err(wrong));
-        let plain = self.auth.api_key.iter().map(|key| {
-            let secret = key.reveal().trim().as_bytes();
-            Ok(Key::of_secret(API_KEY, secret, Restrictions::default()))
-        });
+        let plain = self.plain_key().map(Ok);
         Ok(Keys::new(named.chain(plain).collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// The key of `auth.api_key`.
+    fn plain_key(&self) -> Option<Key> {
+        let key = self.auth.api_key.as_ref()?;
+        let secret = key.reveal().trim().as_bytes();
+        Some(Key::of_secret(API_KEY, secret, Restrictions::default()))
     }
 
     /// The sections that differ in anything that is not reloaded.

@@ -41,7 +41,7 @@ use crate::http::{self, Admission, Coding, Handler, Peer, Tls, TlsIdentity};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use answer::Accepted;
-use authentication::{Verified, authenticate, verify};
+use authentication::{Verified, authenticate, verification, verify};
 use rate_limits::RateLimits;
 use records::{Records, records};
 use request_log::RequestLog;
@@ -117,7 +117,11 @@ impl Ingest {
         let IngestState { limits, rate_limits, admission, webhooks, .. } = &*self.state;
         rate_limits.address(log.peer.address.ip(), log.started)?;
         http::check_head(head, limits)?;
-        let webhook = webhook::find(webhooks, &head.method, head.uri.path())?;
+        let webhook = webhook::find(webhooks, head.uri.path())?;
+        if let Some(answer) = verification(head, &body, webhook, log)? {
+            return Ok(Accepted::Verified(answer));
+        }
+        webhook::check_method(&head.method)?;
         log.webhook = Some(webhook);
         // Authentication comes before the body, so that an unknown client costs no memory.
         let proof = authenticate(head, webhook, log)?;
@@ -130,6 +134,9 @@ impl Ingest {
             Verified::Confirmed(confirmed) => return Ok(Accepted::Confirmed(confirmed)),
         };
         let body = coding.unpack(body, &mut slot, limits)?;
+        if let Some(answer) = webhook.question(&body.bytes) {
+            return Ok(Accepted::Verified(answer));
+        }
         let deadline = Instant::now() + limits.answer_timeout();
         let records = records(body, webhook, &caller, head, &mut slot, log)?;
         self.hold(records, deadline).await.map(Accepted::Held)

@@ -17,19 +17,19 @@
 //! ```text
 //! http      accept ──► Request            connection, header and time limits
 //! ingest      ├─ rate limits                     else 429
-//! click       ├─ method, path ─────► Webhook     else 404, 405
+//! click       ├─ path, method ─────► Webhook     else 404, 405
 //! click       ├─ head ─────────────► Proof       else 401, before a byte of the body is read
-//! http        ├─ bounded read ─────► Bytes       else 413, 408, 503; unpacked: else 415, 413
+//! http        ├─ bounded read ─────► Bytes       else 413, 408, 503; unpacked: else 413
 //! click       ├─ proof, bytes ─────► Caller      else 401, where the body is signed (503 where Amazon
 //!             │                                  SNS cannot be asked for its certificate)
-//! click       ├─ decode ───────────► Event       else a dead letter (or 400, 422)
+//! click       ├─ decode ───────────► Event       else a dead letter (or 400, 415, 422)
 //! click       ├─ topic, key, headers ► Record
 //! delivery    ├─ hold ─────────────► Receipt     Kafka's acknowledgement, else the spool's, else 503
 //! click       └─ answer ◄─ Receipt or Rejection
 //! ```
 //!
-//! The one 200 without a receipt is the answer to a message of Amazon SNS that asks for a confirmation:
-//! there is no click in it.
+//! The only 200s without a receipt are the answers to questions, in which there is no click: to a message of
+//! Amazon SNS that asks for a confirmation, and to a sender that asks about the address (`verify`).
 //!
 //! # The rooms
 //!
@@ -62,8 +62,8 @@
 //!
 //! # Invariants
 //!
-//! - No 200 without a receipt, and no receipt without an acknowledgement or an fsync. (A confirmed
-//!   subscription of Amazon SNS, in which there is no click, is the one exception.)
+//! - No 200 without a receipt, and no receipt without an acknowledgement or an fsync. (The
+//!   answers to questions, in which there is no click, are the one exception.)
 //! - No event leaves the spool without an acknowledgement.
 //! - The bridge connects to no host that a sender names, but to those of Amazon SNS where that is set.
 //! - No body, e-mail address or key is in a log line, a metric or an answer to a sender. The page shows the

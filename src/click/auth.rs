@@ -4,25 +4,31 @@
 //!
 //! - `auth/scheme.rs`: what the head of a request claims.
 //! - `auth/signature.rs`: claims that need the body, because it is signed.
+//! - `auth/standard_webhooks.rs`: the signatures of Standard Webhooks. `auth/form_signature.rs`: of forms.
 //! - `auth/key.rs`: the keys, their restrictions, and the search for one.
 //! - `auth/sns.rs`: messages of Amazon SNS, which are signed with certificates.
 
+mod form_signature;
 mod key;
 mod scheme;
 mod signature;
 pub mod sns;
+mod standard_webhooks;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use hyper::HeaderMap;
-use hyper::header::HeaderName;
+use hyper::header::AsHeaderName;
 use x509_parser::extensions::GeneralName;
 
 use super::outcome::{Refusal, Rejection};
 
+pub use form_signature::FormSigning;
 pub use key::{
-    Key, KeyHash, Keys, Restrictions, format_hash, hash_key, parse_hash, parse_public_key,
+    Key, KeyHash, Keys, PublicKey, Restrictions, format_hash, hash_key, parse_hash,
+    parse_public_key,
 };
 pub use scheme::{AuthScheme, Claim};
 pub use signature::{Encoding, Signature, SignatureAlgorithm, SignedText, Signing, read_mailgun};
@@ -63,7 +69,10 @@ impl Caller {
 }
 
 /// The value of the header of this name, which must be there once.
-fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r [u8], Rejection> {
+fn only<N: AsHeaderName + Display + Copy>(
+    headers: &HeaderMap,
+    name: N,
+) -> Result<&[u8], Rejection> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value.as_bytes()),

@@ -4,9 +4,11 @@
 //! else passes.
 //!
 //! - `event/envelope.rs`: takes apart a body that carries several events.
+//! - `event/form.rs`: reads forms.
 //! - `event/json.rs`: finds values in JSON.
 
 mod envelope;
+pub(super) mod form;
 pub(super) mod json;
 
 use std::borrow::Cow;
@@ -21,7 +23,7 @@ use super::outcome::{Refusal, Rejection};
 use json::{descend, member, other_than, pick, string};
 
 pub use envelope::Envelope;
-pub use json::{Pointer, as_text};
+pub use json::{Pointer, WILDCARD, as_text};
 
 /// A checked event. Only [`Shape::decode`] makes one.
 #[derive(Debug, PartialEq)]
@@ -313,6 +315,12 @@ mod tests {
         check_shape(&at("/data/1/id"), br#"{"data":[{"id":1},{"id":2}]}"#, Ok("2"));
         check_shape(&at("/data/9/id"), br#"{"data":[{"id":1}]}"#, Err(Refusal::Invalid));
         check_shape(&at("/data/id"), br#"{"data":"id"}"#, Err(Refusal::Invalid));
+        check_shape(&at("/data/*/id"), br#"{"data":{"x":{"id":1}}}"#, Ok("1"));
+        for other in [r#"{"x":{"id":1},"y":{"id":2}}"#, "{}", "[{\"id\":1}]", r#"{"x":7}"#, "7"] {
+            let body = format!(r#"{{"data":{other}}}"#);
+            check_shape(&at("/data/*/id"), body.as_bytes(), Err(Refusal::Invalid));
+        }
+        check_shape(&at("/*/id"), br#"{"x":{"id":1}}"#, Err(Refusal::Invalid));
         check_shape(&at("/a~1b~0"), br#"{"a/b~":7}"#, Ok("7"));
         check_shape(&at("/timestamp"), br#"{"timestamp":"7"}"#, Ok("7"));
         check_shape(&at("/"), br#"{"":7}"#, Ok("7"));

@@ -12,8 +12,8 @@ use tracing::Level;
 pub enum Outcome {
     /// The click is held durably: 200. Only a [`Receipt`](crate::delivery::Receipt) leads here.
     Held(Held),
-    /// There was no click: a subscription of Amazon SNS was confirmed: 200.
-    Confirmed,
+    /// There was no click: 200.
+    NoClick(NoClick),
     /// The click was not answered 200.
     Refused(Refusal),
 }
@@ -71,6 +71,18 @@ outcomes! {
         /// In Kafka or on disk, as a dead letter: the body is no event of its webhook.
         AsDeadLetter = "dead_lettered", OK, None,
             "Nobody can understand the body; it is kept as a dead letter";
+    }
+}
+
+outcomes! {
+    /// What a request was that was no click.
+    pub enum NoClick {
+        /// Amazon SNS asked whether a subscription is wanted.
+        Confirmed = "confirmed", OK, None,
+            "No click: a subscription of Amazon SNS was confirmed";
+        /// The sender asked whether the address is right.
+        Verified = "verified", OK, None,
+            "No click: the sender asked about the address, and was answered";
     }
 }
 
@@ -173,30 +185,26 @@ impl Outcome {
     pub fn all() -> impl Iterator<Item = Outcome> {
         let held = Held::ALL.iter().copied().map(Outcome::Held);
         let refused = Refusal::ALL.iter().copied().map(Outcome::Refused);
-        held.chain([Outcome::Confirmed]).chain(refused)
+        let no_click = NoClick::ALL.iter().copied().map(Outcome::NoClick);
+        held.chain(no_click).chain(refused)
     }
 
     /// How many outcomes there are.
-    pub const COUNT: usize = Held::ALL.len() + 1 + Refusal::ALL.len();
+    pub const COUNT: usize = Held::ALL.len() + NoClick::ALL.len() + Refusal::ALL.len();
 
     /// The place of this outcome in [`Outcome::all`].
     pub fn index(self) -> usize {
         match self {
             Outcome::Held(held) => held as usize,
-            Outcome::Confirmed => Held::ALL.len(),
-            Outcome::Refused(refusal) => Held::ALL.len() + 1 + refusal as usize,
+            Outcome::NoClick(no_click) => Held::ALL.len() + no_click as usize,
+            Outcome::Refused(refusal) => Held::ALL.len() + NoClick::ALL.len() + refusal as usize,
         }
     }
 
     pub fn facts(self) -> Facts {
         match self {
             Outcome::Held(held) => held.facts(),
-            Outcome::Confirmed => Facts {
-                tag: "confirmed",
-                status: StatusCode::OK,
-                level: None,
-                text: "No click: a subscription of Amazon SNS was confirmed",
-            },
+            Outcome::NoClick(no_click) => no_click.facts(),
             Outcome::Refused(refusal) => refusal.facts(),
         }
     }

@@ -31,33 +31,28 @@ fn decoded(path: &str) -> String {
     let mut decoded = String::with_capacity(path.len());
     decoded.push_str(parts.next().unwrap_or_default());
     for part in parts {
-        match byte(part) {
-            Some((byte, rest)) if is_unreserved(byte) => {
-                decoded.push(char::from(byte));
-                decoded.push_str(rest);
-            }
-            Some((_, rest)) => {
-                let digits = part.len() - rest.len();
-                decoded.push('%');
-                decoded.push_str(&part[..digits].to_ascii_uppercase());
-                decoded.push_str(rest);
+        let mut rest = part;
+        match hex_byte(part.as_bytes()) {
+            Some((byte, _)) => {
+                rest = &part[2..];
+                match is_unreserved(byte) {
+                    true => decoded.push(char::from(byte)),
+                    false => decoded.push_str(&format!("%{byte:02X}")),
+                }
             }
             // It encodes nothing.
-            None => {
-                decoded.push('%');
-                decoded.push_str(part);
-            }
+            None => decoded.push('%'),
         }
+        decoded.push_str(rest);
     }
     decoded
 }
 
 /// The byte whose two hexadecimal digits a text begins with, and the rest of the text.
-fn byte(text: &str) -> Option<(u8, &str)> {
-    let (digits, rest) = text.split_at_checked(2)?;
-    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let byte = u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?;
-    Some((byte, rest))
+pub(super) fn hex_byte(text: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let [high, low, rest @ ..] = text else { return None };
+    Some(((digit(*high)? << 4) | digit(*low)?, rest))
 }
 
 fn is_unreserved(byte: u8) -> bool {

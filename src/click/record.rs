@@ -185,6 +185,8 @@ pub struct Origin<'r> {
     caller: &'r Caller,
     trace: Option<&'r str>,
     received: Timestamp,
+    /// The sender's id of the request.
+    message: Option<&'r str>,
     /// The body's `Content-Encoding`, where it could not be unpacked.
     encoding: Option<Bytes>,
     /// How often each id has occurred, where a body may carry several events.
@@ -199,7 +201,12 @@ impl<'r> Origin<'r> {
         received: Timestamp,
     ) -> Origin<'r> {
         let ids = (webhook.envelope != Envelope::One).then(HashMap::new);
-        Origin { webhook, caller, trace, received, encoding: None, ids }
+        Origin { webhook, caller, trace, received, message: None, encoding: None, ids }
+    }
+
+    /// Notes the sender's id of the request, of which the ids of events are made that have none of their own.
+    pub fn is_named(&mut self, message: Option<&'r str>) {
+        self.message = message;
     }
 
     /// Notes how a body is compressed that could not be unpacked. Its dead letters say it.
@@ -247,7 +254,10 @@ impl<'r> Origin<'r> {
     /// Equal events in one body have different ids, by their place among them. So they keep their ids if
     /// the sender divides its events into bodies in another way.
     fn id_of(&mut self, body: &[u8]) -> [u8; 16] {
-        let id = hash(&[self.name(), &[0], body]);
+        let id = match self.message {
+            Some(message) => hash(&[self.name(), &[1], message.as_bytes()]),
+            None => hash(&[self.name(), &[0], body]),
+        };
         let Some(ids) = &mut self.ids else { return id };
         let place = ids.entry(id).or_default();
         *place += 1;
@@ -312,6 +322,7 @@ pub(crate) mod tests {
     use crate::click::auth::AuthScheme;
     use crate::click::event::{Pointer, Shape, TimeFormat, parse_offset};
     use crate::click::outcome::Refusal;
+    use crate::click::verification::Verification;
 
     pub(crate) fn click() -> Webhook {
         Webhook {
@@ -338,6 +349,7 @@ pub(crate) mod tests {
             pseudonyms: None,
             time_age_max: SignedDuration::from_hours(168),
             time_ahead_max: SignedDuration::from_hours(1),
+            verification: Verification::None,
             answer: Bytes::from_static(b"ok"),
             unavailable: StatusCode::SERVICE_UNAVAILABLE,
             index: 0,
@@ -565,6 +577,36 @@ pub(crate) mod tests {
         assert_ne!(found[2], found[3]);
         // printf 'click\1x' | sha256sum, with version 8 and the variant set.
         assert_eq!(&id_text(found[0]), b"9486f632-9dc7-81c7-b1d8-ee348e77c276");
+    }
+
+    #[test]
+    fn an_id_of_the_request_is_that_of_its_events() {
+        let caller = Caller::named("opptima");
+        let ids = |webhook: &Webhook, message, bodies: &[&'static str]| -> Vec<[u8; 16]> {
+            let mut origin = Origin::new(webhook, &caller, None, Timestamp::UNIX_EPOCH);
+            origin.is_named(message);
+            let record = |body: &&'static str| {
+                let body = Bytes::from_static(body.as_bytes());
+                match webhook.shape.decode(&body) {
+                    Ok(event) => origin.record(event, &body).id,
+                    Err(why) => origin.dead_letter(&why, &body).id,
+                }
+            };
+            bodies.iter().map(record).collect()
+        };
+        let one = |message, body| ids(&click(), message, &[body])[0];
+        let (body, other) = (r#"{"campid":7}"#, r#"{"campid":8}"#);
+        // As one that the event has.
+        assert_eq!(&id_text(one(Some("x"), body)), b"9486f632-9dc7-81c7-b1d8-ee348e77c276");
+        assert_eq!(one(Some("x"), body), one(Some("x"), other));
+        assert_eq!(one(Some("x"), body), one(Some("x"), "no event"));
+        assert_ne!(one(Some("x"), body), one(Some("y"), body));
+        assert_ne!(one(Some("x"), body), one(None, body));
+        let many = Webhook { envelope: Envelope::Array(None), ..click() };
+        let found = ids(&many, Some("x"), &[body, other, body]);
+        assert_eq!(found[0], one(Some("x"), body));
+        assert!(found[0] != found[1] && found[1] != found[2] && found[0] != found[2]);
+        assert_eq!(found, ids(&many, Some("x"), &[body, other, body]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::event::{Envelope, Shape};
 use super::outcome::{Refusal, Rejection};
 use super::path;
 use super::pseudonym::Pseudonyms;
+use super::verification::{Verification, VerificationAnswer};
 
 /// A webhook as each request uses it.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Webhook {
     pub path: String,
     /// How its senders prove who they are.
     pub auth_scheme: AuthScheme,
+    /// Which questions of its senders are answered.
+    pub verification: Verification,
     /// Whether a body that is no event is refused, instead of kept as a dead letter.
     pub rejects_invalid: bool,
     /// How a body carries its events.
@@ -64,6 +67,12 @@ impl Webhook {
         age <= self.time_age_max && -age <= self.time_ahead_max
     }
 
+    /// The answer to the body of an authenticated POST, if it is a question of its sender, and no event.
+    pub fn question(&self, body: &[u8]) -> Option<VerificationAnswer> {
+        let answer = self.verification.of_body(body)?;
+        self.shape.decode(body).is_err().then_some(answer)
+    }
+
     /// The status of a refusal, as this webhook's senders understand it.
     pub fn status(&self, status: StatusCode) -> StatusCode {
         if status == StatusCode::SERVICE_UNAVAILABLE { self.unavailable } else { status }
@@ -74,16 +83,20 @@ impl Webhook {
 ///
 /// # Errors
 ///
-/// [`Refusal::UnknownPath`], or [`Refusal::WrongMethod`] where the path is right.
-pub fn find<'w>(
-    webhooks: &'w [Webhook],
-    method: &Method,
-    path: &str,
-) -> Result<&'w Webhook, Rejection> {
+/// [`Refusal::UnknownPath`].
+pub fn find<'w>(webhooks: &'w [Webhook], path: &str) -> Result<&'w Webhook, Rejection> {
     let exact = webhooks.iter().find(|webhook| webhook.path == path);
     let webhook = exact.or_else(|| find_alike(webhooks, path));
-    let webhook = webhook.ok_or_else(|| Refusal::UnknownPath.plain())?;
-    if method == Method::POST { Ok(webhook) } else { Err(Refusal::WrongMethod.plain()) }
+    webhook.ok_or_else(|| Refusal::UnknownPath.plain())
+}
+
+/// Checks that a request may have a click.
+///
+/// # Errors
+///
+/// [`Refusal::WrongMethod`].
+pub fn check_method(method: &Method) -> Result<(), Rejection> {
+    if method == Method::POST { Ok(()) } else { Err(Refusal::WrongMethod.plain()) }
 }
 
 /// The webhook whose path is the same once both are normalised, or is followed by a secret.
@@ -110,26 +123,25 @@ mod tests {
             ..click()
         };
         let webhooks = [click(), secret];
-        let find =
-            |method, path| find(&webhooks, &method, path).map(|w| w.index).map_err(|r| r.refusal);
-        assert_eq!(find(Method::POST, "/click"), Ok(0));
-        assert_eq!(find(Method::GET, "/click"), Err(Refusal::WrongMethod));
-        assert_eq!(find(Method::POST, "/click/"), Ok(0));
-        assert_eq!(find(Method::POST, "//click"), Ok(0));
-        assert_eq!(find(Method::POST, "/%63lick"), Ok(0));
-        assert_eq!(find(Method::GET, "/click/"), Err(Refusal::WrongMethod));
-        assert_eq!(find(Method::POST, "/click//more/secret/"), Ok(1));
-        assert_eq!(find(Method::POST, "/click/mor%65/s%65cret"), Ok(1));
-        assert_eq!(find(Method::POST, "/click%2Fmore"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/CLICK"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::GET, "/"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/click/other"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/click/more/secret"), Ok(1));
-        assert_eq!(find(Method::POST, "/click/more"), Ok(1));
-        assert_eq!(find(Method::POST, "/click/more/"), Ok(1));
-        assert_eq!(find(Method::GET, "/click/more/secret"), Err(Refusal::WrongMethod));
-        assert_eq!(find(Method::POST, "/click/more/secret/x"), Err(Refusal::UnknownPath));
-        assert_eq!(find(Method::POST, "/secret"), Err(Refusal::UnknownPath));
+        let find = |path| find(&webhooks, path).map(|w| w.index).map_err(|r| r.refusal);
+        assert_eq!(find("/click"), Ok(0));
+        assert_eq!(find("/click/"), Ok(0));
+        assert_eq!(find("//click"), Ok(0));
+        assert_eq!(find("/%63lick"), Ok(0));
+        assert_eq!(find("/click//more/secret/"), Ok(1));
+        assert_eq!(find("/click/mor%65/s%65cret"), Ok(1));
+        assert_eq!(find("/click%2Fmore"), Err(Refusal::UnknownPath));
+        assert_eq!(find("/CLICK"), Err(Refusal::UnknownPath));
+        assert_eq!(find("/"), Err(Refusal::UnknownPath));
+        assert_eq!(find("/click/other"), Err(Refusal::UnknownPath));
+        assert_eq!(find("/click/more/secret"), Ok(1));
+        assert_eq!(find("/click/more"), Ok(1));
+        assert_eq!(find("/click/more/"), Ok(1));
+        assert_eq!(find("/click/more/secret/x"), Err(Refusal::UnknownPath));
+        assert_eq!(find("/secret"), Err(Refusal::UnknownPath));
+        let check = |method| check_method(&method).map_err(|why| why.refusal);
+        assert_eq!(check(Method::POST), Ok(()));
+        assert_eq!(check(Method::GET), Err(Refusal::WrongMethod));
     }
 
     #[test]

@@ -11,7 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::section::sections;
 use crate::click::auth::sns::{Sns, Topic};
-use crate::click::auth::{AuthScheme, Encoding, SignatureAlgorithm, SignedText, Signing};
+use crate::click::auth::{
+    AuthScheme, Encoding, FormSigning, SignatureAlgorithm, SignedText, Signing,
+};
 
 /// How the senders of a webhook prove who they are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,14 @@ pub enum AuthSchemeSettings {
     EcdsaP256(SigningSettings),
     /// As Mailgun signs, within the body.
     Mailgun {
+        /// How far its time may be from the time of receipt.
+        #[serde(default = "tolerance_s")]
+        tolerance_s: u32,
+    },
+    /// As Mandrill and Twilio sign forms.
+    HmacSha1Form(FormSigningSettings),
+    /// As Svix signs, and many others.
+    StandardWebhooks {
         /// How far its time may be from the time of receipt.
         #[serde(default = "tolerance_s")]
         tolerance_s: u32,
@@ -53,6 +63,16 @@ sections! {
         /// How far a message's time may be from the time of receipt: SNS tries again for an hour at most.
         pub tolerance_s: u32 = 2 * 60 * 60,
     }
+}
+
+/// How forms are signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormSigningSettings {
+    /// Where the signature is.
+    pub header: String,
+    /// The address of the webhook as the sender has it.
+    pub url: String,
 }
 
 /// How requests are signed.
@@ -125,6 +145,10 @@ impl AuthSchemeSettings {
             Self::Mailgun { tolerance_s } => {
                 AuthScheme::Mailgun { tolerance: read_tolerance(*tolerance_s)? }
             }
+            Self::HmacSha1Form(signing) => AuthScheme::Form(signing.read()?),
+            Self::StandardWebhooks { tolerance_s } => {
+                AuthScheme::StandardWebhooks { tolerance: read_tolerance(*tolerance_s)? }
+            }
             Self::Sns(sns) => AuthScheme::Sns(sns.read()?),
             Self::PathSecret => AuthScheme::PathSecret,
         })
@@ -163,6 +187,19 @@ impl SnsSettings {
             Ok(uri) if is_plain_http(&uri) && uri.path() == "/" => Ok(Some(uri)),
             _ => Err(wrong.into()),
         }
+    }
+}
+
+impl FormSigningSettings {
+    fn read(&self) -> Result<FormSigning, String> {
+        let is_url = self.url.starts_with("https://") || self.url.starts_with("http://");
+        if !is_url {
+            return Err("url must be the address that the sender posts to, exactly as it has it, \
+                        because it is signed, such as https://your.host/webhooks/mandrill"
+                .into());
+        }
+        let header = header_name("header", &self.header)?;
+        Ok(FormSigning { header, url: self.url.clone() })
     }
 }
 

@@ -7,7 +7,8 @@ use hyper::header::HeaderName;
 
 use super::auth_scheme::is_plain_http;
 use super::problem::Problems;
-use super::{AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings};
+use super::{AuthSchemeSettings, BodyFormat, Config, TracingSettings, WebhookSettings};
+use crate::click::auth::SignatureAlgorithm;
 use crate::click::path;
 
 /// How long after its own time-out librdkafka may report that a record was not acknowledged: it checks
@@ -200,8 +201,9 @@ fn webhooks(config: &Config, problems: &mut Problems) {
             "must be a Kafka topic, at most 249 characters, and not the topic itself",
         );
         callers(config, webhook, &key("auth"), problems);
-        let has_array = webhook.events.is_empty() || webhook.body == BodyFormat::Array;
-        problems.expect(has_array, &key("events"), "is only for body = \"array\"");
+        let has_array = matches!(webhook.body, BodyFormat::Array | BodyFormat::Form);
+        let message = "is only for body = \"array\" and body = \"form\"";
+        problems.expect(has_array || webhook.events.is_empty(), &key("events"), message);
         let is_unpacked = !webhook.auth.is_sns() || webhook.body == BodyFormat::Sns;
         problems.expect(is_unpacked, &key("body"), "must be sns, as auth is");
     }
@@ -222,19 +224,20 @@ fn callers(config: &Config, webhook: &WebhookSettings, place: &str, problems: &m
     let has_place = webhook.auth != AuthSchemeSettings::PathSecret || !webhook.path.ends_with('/');
     let message = "the secret comes behind the path and one more /: let the path end without it";
     problems.expect(has_place, place, message);
-    let auth = &config.auth;
-    let has = |wanted: fn(&NamedKey) -> bool| {
-        let can_sign = |key: &NamedKey| wanted(key) && key.is_for(webhook);
-        config.http.names_callers() || auth.keys.iter().any(can_sign)
-    };
-    let (can_sign, message) = match webhook.auth {
-        AuthSchemeSettings::HmacSha256(_) | AuthSchemeSettings::Mailgun { .. } => (
-            auth.api_key.is_some() || has(|key| key.secret.is_some()),
-            "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256",
-        ),
+    let secret = "no key can sign for this webhook: a hash cannot, so give a key `secret` in place of sha256";
+    let (algorithms, message): (&[_], _) = match webhook.auth {
+        AuthSchemeSettings::HmacSha256(_) | AuthSchemeSettings::Mailgun { .. } => {
+            (&[SignatureAlgorithm::HmacSha256], secret)
+        }
+        AuthSchemeSettings::HmacSha1Form(_) => (&[SignatureAlgorithm::HmacSha1], secret),
         AuthSchemeSettings::EcdsaP256(_) => (
-            has(|key| key.public_key.is_some()),
+            &[SignatureAlgorithm::EcdsaP256],
             "no key can sign for this webhook: give a key the sender's `public_key` in place of sha256",
+        ),
+        AuthSchemeSettings::StandardWebhooks { .. } => (
+            &[SignatureAlgorithm::StandardHmac, SignatureAlgorithm::Ed25519],
+            "no key can sign for this webhook: give a key the sender's `secret` (whsec_ and base64) or \
+             `public_key` (whpk_ and base64) in place of sha256",
         ),
         AuthSchemeSettings::Bearer
         | AuthSchemeSettings::Basic
@@ -242,5 +245,9 @@ fn callers(config: &Config, webhook: &WebhookSettings, place: &str, problems: &m
         | AuthSchemeSettings::PathSecret
         | AuthSchemeSettings::Sns(_) => return,
     };
+    let named = config.auth.keys.iter().filter(|key| key.is_for(webhook));
+    let mut keys = named.filter_map(|key| key.read().ok()).chain(config.plain_key());
+    let can_sign = config.http.names_callers()
+        || keys.any(|key| algorithms.iter().any(|algorithm| key.verifies(*algorithm)));
     problems.expect(can_sign, place, message);
 }

@@ -32,7 +32,7 @@ pub struct NamedKey {
     /// Whether the secret may be short, because its sender dictates it.
     #[serde(default)]
     pub allow_short: bool,
-    /// A public key on the curve P-256, in base64 or PEM.
+    /// A public key on the curve P-256, in base64 or PEM, or of Ed25519.
     pub public_key: Option<String>,
     #[serde(default, deserialize_with = "time")]
     pub not_before: Option<Timestamp>,
@@ -57,7 +57,7 @@ impl NamedKey {
     /// What tells it from other keys; none where it cannot be read.
     fn identity(&self) -> Option<Vec<u8>> {
         match &self.public_key {
-            Some(key) => parse_public_key(key),
+            Some(key) => parse_public_key(key).map(|key| key.bytes().to_vec()),
             None => self.hash().map(Vec::from),
         }
     }
@@ -91,13 +91,14 @@ impl NamedKey {
             (None, Some(secret), None) => {
                 Some(Key::of_secret(&self.name, secret.reveal().as_bytes(), restrictions))
             }
-            (None, None, Some(key)) => parse_public_key(key)
-                .map(|point| Key::of_public_key(&self.name, point, restrictions)),
+            (None, None, Some(key)) => {
+                parse_public_key(key).map(|key| Key::of_public_key(&self.name, key, restrictions))
+            }
             _ => None,
         };
         key.ok_or(
             "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
-             secret, the key itself, or public_key, a P-256 key in base64",
+             secret, the key itself, or public_key, a P-256 or Ed25519 key in base64",
         )
     }
 }

@@ -59,13 +59,18 @@ mod tests {
                 "amazon-ses" => {
                     "auth = { type = \"sns\", topics = [\"arn:aws:sns:eu-west-1:123456789012:a\"] }\n"
                 }
+                "mandrill" => {
+                    "auth = { type = \"hmac-sha1-form\", header = \"X\", url = \"https://a.example/a\" }\n"
+                }
+                "hubspot" => "auth = { type = \"hmac-sha256\", header = \"X\", signed = \"{body}\" }\n",
                 _ => "",
             };
             format!("[[webhook]]\nprofile = \"{name}\"\n{more}")
         });
         let keys = "[auth]\napi_key = \"a-key-of-the-test\"\n[[auth.keys]]\nname = \"sendgrid\"\npublic_key = \"\
             MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEOJR66bHQspeHSWX/cbSn8j1FzVXMi3y3nOKexIy0/Nfm3SeoOBTe\
-            KzX+g2//TScL5NWwqsT6JbJ2/0P7XBUpZQ==\"\n";
+            KzX+g2//TScL5NWwqsT6JbJ2/0P7XBUpZQ==\"\n[[auth.keys]]\nname = \"resend\"\n\
+            secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("settings.toml");
         std::fs::write(&file, keys.to_owned() + &entries.collect::<String>()).expect("a file");

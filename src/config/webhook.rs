@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::Problems;
 use super::section::{choices, sections};
-use super::{AuthSchemeSettings, Secret, auth_scheme};
-use crate::click::event::{Envelope, Pointer, Shape, TimeFormat, parse_offset};
+use super::{AuthSchemeSettings, Secret, VerifySettings, auth_scheme};
+use crate::click::event::{Envelope, Pointer, Shape, TimeFormat, WILDCARD, parse_offset};
 use crate::click::pseudonym::Pseudonyms;
 use crate::click::webhook::{Route, Webhook};
 
@@ -25,6 +25,8 @@ sections! {
         /// How its senders prove who they are.
         #[serde(with = "auth_scheme")]
         pub auth: AuthSchemeSettings,
+        /// Which questions are answered that its senders ask before they send.
+        pub verify: VerifySettings,
         pub topic: String,
         /// The topic of bodies that are no events; empty: `topic` with `.dead-letter` behind it.
         pub dead_letter_topic: String,
@@ -34,7 +36,8 @@ sections! {
         pub pseudonymise: Vec<String>,
         /// How many events a body carries.
         pub body: BodyFormat,
-        /// JSON pointer to the array of events; empty: the body is the array.
+        /// JSON pointer to the array of events; empty: the body is the array. In a form the pointer begins
+        /// with the field; empty: the fields are the event.
         pub events: String,
         /// JSON pointer to the record's key.
         pub key: String = "/campid".into(),
@@ -76,12 +79,14 @@ choices! {
     }
 
     /// How many events a body carries.
-    pub enum BodyFormat: "must be object, array, ndjson or sns" {
+    pub enum BodyFormat: "must be object, array, form, ndjson or sns" {
         /// One.
         #[default]
         Object = "object",
         /// Those of a JSON array.
         Array = "array",
+        /// One, which is the fields of a form, or those of the JSON in one of its fields.
+        Form = "form",
         /// One on each line.
         Ndjson = "ndjson",
         /// One, as text in a message of Amazon SNS.
@@ -121,6 +126,7 @@ impl WebhookSettings {
         let offset = parse_offset(&self.utc_offset).ok_or("must be an offset such as -05:00");
 
         let auth_scheme = problems.value(&place("auth"), self.auth.read());
+        let verification = problems.value(&place("verify"), self.verify.read());
         let key = problems.value(&place("key"), pointer(&self.key));
         let time = problems.value(&place("timestamp"), pointer(&self.timestamp));
         let pseudonyms = self.pseudonyms(pseudonym_key, &place("pseudonymise"), problems);
@@ -141,11 +147,13 @@ impl WebhookSettings {
             }),
             path: self.path.clone(),
             auth_scheme: auth_scheme?,
+            verification: verification?,
             rejects_invalid: self.invalid == InvalidBody::Reject,
             pseudonyms: pseudonyms?,
             envelope: match self.body {
                 BodyFormat::Object => Envelope::One,
                 BodyFormat::Array => Envelope::Array(events?),
+                BodyFormat::Form => Envelope::Form(events?),
                 BodyFormat::Ndjson => Envelope::Lines,
                 BodyFormat::Sns => Envelope::Sns,
             },
@@ -202,6 +210,9 @@ impl WebhookSettings {
                 problems.note(place, format!("{text:?} is no JSON pointer such as /email"));
                 continue;
             };
+            let has_wildcard = field.tokens().iter().any(|token| token == WILDCARD);
+            let message = format!("{text:?}: here a pointer has no wildcard, so name the field");
+            problems.expect(!has_wildcard, place, message);
             for (name, other) in others {
                 let is_apart = Pointer::parse(other).is_none_or(|other| !field.meets(&other));
                 let message =

@@ -7,7 +7,8 @@ use hyper::{Response, StatusCode};
 
 use super::sns::Confirmed;
 use crate::click::auth::AuthScheme;
-use crate::click::outcome::{Outcome, Rejection};
+use crate::click::outcome::{NoClick, Outcome, Rejection};
+use crate::click::verification::VerificationAnswer;
 use crate::click::webhook::Webhook;
 use crate::delivery::Receipt;
 use crate::http;
@@ -17,13 +18,16 @@ pub(super) enum Accepted {
     Held(Receipt),
     /// There was no event to hold.
     Confirmed(Confirmed),
+    /// Neither was there here.
+    Verified(VerificationAnswer),
 }
 
 impl Accepted {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Accepted::Held(receipt) => Outcome::Held(receipt.held()),
-            Accepted::Confirmed(_) => Outcome::Confirmed,
+            Accepted::Confirmed(_) => Outcome::NoClick(NoClick::Confirmed),
+            Accepted::Verified(_) => Outcome::NoClick(NoClick::Verified),
         }
     }
 }
@@ -32,10 +36,20 @@ impl Accepted {
 pub(super) fn ok(
     headers: HeaderMap,
     webhook: Option<&Webhook>,
-    _accepted: Accepted,
+    accepted: Accepted,
 ) -> Response<Full<Bytes>> {
-    let text = webhook.map(|webhook| webhook.answer.clone()).unwrap_or_default();
-    answer(StatusCode::OK, headers, "text/plain; charset=utf-8", text)
+    let text = || webhook.map(|webhook| webhook.answer.clone()).unwrap_or_default();
+    match accepted {
+        Accepted::Held(_) | Accepted::Confirmed(_) => {
+            answer(StatusCode::OK, headers, "text/plain; charset=utf-8", text())
+        }
+        Accepted::Verified(question) => {
+            let text = question.text.unwrap_or_else(text);
+            let mut response = answer(StatusCode::OK, headers, question.content_type, text);
+            response.headers_mut().extend(question.headers);
+            response
+        }
+    }
 }
 
 /// The answer to a refused request.

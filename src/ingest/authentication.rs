@@ -1,5 +1,6 @@
 //! Who calls: from the head of a request, or from its body where that is signed.
 
+use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use jiff::SignedDuration;
 use tokio::time::Instant;
@@ -7,9 +8,10 @@ use tokio::time::Instant;
 use super::request_log::RequestLog;
 use super::sns::Confirmed;
 use crate::click::auth::sns::Sns;
-use crate::click::auth::{self, Caller, Claim, Key, Signature};
+use crate::click::auth::{self, Caller, Claim, FormSigning, Key, Signature, hash_key};
 use crate::click::outcome::{Refusal, Rejection};
 use crate::click::record::trace_parent;
+use crate::click::verification::VerificationAnswer;
 use crate::click::webhook::Webhook;
 
 /// What the head of a request proves.
@@ -21,6 +23,8 @@ pub(super) enum Proof<'w> {
     InBody {
         tolerance: SignedDuration,
     },
+    /// The form in the body is signed.
+    Form(&'w FormSigning),
     Sns(&'w Sns),
 }
 
@@ -47,6 +51,7 @@ pub(super) fn authenticate<'w>(
         }
         Claim::Signature(signature) => Ok(Proof::Signature(signature)),
         Claim::InBody { tolerance } => Ok(Proof::InBody { tolerance }),
+        Claim::Form(signing) => Ok(Proof::Form(signing)),
         Claim::Sns(sns) => Ok(Proof::Sns(sns)),
     }
 }
@@ -63,6 +68,7 @@ pub(super) async fn verify(
         Proof::Caller(caller) => return Ok(Verified::Caller(caller)),
         Proof::Signature(signature) => signature,
         Proof::InBody { tolerance } => auth::read_mailgun(body, tolerance, log.received)?,
+        Proof::Form(signing) => signing.read(&head.headers, body)?,
         // Boxed, so that other requests have no room for it.
         Proof::Sns(sns) => return Box::pin(verify_sns(sns, body, head, webhook, log)).await,
     };
@@ -73,6 +79,33 @@ pub(super) async fn verify(
         log.state.tokens.note(token, body)?;
     }
     Ok(Verified::Caller(caller))
+}
+
+/// The answer to a question of a sender, if the head of its request is one.
+///
+/// # Errors
+///
+/// [`Refusal::Unauthorized`] where a challenge needs a key.
+pub(super) fn verification<'r>(
+    head: &Parts,
+    body: &Incoming,
+    webhook: &'r Webhook,
+    log: &mut RequestLog<'r>,
+) -> Result<Option<VerificationAnswer>, Rejection> {
+    let is_key = |text: &[u8]| is_key(text, webhook, log);
+    let answer = webhook.verification.of_head(head, !body.is_end_stream(), is_key);
+    if !matches!(answer, Ok(None)) {
+        log.webhook = Some(webhook);
+    }
+    answer
+}
+
+/// Whether this is a key for the webhook, and may be used now.
+fn is_key(text: &[u8], webhook: &Webhook, log: &RequestLog<'_>) -> bool {
+    let keys = log.state.keys.load();
+    let found = keys.find(&hash_key(text));
+    let (name, address) = (&webhook.route.webhook, log.peer.address.ip());
+    found.is_ok_and(|key| key.admit(name, address, log.received).is_ok())
 }
 
 /// Judges a message of Amazon SNS, which is asked for its certificate and may be sent a confirmation.

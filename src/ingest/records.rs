@@ -44,6 +44,7 @@ pub(super) fn records(
     let span = span.as_deref().map(|span| span.traceparent.as_str());
     let trace = span.or_else(|| trace_parent(&head.headers));
     let mut origin = Origin::new(webhook, caller, trace, *received);
+    origin.is_named(webhook.auth_scheme.message_id(&head.headers));
     let Unpacked { bytes, flaw } = body;
     if flaw.is_some() {
         origin.is_encoded_as(content_encoding(&head.headers));
@@ -54,8 +55,8 @@ pub(super) fn records(
     if webhook.envelope == Envelope::One {
         return recorder.record(&bytes, flaw).map(Records::One);
     }
-    if webhook.envelope == Envelope::Sns {
-        // The event is a JSON string within the message, and is copied out of it.
+    if matches!(webhook.envelope, Envelope::Sns | Envelope::Form(_)) {
+        // The events are in a text within the body, and are copied out of it.
         recorder.slot.reserve(bytes.len())?;
     }
     let events = webhook.envelope.split(&bytes, state.limits.max_events);

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::click::auth::{AuthScheme, Signing};
 use crate::click::event::Envelope;
-use crate::click::outcome::{Facts, Held, Outcome, Refusal};
+use crate::click::outcome::{Facts, Held, NoClick, Outcome, Refusal};
+use crate::click::verification::Verification;
 use crate::click::webhook::Webhook;
 use crate::config::{Config, Problem, WebhookSettings};
 use crate::http::CODINGS;
@@ -45,6 +46,9 @@ pub fn document(config: &Config) -> Result<String, Problem> {
         operation["security"] = scheme.iter().map(|(name, _)| json!({ (name): [] })).collect();
         operation["parameters"] = parameters(webhook, has_secret).into();
         let path = format!("{}{}", webhook.path, if has_secret { "/{secret}" } else { "" });
+        for (method, operation) in questions(config, webhook) {
+            document["paths"][&path][method] = operation;
+        }
         document["paths"][path]["post"] = operation;
         if let Some((name, scheme)) = scheme {
             document["components"]["securitySchemes"][name] = scheme;
@@ -83,8 +87,40 @@ fn security_scheme(webhook: &Webhook, has_certificates: bool) -> Option<(String,
             let kind = webhook.auth_scheme.challenge().to_lowercase();
             Some(api_key(&kind, header, "A signature made with the key"))
         }
+        AuthScheme::Form(signing) => {
+            Some(api_key("hmac-sha1", &signing.header, "A signature of the address and the form"))
+        }
+        AuthScheme::StandardWebhooks { .. } => {
+            let header = HeaderName::from_static("webhook-signature");
+            let description = "Signatures of id, time and body; svix-signature is the same";
+            Some(api_key("standard-webhooks", &header, description))
+        }
         AuthScheme::Mailgun { .. } | AuthScheme::Sns(_) | AuthScheme::PathSecret => None,
     }
+}
+
+/// The questions by other methods than POST that a webhook answers.
+fn questions(config: &Config, webhook: &Webhook) -> Vec<(&'static str, Value)> {
+    let methods: &[&str] = match webhook.verification {
+        Verification::None | Verification::Body(_) => &[],
+        Verification::Ok => &["get", "head", "options"],
+        Verification::CloudEvents => &["options"],
+        Verification::Query { .. } => &["get"],
+    };
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    let operation = |method: &&'static str| {
+        let text = Outcome::NoClick(NoClick::Verified).facts().text;
+        let operation = json!({
+            "tags": ["ingest"],
+            "operationId": format!("{}-{method}", webhook.route.webhook),
+            "summary": "A sender asks about the address",
+            "servers": server(scheme, config.http.listen.port()),
+            "responses": { "200": { "description": text } },
+            "security": [],
+        });
+        (*method, operation)
+    };
+    methods.iter().map(operation).collect()
 }
 
 /// The parameters in the path and the headers that are no security scheme.
@@ -115,6 +151,7 @@ fn post(config: &Config, webhook: &Webhook) -> Value {
     let event = event(&config.webhook[webhook.index]);
     let media = match webhook.envelope {
         Envelope::Lines => "application/x-ndjson",
+        Envelope::Form(_) => "application/x-www-form-urlencoded",
         _ => "application/json",
     };
     let schema = match &webhook.envelope {
@@ -126,6 +163,13 @@ fn post(config: &Config, webhook: &Webhook) -> Value {
             let mut body = json!({ "type": "object" });
             let array = json!({ "type": "array", "minItems": 1, "items": event });
             schema::put(&mut body, pointer.tokens(), array, true);
+            body
+        }
+        Envelope::Form(None) => event,
+        Envelope::Form(Some(pointer)) => {
+            let mut body = json!({ "type": "object" });
+            let field = json!({ "type": "string", "description": "JSON: an event, or several" });
+            schema::put(&mut body, &pointer.tokens()[..1], field, true);
             body
         }
         Envelope::Lines => json!({ "type": "string", "minLength": 1 }),
@@ -206,7 +250,12 @@ fn may_end(outcome: Outcome, webhook: &Webhook) -> bool {
     match outcome {
         Outcome::Held(Held::AsDeadLetter) => !webhook.rejects_invalid,
         Outcome::Held(_) => true,
-        Outcome::Confirmed => matches!(&webhook.auth_scheme, AuthScheme::Sns(sns) if sns.confirm),
+        Outcome::NoClick(NoClick::Verified) => {
+            matches!(webhook.verification, Verification::Query { .. } | Verification::Body(_))
+        }
+        Outcome::NoClick(NoClick::Confirmed) => {
+            matches!(&webhook.auth_scheme, AuthScheme::Sns(sns) if sns.confirm)
+        }
         Outcome::Refused(Refusal::SnsUnreachable) => {
             matches!(webhook.auth_scheme, AuthScheme::Sns(_))
         }

@@ -8,8 +8,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::click::event::Pointer;
-use crate::click::event::TimeFormat;
+use crate::click::event::{Pointer, TimeFormat, WILDCARD};
 use crate::config::{Config, WebhookSettings};
 
 /// The contents of `config/fields.toml`.
@@ -122,14 +121,14 @@ fn put_at(schema: &mut Value, pointer: &str, member: Value, is_required: bool) {
     }
 }
 
-/// Sets the schema of the member at this path of names. A number in the path may be a name or an index, so
-/// nothing is said from there on.
+/// Sets the schema of the member at this path of names. A number in the path may be a name or an index, and a
+/// wildcard any name, so nothing is said from there on.
 pub(super) fn put(schema: &mut Value, names: &[String], member: Value, is_required: bool) {
     let Some((name, rest)) = names.split_first() else {
         *schema = member;
         return;
     };
-    if name.parse::<usize>().is_ok() {
+    if name.parse::<usize>().is_ok() || name == WILDCARD {
         return;
     }
     if is_required {
@@ -253,7 +252,9 @@ mod tests {
         let record = record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00.5Z", Some(trace));
         let letter = record.into_dead_letter("too_large", "at most 1000 bytes".into());
         let names: Vec<String> = headers_of(&letter).into_iter().map(|(name, _)| name).collect();
-        let described = HEADERS.iter().chain(&LETTER_HEADERS).map(|(name, ..)| *name);
+        // One that is complete has no encoding.
+        let letter = LETTER_HEADERS.iter().filter(|(_, is_always, _)| *is_always);
+        let described = HEADERS.iter().chain(letter).map(|(name, ..)| *name);
         assert_eq!(names, described.collect::<Vec<_>>());
     }
 

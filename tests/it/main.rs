@@ -19,7 +19,7 @@
 //! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay` | |
 //! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
 //! | readers can use it | `streams_example`, `tail` | |
-//! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders` | |
+//! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders`, `verification` | |
 //! | attackers cost no click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
 //! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes`, `origins` | `origins`: Chromium |
 //! | a secured Kafka works, and its errors are explained | `security` | |
@@ -76,4 +76,5 @@ mod tail;
 mod takeover;
 mod tidy;
 mod tls;
+mod verification;
 mod wire;

@@ -148,7 +148,7 @@ fn every_outcome_that_loses_a_click_raises_an_alert() {
         let facts = outcome.facts();
         let lists = [
             matches!(outcome, Outcome::Held(_)),
-            outcome == Outcome::Confirmed,
+            matches!(outcome, Outcome::NoClick(_)),
             by_us.contains(facts.tag),
             by_others.contains(facts.tag),
             no_key.contains(facts.tag),

@@ -1,4 +1,8 @@
 //! Opptima and other senders, by their profiles.
+//!
+//! - `senders/signed_and_forms.rs`: those that sign the address or a message, or send forms.
+
+mod signed_and_forms;
 
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac};
@@ -17,13 +21,20 @@ use crate::harness::brokers::Broker;
 use crate::harness::support::{TestBridge, config, fixture, records, sender};
 use crate::on_every_broker;
 
+use signed_and_forms::STANDARD_KEY;
+
 const SECRET: &str = "a-secret-of-the-sender";
 
 /// A bridge with a webhook for each profile, each with its own topic.
 async fn bridge_to(broker: &Broker, profiles: &[&str]) -> TestBridge {
     let entries = profiles.iter().map(|name| format!("[[webhook]]\nprofile = \"{name}\"\n"));
+    bridge_with(broker, &entries.collect::<String>()).await
+}
+
+/// A bridge with these entries, each with its own topic.
+async fn bridge_with(broker: &Broker, entries: &str) -> TestBridge {
     // The missing key is a problem here; the keys are added below.
-    let profiles = from(&entries.collect::<String>(), &[]).config.webhook;
+    let profiles = from(entries, &[]).config.webhook;
     let mut config = Config { webhook: profiles, ..config(broker) };
     let pair = NamedKey::new("pair", "");
     let public = pair_of_keys().verifying_key().to_public_key_der().unwrap();
@@ -31,6 +42,11 @@ async fn bridge_to(broker: &Broker, profiles: &[&str]) -> TestBridge {
     config.auth.keys = vec![
         NamedKey { sha256: None, public_key, ..pair },
         NamedKey { sha256: None, secret: Some(Secret::new(SECRET)), ..NamedKey::new("secret", "") },
+        NamedKey {
+            sha256: None,
+            secret: Some(Secret::new(format!("whsec_{}", BASE64.encode(STANDARD_KEY)))),
+            ..NamedKey::new("standard", "")
+        },
         crate::keys::key("user:password"),
     ];
     TestBridge::start_all(broker, config).await

@@ -8,10 +8,11 @@ use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use ring::hmac;
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::{Caller, Signature, refuse};
+use super::{Caller, Signature, SignatureAlgorithm, refuse, standard_webhooks};
 use crate::click::outcome::{Refusal, Rejection};
 
 /// The SHA-256 of a key.
@@ -36,13 +37,43 @@ pub fn format_hash(hash: &KeyHash) -> String {
 const P256_INFO: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 
-/// Reads a public key on the curve P-256: a SubjectPublicKeyInfo in base64, with or without the lines of
-/// PEM around it. Gives its point in the long form; none for any other key.
-pub fn parse_public_key(text: &str) -> Option<Vec<u8>> {
+/// What one of an Ed25519 key begins with (RFC 8410); the key follows.
+const ED25519_INFO: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
+/// What a public key of Standard Webhooks begins with; an Ed25519 key in base64 follows.
+const STANDARD_PREFIX: &str = "whpk_";
+
+/// The public half of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublicKey {
+    /// A point on the curve P-256, in the long form.
+    P256(Vec<u8>),
+    Ed25519([u8; 32]),
+}
+
+impl PublicKey {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            PublicKey::P256(point) => point,
+            PublicKey::Ed25519(key) => key,
+        }
+    }
+}
+
+/// Reads a public key: a SubjectPublicKeyInfo in base64, with or without the lines of PEM around it, or as
+/// Standard Webhooks writes it. None for any other key.
+pub fn parse_public_key(text: &str) -> Option<PublicKey> {
+    let ed25519 = |key: &[u8]| key.try_into().ok().map(PublicKey::Ed25519);
+    if let Some(key) = text.trim().strip_prefix(STANDARD_PREFIX) {
+        return ed25519(&BASE64.decode(key.as_bytes()).ok()?);
+    }
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
     let der = BASE64.decode(lines.collect::<String>().as_bytes()).ok()?;
+    if let Some(key) = der.strip_prefix(ED25519_INFO) {
+        return ed25519(key);
+    }
     let point = der.strip_prefix(P256_INFO)?;
-    (point.len() == 65 && point[0] == 4).then(|| point.to_vec())
+    (point.len() == 65 && point[0] == 4).then(|| PublicKey::P256(point.to_vec()))
 }
 
 /// The keys that may call.
@@ -64,9 +95,41 @@ pub struct Key {
 #[derive(Debug, Clone)]
 pub(super) enum Verifier {
     /// The secret that they are made with.
-    Secret(hmac::Key),
-    /// A point on the curve P-256, in the long form.
-    PublicKey(Vec<u8>),
+    Secret(Box<Secret>),
+    PublicKey(PublicKey),
+}
+
+/// A secret as each algorithm uses it.
+#[derive(Debug, Clone)]
+pub(super) struct Secret {
+    sha256: hmac::Key,
+    sha1: hmac::Key,
+    /// None where it is not the base64 of Standard Webhooks.
+    standard: Option<hmac::Key>,
+}
+
+impl Verifier {
+    /// What makes an HMAC of this kind, if this does.
+    pub fn hmac_key(&self, algorithm: SignatureAlgorithm) -> Option<&hmac::Key> {
+        let Verifier::Secret(secret) = self else { return None };
+        match algorithm {
+            SignatureAlgorithm::HmacSha256 => Some(&secret.sha256),
+            SignatureAlgorithm::HmacSha1 => Some(&secret.sha1),
+            SignatureAlgorithm::StandardHmac => secret.standard.as_ref(),
+            SignatureAlgorithm::EcdsaP256 | SignatureAlgorithm::Ed25519 => None,
+        }
+    }
+
+    /// What verifies a signature of this kind, if this does.
+    pub fn public_key(&self, algorithm: SignatureAlgorithm) -> Option<UnparsedPublicKey<&[u8]>> {
+        let Verifier::PublicKey(key) = self else { return None };
+        let kind: &'static dyn VerificationAlgorithm = match (algorithm, key) {
+            (SignatureAlgorithm::EcdsaP256, PublicKey::P256(_)) => &ECDSA_P256_SHA256_ASN1,
+            (SignatureAlgorithm::Ed25519, PublicKey::Ed25519(_)) => &ED25519,
+            _ => return None,
+        };
+        Some(UnparsedPublicKey::new(kind, key.bytes()))
+    }
 }
 
 /// When and where a key may be used; by default always and everywhere.
@@ -139,18 +202,33 @@ impl Key {
 
     /// A key whose text is known: it can be sent, or sign.
     pub fn of_secret(name: &str, secret: &[u8], restrictions: Restrictions) -> Key {
-        let verifier = Verifier::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret));
+        let key = |algorithm, secret: &[u8]| hmac::Key::new(algorithm, secret);
+        let text = std::str::from_utf8(secret).unwrap_or_default();
+        let verifier = Verifier::Secret(Box::new(Secret {
+            sha256: key(hmac::HMAC_SHA256, secret),
+            sha1: key(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret),
+            standard: standard_webhooks::secret_key(text)
+                .map(|secret| key(hmac::HMAC_SHA256, &secret)),
+        }));
         Key { verifier: Some(verifier), ..Key::new(name, hash_key(secret), restrictions) }
     }
 
     /// The public half of a pair, as [`parse_public_key`] reads it.
-    pub fn of_public_key(name: &str, point: Vec<u8>, restrictions: Restrictions) -> Key {
-        let verifier = Some(Verifier::PublicKey(point));
+    pub fn of_public_key(name: &str, key: PublicKey, restrictions: Restrictions) -> Key {
+        let verifier = Some(Verifier::PublicKey(key));
         Key { name: name.into(), hash: None, verifier, restrictions }
     }
 
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Whether signatures of this kind can be verified with it.
+    pub fn verifies(&self, algorithm: SignatureAlgorithm) -> bool {
+        let verifier = self.verifier.as_ref();
+        verifier.is_some_and(|verifier| {
+            verifier.hmac_key(algorithm).is_some() || verifier.public_key(algorithm).is_some()
+        })
     }
 
     fn is_for(&self, webhook: &str) -> bool {

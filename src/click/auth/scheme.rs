@@ -7,7 +7,10 @@ use hyper::header::{AUTHORIZATION, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::sns::Sns;
-use super::{KeyHash, Signature, SignatureAlgorithm, Signing, hash_key, only, refuse};
+use super::{
+    FormSigning, KeyHash, Signature, SignatureAlgorithm, Signing, hash_key, only, refuse,
+    standard_webhooks,
+};
 use crate::click::outcome::Rejection;
 
 /// How the senders of a webhook prove who they are.
@@ -26,6 +29,13 @@ pub enum AuthScheme {
         /// How far the time may be from the time of receipt.
         tolerance: SignedDuration,
     },
+    /// A form with a signature.
+    Form(FormSigning),
+    /// A message with an id and signatures.
+    StandardWebhooks {
+        /// How far the time may be from the time of receipt.
+        tolerance: SignedDuration,
+    },
     /// Messages of Amazon SNS, signed with its certificates, without a key.
     Sns(Sns),
     /// The key is the last segment of the path.
@@ -41,6 +51,8 @@ pub enum Claim<'w> {
     Signature(Signature),
     /// A signature in the body: see [`read_mailgun`](super::read_mailgun).
     InBody { tolerance: SignedDuration },
+    /// A signature of the form in the body: see [`FormSigning::read`].
+    Form(&'w FormSigning),
     /// A signed message in the body: see [`Sns::read`].
     Sns(&'w Sns),
 }
@@ -54,8 +66,18 @@ impl AuthScheme {
             Self::Header(_) => "Header",
             Self::Signed(Signing { algorithm: SignatureAlgorithm::EcdsaP256, .. }) => "ECDSA-P256",
             Self::Signed(_) | Self::Mailgun { .. } => "HMAC-SHA256",
+            Self::Form(_) => "HMAC-SHA1",
+            Self::StandardWebhooks { .. } => "Standard-Webhooks",
             Self::Sns(_) => "SNS",
             Self::PathSecret => "Path-Secret",
+        }
+    }
+
+    /// The sender's id of an authenticated request, from which the id of its event is made.
+    pub fn message_id<'r>(&self, headers: &'r HeaderMap) -> Option<&'r str> {
+        match self {
+            Self::StandardWebhooks { .. } => standard_webhooks::id(headers),
+            _ => None,
         }
     }
 
@@ -81,6 +103,11 @@ impl AuthScheme {
             Self::Header(name) => only(headers, name)?,
             Self::Signed(signing) => return signing.read(headers, received).map(Claim::Signature),
             Self::Mailgun { tolerance } => return Ok(Claim::InBody { tolerance: *tolerance }),
+            Self::Form(signing) => return Ok(Claim::Form(signing)),
+            Self::StandardWebhooks { tolerance } => {
+                let signature = standard_webhooks::read(headers, *tolerance, received);
+                return signature.map(Claim::Signature);
+            }
             Self::Sns(sns) => return Ok(Claim::Sns(sns)),
             // As it was sent, but for slashes behind it.
             Self::PathSecret => {

@@ -7,7 +7,6 @@ use hyper::header::HeaderName;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -39,6 +38,12 @@ pub enum SignatureAlgorithm {
     HmacSha256,
     /// ECDSA on the curve P-256 with SHA-256, in ASN.1; the bridge has only the public key (FIPS 186-5).
     EcdsaP256,
+    /// HMAC with SHA-1, as some sign forms.
+    HmacSha1,
+    /// HMAC with SHA-256, by a secret in base64, as Standard Webhooks has it (`v1`).
+    StandardHmac,
+    /// Ed25519 (RFC 8032), of Standard Webhooks too (`v1a`).
+    Ed25519,
 }
 
 /// How a signature is written.
@@ -80,32 +85,47 @@ impl SignedText {
 /// A signature as it was sent, and what is signed before and after the body.
 #[derive(Debug)]
 pub struct Signature {
-    algorithm: SignatureAlgorithm,
-    tag: Vec<u8>,
+    /// Any of them proves the sender. Those that are HMACs have one algorithm.
+    tags: Vec<(SignatureAlgorithm, Vec<u8>)>,
     before: String,
     after: String,
-    /// Signed in place of the body. It must be new, or anybody who has seen the signature could send it
+    /// Whether the body as it came is between the two.
+    has_body: bool,
+    /// Signed in place of the event. It must be new, or anybody who has seen the signature could send it
     /// again with another event.
     pub token: Option<String>,
 }
 
 impl Signature {
+    /// Signatures of a body and of a text before it.
+    pub(super) fn new(tags: Vec<(SignatureAlgorithm, Vec<u8>)>, before: String) -> Signature {
+        Signature { tags, before, after: String::new(), has_body: true, token: None }
+    }
+
+    /// A signature of a text that is made of the body.
+    pub(super) fn of_text(algorithm: SignatureAlgorithm, tag: Vec<u8>, text: String) -> Signature {
+        Signature { has_body: false, ..Signature::new(vec![(algorithm, tag)], text) }
+    }
+
     /// Whether it was made with this key, over this body.
     pub(super) fn is_by(&self, verifier: &Verifier, body: &[u8]) -> Choice {
-        let body = if self.token.is_none() { body } else { &[] };
+        let body = if self.has_body { body } else { &[] };
         let signed = [self.before.as_bytes(), body, self.after.as_bytes()];
-        match (self.algorithm, verifier) {
-            (SignatureAlgorithm::HmacSha256, Verifier::Secret(key)) => {
-                let mut context = hmac::Context::with_key(key);
-                signed.iter().for_each(|part| context.update(part));
-                context.sign().as_ref().ct_eq(&self.tag)
+        let mac_by = |key| {
+            let mut context = hmac::Context::with_key(key);
+            signed.iter().for_each(|part| context.update(part));
+            context.sign()
+        };
+        let mut mac = None;
+        let mut is_found = Choice::from(0);
+        for (algorithm, tag) in &self.tags {
+            if let Some(key) = verifier.hmac_key(*algorithm) {
+                is_found |= mac.get_or_insert_with(|| mac_by(key)).as_ref().ct_eq(tag);
+            } else if let Some(key) = verifier.public_key(*algorithm) {
+                is_found |= Choice::from(u8::from(key.verify(&signed.concat(), tag).is_ok()));
             }
-            (SignatureAlgorithm::EcdsaP256, Verifier::PublicKey(point)) => {
-                let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
-                Choice::from(u8::from(key.verify(&signed.concat(), &self.tag).is_ok()))
-            }
-            _ => Choice::from(0),
         }
+        is_found
     }
 }
 
@@ -133,13 +153,10 @@ pub fn read_mailgun(
     let sent: MailgunBody = serde_json::from_slice(body).map_err(|_| form())?;
     let MailgunSignature { timestamp, token, signature } = sent.signature;
     check_time(&timestamp, tolerance, received)?;
-    Ok(Signature {
-        algorithm: SignatureAlgorithm::HmacSha256,
-        tag: Encoding::Hex.decode(signature.as_bytes()).ok_or_else(form)?,
-        before: format!("{timestamp}{token}"),
-        after: String::new(),
-        token: Some(token),
-    })
+    let tag = Encoding::Hex.decode(signature.as_bytes()).ok_or_else(form)?;
+    let text = format!("{timestamp}{token}");
+    let signature = Signature::of_text(SignatureAlgorithm::HmacSha256, tag, text);
+    Ok(Signature { token: Some(token), ..signature })
 }
 
 impl Signing {
@@ -162,12 +179,12 @@ impl Signing {
         }
         let before = self.signed.before.replace(TIMESTAMP, timestamp);
         let after = self.signed.after.replace(TIMESTAMP, timestamp);
-        Ok(Signature { algorithm, tag, before, after, token: None })
+        Ok(Signature { after, ..Signature::new(vec![(algorithm, tag)], before) })
     }
 }
 
 impl Encoding {
-    fn decode(self, text: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn decode(self, text: &[u8]) -> Option<Vec<u8>> {
         match self {
             Encoding::Hex => HEXLOWER_PERMISSIVE.decode(text).ok(),
             Encoding::Base64 => BASE64.decode(text).ok(),

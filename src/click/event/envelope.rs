@@ -4,11 +4,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
-use super::json::{Pointer, as_text, into_bytes, member, other_than, parse, pick, string};
+use super::form::Form;
+use super::json::{Pointer, as_text, descend, into_bytes, member, other_than, parse, pick, string};
 use crate::click::outcome::{Refusal, Rejection};
 
 /// How a body carries its events.
@@ -19,6 +20,9 @@ pub enum Envelope {
     /// Events in a JSON array: the body, or the member at this pointer. Without a pointer, a body that is
     /// an object is one event.
     Array(Option<Pointer>),
+    /// A form (`application/x-www-form-urlencoded`): an object of its fields, or what is at this pointer,
+    /// whose first token names the field that holds JSON: an event or an array of events.
+    Form(Option<Pointer>),
     /// An event on each line that is not blank.
     Lines,
     /// One event, as text in a message of Amazon SNS.
@@ -36,6 +40,7 @@ impl Envelope {
         let events = match self {
             Envelope::One => vec![body.clone()],
             Envelope::Array(pointer) => array(pointer.as_ref(), body, max)?,
+            Envelope::Form(pointer) => form(pointer.as_ref(), body, max)?,
             Envelope::Lines => lines(body, max),
             Envelope::Sns => vec![message(body)?],
         };
@@ -67,6 +72,24 @@ fn array(pointer: Option<&Pointer>, body: &Bytes, max: usize) -> Result<Vec<Byte
     };
     let elements = parse(array, |json| json.deserialize_seq(Elements(max)))?;
     Ok(elements.into_iter().map(|element| body.slice_ref(element.get().as_bytes())).collect())
+}
+
+/// The events of a form.
+fn form(pointer: Option<&Pointer>, body: &Bytes, max: usize) -> Result<Vec<Bytes>, Rejection> {
+    let form = Form::read(body)?;
+    let none = || Refusal::Invalid.detailed("The form has no field with events");
+    let Some(pointer) = pointer else {
+        if form.is_empty() {
+            return Err(none());
+        }
+        let object = serde_json::to_vec(&form).map_err(|_| Refusal::Malformed.plain())?;
+        return Ok(vec![object.into()]);
+    };
+    let (name, rest) = pointer.split();
+    let text = Bytes::from(form.take(name).ok_or_else(none)?);
+    let value: &RawValue = parse(as_text(&text)?, |json| Deserialize::deserialize(json))?;
+    let value = descend(value, rest).ok_or_else(none)?;
+    array(None, &text.slice_ref(value.get().as_bytes()), max)
 }
 
 /// The lines that are not blank, at most one more than `max`.
@@ -163,6 +186,25 @@ mod tests {
         check(&data, r#"{"meta":{}}"#, Err(Refusal::Invalid));
         check(&data, "[1]", Err(Refusal::Invalid));
         check(&data, r#"{"meta":{"data":[1]}"#, Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn a_form_is_an_object_or_has_json_in_a_field() {
+        let form = Envelope::Form(None);
+        check(&form, "event=click&id=7", Ok(&[r#"{"event":"click","id":"7"}"#]));
+        check(&form, "", Err(Refusal::Invalid));
+        check(&form, "a=%ff", Err(Refusal::Malformed));
+        let form = Envelope::Form(Pointer::parse("/events"));
+        check(&form, "events=%5B%7B%22a%22%3A+1%7D%2C2%5D&x=y", Ok(&[r#"{"a": 1}"#, "2"]));
+        check(&form, "events={\"a\":1}", Ok(&[r#"{"a":1}"#]));
+        check(&form, "events=[]", Err(Refusal::Invalid));
+        check(&form, "events=[1,2,3,4]", Err(Refusal::Invalid));
+        check(&form, "events=[1", Err(Refusal::Malformed));
+        check(&form, "events=", Err(Refusal::Malformed));
+        check(&form, "event=[1]", Err(Refusal::Invalid));
+        let form = Envelope::Form(Pointer::parse("/payload/data"));
+        check(&form, "payload={\"data\":[1]}", Ok(&["1"]));
+        check(&form, "payload={\"dat\":[1]}", Err(Refusal::Invalid));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::click::outcome::{Refusal, Rejection};
 
+/// In a pointer, behind its first token: the only member of an object, whatever its name.
+pub const WILDCARD: &str = "*";
+
 /// A JSON pointer (RFC 6901) to a member of an object, at any depth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pointer(Vec<String>);
@@ -35,7 +38,10 @@ impl Pointer {
 
     /// Whether one leads to the other, or both to the same.
     pub fn meets(&self, other: &Pointer) -> bool {
-        self.0.starts_with(&other.0) || other.0.starts_with(&self.0)
+        let is_alike = |(one, other): (&String, &String)| {
+            one == other || [one, other].into_iter().any(|token| token == WILDCARD)
+        };
+        self.0.iter().zip(&other.0).all(is_alike)
     }
 }
 
@@ -111,6 +117,26 @@ impl<'t, const N: usize> Visitor<'t> for Pick<'_, N> {
     }
 }
 
+/// The value of an object's only member.
+struct Only;
+
+impl<'t> Visitor<'t> for Only {
+    type Value = Option<&'t RawValue>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut only, mut members) = (None, 0);
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            only = Some(map.next_value::<&RawValue>()?);
+            members += 1;
+        }
+        Ok(only.filter(|_| members == 1))
+    }
+}
+
 /// Gives the name of a member, without its escapes, to a function.
 pub(in super::super) struct Name<F> {
     pub read: F,
@@ -149,10 +175,18 @@ pub(super) fn member<'t>(text: &'t str, pointer: &Pointer) -> Option<&'t RawValu
     descend(value?, rest)
 }
 
+/// The text that a pointer leads to in a text that is an object.
+pub(in super::super) fn text_at<'t>(text: &'t str, pointer: &Pointer) -> Option<Cow<'t, str>> {
+    string(member(text, pointer)?)
+}
+
 /// Follows the rest of a pointer into a value.
 pub(super) fn descend<'t>(value: &'t RawValue, rest: &[String]) -> Option<&'t RawValue> {
     let Some((token, rest)) = rest.split_first() else { return Some(value) };
     let inner = match value.get().as_bytes().first()? {
+        b'{' if token == WILDCARD => {
+            parse(value.get(), |json| json.deserialize_map(Only)).ok()??
+        }
         b'{' => {
             let [inner] = pick(value.get(), [token]).ok()?;
             inner?
