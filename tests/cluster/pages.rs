@@ -14,7 +14,7 @@ pub fn commands(page: &str, after: &str) -> Result<String> {
     Ok(block.to_owned())
 }
 
-/// The `curl` command in the comment at the top of a file, joined into one line.
+/// The `curl` command in the comment at the top of a file.
 pub fn commented_curl(file: &str) -> Result<String> {
     let text = fs::read_to_string(file)?;
     let comment: Vec<_> =
@@ -22,5 +22,5 @@ pub fn commented_curl(file: &str) -> Result<String> {
     let start = comment.iter().position(|line| line.starts_with("curl "));
     let start = start.ok_or_else(|| format!("{file} has no curl command at its top"))?;
     let command = comment[start..].iter().take_while(|line| !line.is_empty());
-    Ok(command.copied().collect::<Vec<_>>().join(" "))
+    Ok(command.copied().collect::<Vec<_>>().join("\n"))
 }
