@@ -25,7 +25,6 @@ use clap_complete::Shell;
 
 use crate::bridge::StartError;
 use crate::config::{self, Config, Loaded, Problem, WebhookSettings};
-use crate::delivery::spool::StoreError;
 use crate::kafka;
 use terminal::BAD;
 
@@ -125,9 +124,6 @@ impl CommandError {
     fn start(error: StartError) -> CommandError {
         match error {
             StartError::Config(problem) => CommandError::settings(vec![problem]),
-            error @ StartError::Spool { source: StoreError::InUse(_), .. } => {
-                CommandError { lines: vec![error.to_string()], exit: Exit::Config }
-            }
             error => error.into(),
         }
     }

@@ -67,8 +67,9 @@ impl Cluster {
 
     /// Runs commands as a reader of the pages would.
     pub fn shell(&self, commands: &str) -> Result<String> {
-        let script =
-            format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null' EXIT\n{commands}");
+        let script = format!(
+            "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{commands}"
+        );
         output(self.command("bash").args(["-c", &script]))
     }
 
@@ -108,6 +109,14 @@ impl Cluster {
 
     pub fn restart(&self) -> Result<()> {
         self.kubectl(&["rollout", "restart", "statefulset/hookbridge"])?;
+        self.rolled_out()
+    }
+
+    /// Brings back the broker and three pods, after a step that failed.
+    pub fn restore(&self) -> Result<()> {
+        self.start_kafka()?;
+        self.upgrade(&["replicaCount=3", "autoscaling.enabled=false", "tls.certSecret="])?;
+        self.scheme.replace("http");
         self.rolled_out()
     }
 

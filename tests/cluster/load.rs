@@ -106,16 +106,15 @@ impl Sent {
     ///
     /// A click that was answered 200 is not in Kafka.
     pub fn look_for(&self, tail: Command) -> Result<Row> {
-        let row = self.count(tail)?;
+        let row = self.count(tail, DELIVERY)?;
         if row.lost > 0 {
             return Err(format!("{} clicks are lost: {row:?}", row.lost).into());
         }
         Ok(row)
     }
 
-    /// Counts the clicks among the records that `tail` prints. It gives up when those that are missing do not
-    /// come.
-    pub fn count(&self, mut tail: Command) -> Result<Row> {
+    /// Counts the clicks among the records that `tail` prints. Those that are missing may take so long to come.
+    pub fn count(&self, mut tail: Command, patience: Duration) -> Result<Row> {
         let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let lines = tail.stdout.take().ok_or("no output")?;
         let (sender, receiver) = mpsc::channel();
@@ -126,7 +125,7 @@ impl Sent {
                 }
             }
         });
-        let (mut found, end) = (BTreeMap::<u64, u64>::new(), Instant::now() + DELIVERY);
+        let (mut found, end) = (BTreeMap::<u64, u64>::new(), Instant::now() + patience);
         loop {
             match receiver.recv_timeout(QUIET) {
                 Ok(line) => {

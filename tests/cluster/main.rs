@@ -37,7 +37,7 @@ use load::Row;
 /// A step of the proof, with its name.
 type Step<T> = (&'static str, fn(&T) -> Result<Row>);
 
-const KUBERNETES: [Step<Cluster>; 17] = [
+const KUBERNETES: [Step<Cluster>; 18] = [
     ("install", operating::install),
     ("helm test", operating::helm_test),
     ("policies", operating::policies),
@@ -45,7 +45,8 @@ const KUBERNETES: [Step<Cluster>; 17] = [
     ("rolling restart, Kafka away", replacing::rolling_restart_without_kafka),
     ("upgrade", replacing::upgrade),
     ("upgrade, Kafka away", replacing::upgrade_without_kafka),
-    ("scaling", replacing::scaling),
+    ("scaled up", replacing::scaled_up),
+    ("scaled down, Kafka away", replacing::scaled_down_without_kafka),
     ("evictions", replacing::evictions),
     ("pod killed, Kafka away", failing::pod_killed_without_kafka),
     ("pod hangs", failing::pod_hangs),
@@ -69,8 +70,12 @@ fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let (what, only) = (arguments.next().unwrap_or_default(), arguments.collect::<Vec<_>>());
     let all_passed = match &*what {
-        "kubernetes" => Cluster::open().and_then(|cluster| run(&KUBERNETES, &cluster, &only)),
-        "compose" => Composition::open().and_then(|compose| run(&COMPOSE, &compose, &only)),
+        "kubernetes" => {
+            Cluster::open().and_then(|cluster| run(&KUBERNETES, &cluster, Cluster::restore, &only))
+        }
+        "compose" => {
+            Composition::open().and_then(|compose| run(&COMPOSE, &compose, |_| Ok(()), &only))
+        }
         _ => Err("say what to prove: kubernetes or compose".into()),
     };
     match all_passed {
@@ -83,8 +88,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the steps and prints the table. Whether all of them passed.
-fn run<T>(steps: &[Step<T>], place: &T, only: &[String]) -> Result<bool> {
+/// Runs the steps and prints the table. A step that failed leaves the place for `restore` to put right. Whether all
+/// of them passed.
+fn run<T>(
+    steps: &[Step<T>],
+    place: &T,
+    restore: fn(&T) -> Result<()>,
+    only: &[String],
+) -> Result<bool> {
     let mut failed = Vec::new();
     println!("| step | sent | answered 200 | in Kafka | lost | twice | slowest | |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
@@ -96,6 +107,9 @@ fn run<T>(steps: &[Step<T>], place: &T, only: &[String]) -> Result<bool> {
             Err(error) => {
                 println!("| {name} | FAILED: {error} |");
                 failed.push(*name);
+                if let Err(error) = restore(place) {
+                    eprintln!("after {name}: {error}");
+                }
             }
         }
         eprintln!("{name}: {} s", start.elapsed().as_secs());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -53,15 +54,22 @@ pub fn upgrade_without_kafka(cluster: &Cluster) -> Result<Row> {
     })
 }
 
-/// One pod becomes three, which hold clicks on their disks, then one again. The chart's Job drains the volumes
-/// that are left, by the commands of its page.
-pub fn scaling(cluster: &Cluster) -> Result<Row> {
+/// One pod becomes three.
+pub fn scaled_up(cluster: &Cluster) -> Result<Row> {
     cluster.upgrade(&["replicaCount=1"])?;
     wait_for("one pod is left", LONG, || Ok(cluster.pods()?.len() == 1))?;
-    let (since, load) = (now(), cluster.load(RATE, 150)?);
-    cluster.upgrade(&["replicaCount=3"])?;
-    cluster.rolled_out()?;
+    cluster.loses_nothing(RATE, 60, || {
+        cluster.upgrade(&["replicaCount=3"])?;
+        cluster.rolled_out()?;
+        Ok("1 pod became 3".into())
+    })
+}
+
+/// Three pods, which hold clicks on their disks, become one. The chart's Job drains the volumes that are left, by
+/// the commands of its page.
+pub fn scaled_down_without_kafka(cluster: &Cluster) -> Result<Row> {
     cluster.stop_kafka()?;
+    let (since, load) = (now(), cluster.load(RATE, 90)?);
     // Each pod has to have some.
     wait_for("clicks wait on each disk", LONG, || {
         let mut waiting = cluster.pods()?.into_iter();
@@ -75,7 +83,7 @@ pub fn scaling(cluster: &Cluster) -> Result<Row> {
     let sent = load.end()?;
     sent.all_held()?;
     cluster.drained()?;
-    let left = sent.count(cluster.tail(&since))?.lost;
+    let left = sent.count(cluster.tail(&since), Duration::ZERO)?.lost;
     if left == 0 {
         return Err("no click was left on a volume".into());
     }
