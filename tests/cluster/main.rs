@@ -105,7 +105,7 @@ fn run<T>(
         match step(place) {
             Ok(row) => println!("| {name} | {row} |"),
             Err(error) => {
-                println!("| {name} | FAILED: {error} |");
+                println!("| {name} | FAILED: {} |", error.to_string().replace('\n', " "));
                 failed.push(*name);
                 if let Err(error) = restore(place) {
                     eprintln!("after {name}: {error}");
