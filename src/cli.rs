@@ -176,7 +176,10 @@ impl Cli {
 /// Reads the settings and has librdkafka check its own.
 fn load(file: Option<PathBuf>) -> Loaded {
     let mut loaded = config::load(file.as_deref(), config::environment());
-    loaded.problems.extend(kafka::check(&loaded.config));
+    // Its limit follows from the size of bodies.
+    if loaded.problems.iter().all(|problem| problem.key != "http.max_body_bytes") {
+        loaded.problems.extend(kafka::check(&loaded.config));
+    }
     loaded
 }
 

@@ -9,7 +9,8 @@
 //!   of their questions are answered, `keys.rs` the keys.
 //! - `secret.rs` is what never prints.
 //! - `follow.rs` notices that files have changed.
-//! - `section.rs` is how settings are declared, `problem.rs` what is wrong with one.
+//! - `section.rs` is how settings are declared, `problem.rs` what is wrong with one, `wrong.rs` how that is said of
+//!   one that cannot be read.
 
 mod auth_scheme;
 mod check;
@@ -22,6 +23,7 @@ mod secret;
 mod section;
 mod verify;
 mod webhook;
+mod wrong;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -277,7 +279,7 @@ impl Config {
     pub fn webhooks(&self) -> Result<Vec<Webhook>, Problem> {
         let mut problems = Problems::default();
         let webhooks = self.read_webhooks(&mut problems);
-        problems.0.into_iter().next().map_or(Ok(webhooks), Err)
+        problems.found.into_iter().next().map_or(Ok(webhooks), Err)
     }
 
     /// The webhooks that can be read.

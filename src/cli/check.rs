@@ -26,7 +26,8 @@ pub fn check(loaded: &Loaded, with_kafka: bool) -> Exit {
         print(BAD, "problem", problem);
     }
     if !loaded.problems.is_empty() {
-        println!("{} problems", loaded.problems.len());
+        let count = loaded.problems.len();
+        println!("{count} {}", if count == 1 { "problem" } else { "problems" });
         return Exit::Config;
     }
     ok("every setting");

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use hyper::Uri;
 use hyper::header::HeaderName;
+use hyper::http::uri::Authority;
 
 use super::auth_scheme::is_plain_http;
 use super::problem::Problems;
-use super::{AuthSchemeSettings, BodyFormat, Config, TracingSettings, WebhookSettings};
+use super::{AuthSchemeSettings, BodyFormat, Config, NamedKey, TracingSettings, WebhookSettings};
 use crate::click::auth::SignatureAlgorithm;
 use crate::click::path;
 
@@ -17,6 +18,8 @@ pub(crate) const VERDICT_LAG_MS: u64 = 1_250;
 
 const HOUR_MS: u64 = 3_600_000;
 
+const BODY_MAX: usize = 100 << 20;
+
 /// The key of pseudonyms has at least this many bytes.
 const PSEUDONYM_KEY_BYTES_MIN: usize = 32;
 
@@ -24,7 +27,7 @@ const PSEUDONYM_KEY_BYTES_MIN: usize = 32;
 pub(super) fn check(config: &Config, problems: &mut Problems) {
     limits(config, problems);
     proxies(config, problems);
-    admin_hosts(config, problems);
+    admin(config, problems);
     time_chain(config, problems);
     kafka(config, problems);
     spool(config, problems);
@@ -36,18 +39,19 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
     let levels = config.log.level.split(',').map(|part| part.rsplit('=').next().unwrap_or(part));
     let known =
         "must be error, warn, info, debug or trace, or levels by module: info,librdkafka=debug";
-    problems.expect(levels.map(str::trim).all(is_level), "log.level", known);
+    let is_known = |level: &str| !level.is_empty() && is_level(level);
+    problems.expect(levels.map(str::trim).all(is_known), "log.level", known);
 }
 
 fn limits(config: &Config, problems: &mut Problems) {
     let http = &config.http;
-    problems.expect(http.workers <= 1_024, "http.workers", "must be at most 1024");
+    problems.expect_within("http.workers", http.workers, 0..=1_024);
     problems.expect_within("http.max_connections", http.max_connections, 1..=1_000_000);
     let in_flight = http.max_requests_in_flight;
     problems.expect_within("http.max_requests_in_flight", in_flight, 1..=1_000_000);
     problems.expect_within("http.max_headers", http.max_headers, 1..=100);
     problems.expect_within("http.max_header_bytes", http.max_header_bytes, 1_024..=256 << 10);
-    problems.expect_within("http.max_body_bytes", http.max_body_bytes, 1..=100 << 20);
+    let has_body = problems.expect_within("http.max_body_bytes", http.max_body_bytes, 1..=BODY_MAX);
     problems.expect_within("http.max_events", http.max_events, 1..=1_000_000);
     problems.expect_within("http.max_bytes_in_flight", http.max_bytes_in_flight, 1..=1 << 40);
     for (key, value) in [
@@ -59,7 +63,7 @@ fn limits(config: &Config, problems: &mut Problems) {
         problems.expect(value <= 1_000_000, key, range);
     }
     problems.expect(
-        http.max_bytes_in_flight >= http.max_body_bytes,
+        !has_body || http.max_bytes_in_flight >= http.max_body_bytes,
         "http.max_bytes_in_flight",
         "must be at least http.max_body_bytes, or the largest body could never be taken",
     );
@@ -78,7 +82,12 @@ fn proxies(config: &Config, problems: &mut Problems) {
     problems.expect(is_header, "http.forwarded_header", message);
 }
 
-fn admin_hosts(config: &Config, problems: &mut Problems) {
+fn admin(config: &Config, problems: &mut Problems) {
+    let (http, admin) = (config.http.listen, config.admin.listen);
+    let is_apart = admin.port() == 0
+        || admin.port() != http.port()
+        || admin.ip() != http.ip() && !admin.ip().is_unspecified() && !http.ip().is_unspecified();
+    problems.expect(is_apart, "admin.listen", "must have another port than http.listen");
     let is_name = |name: &String| !name.is_empty() && is_plain(name, "._");
     for (index, name) in config.admin.hosts.iter().enumerate().filter(|(_, name)| !is_name(name)) {
         let message = format!(
@@ -95,9 +104,13 @@ fn time_chain(config: &Config, problems: &mut Problems) {
     problems.expect_within("http.header_timeout_ms", http.header_timeout_ms, 1..=HOUR_MS);
     problems.expect_within("http.body_timeout_ms", http.body_timeout_ms, 1..=HOUR_MS);
     problems.expect_within("http.idle_timeout_ms", http.idle_timeout_ms, 1..=HOUR_MS);
-    problems.expect_within("http.answer_timeout_ms", http.answer_timeout_ms, 1..=HOUR_MS);
-    problems.expect_within("http.drain_timeout_ms", http.drain_timeout_ms, 1..=HOUR_MS);
-    problems.expect_within("kafka.ack_timeout_ms", kafka.ack_timeout_ms, 1..=HOUR_MS);
+    let is_within =
+        problems.expect_within("http.answer_timeout_ms", http.answer_timeout_ms, 1..=HOUR_MS)
+            & problems.expect_within("http.drain_timeout_ms", http.drain_timeout_ms, 1..=HOUR_MS)
+            & problems.expect_within("kafka.ack_timeout_ms", kafka.ack_timeout_ms, 1..=HOUR_MS);
+    if !is_within {
+        return;
+    }
     let verdict = kafka.ack_timeout_ms.saturating_add(VERDICT_LAG_MS);
     problems.expect(
         verdict < http.answer_timeout_ms,
@@ -125,7 +138,7 @@ fn time_chain(config: &Config, problems: &mut Problems) {
 }
 
 fn spool(config: &Config, problems: &mut Problems) {
-    let least = config.http.max_body_bytes as u64;
+    let least = config.http.max_body_bytes.min(BODY_MAX) as u64;
     problems.expect(
         !config.spool.is_on() || config.spool.max_bytes > least,
         "spool.max_bytes",
@@ -134,8 +147,31 @@ fn spool(config: &Config, problems: &mut Problems) {
 }
 
 fn kafka(config: &Config, problems: &mut Problems) {
-    let named = config.kafka.brokers.split(',').all(|broker| !broker.trim().is_empty());
-    problems.expect(named, "kafka.brokers", "must name brokers as host:port, separated by commas");
+    let brokers = &config.kafka.brokers;
+    let wrong = brokers.split(',').map(str::trim).find(|broker| !is_broker(broker));
+    let message =
+        "must name brokers as host:port, separated by commas, such as kafka-1:9092,kafka-2:9092";
+    if let Some(wrong) = wrong {
+        // Nothing secret belongs there, but a password may have been put before a host.
+        let it_is =
+            if wrong.contains('@') { String::new() } else { format!(" ({wrong:?} is none)") };
+        problems.note("kafka.brokers", format!("{message}{it_is}"));
+    }
+}
+
+/// Whether it is `host` or `host:port`, perhaps with the protocol before it, as librdkafka takes it.
+fn is_broker(broker: &str) -> bool {
+    let protocols = ["PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"];
+    let address =
+        protocols.iter().find_map(|protocol| broker.strip_prefix(protocol)).unwrap_or(broker);
+    let is_host = |authority: &Authority| {
+        !authority.host().is_empty() && !authority.as_str().contains(['@', ';'])
+    };
+    let authority = address.parse::<Authority>().ok().filter(is_host);
+    authority.is_some_and(|authority| {
+        let has_port = authority.as_str() != authority.host();
+        !has_port || authority.port_u16().is_some_and(|port| port > 0)
+    })
 }
 
 fn pseudonym_key(config: &Config, problems: &mut Problems) {
@@ -247,7 +283,9 @@ fn callers(config: &Config, webhook: &WebhookSettings, place: &str, problems: &m
     };
     let named = config.auth.keys.iter().filter(|key| key.is_for(webhook));
     let mut keys = named.filter_map(|key| key.read().ok()).chain(config.plain_key());
+    let is_wrong = |key: &NamedKey| key.is_for(webhook) && key.read().is_err();
     let can_sign = config.http.names_callers()
+        || config.auth.keys.iter().any(is_wrong)
         || keys.any(|key| algorithms.iter().any(|algorithm| key.verifies(*algorithm)));
     problems.expect(can_sign, place, message);
 }

@@ -84,22 +84,24 @@ impl NamedKey {
             webhooks: self.webhooks.clone(),
             networks: self.networks.clone(),
         };
-        let key = match (&self.sha256, &self.secret, &self.public_key) {
-            (Some(hash), None, None) => {
-                parse_hash(hash.reveal()).map(|hash| Key::new(&self.name, hash, restrictions))
-            }
+        match (&self.sha256, &self.secret, &self.public_key) {
+            (Some(hash), None, None) => parse_hash(hash.reveal())
+                .map(|hash| Key::new(&self.name, hash, restrictions))
+                .ok_or("sha256 must be the 64 hexadecimal digits that `hookbridge key` prints"),
             (None, Some(secret), None) => {
-                Some(Key::of_secret(&self.name, secret.reveal().as_bytes(), restrictions))
+                Ok(Key::of_secret(&self.name, secret.reveal().as_bytes(), restrictions))
             }
-            (None, None, Some(key)) => {
-                parse_public_key(key).map(|key| Key::of_public_key(&self.name, key, restrictions))
-            }
-            _ => None,
-        };
-        key.ok_or(
-            "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
-             secret, the key itself, or public_key, a P-256 or Ed25519 key in base64",
-        )
+            (None, None, Some(key)) => parse_public_key(key)
+                .map(|key| Key::of_public_key(&self.name, key, restrictions))
+                .ok_or(
+                    "public_key must be a P-256 or Ed25519 key in base64, as the sender shows it",
+                ),
+            (None, None, None) => Err(
+                "needs sha256, the 64 hexadecimal digits that `hookbridge key` prints, or else \
+                 secret, the key itself, or public_key, a P-256 or Ed25519 key in base64",
+            ),
+            _ => Err("has more than one of sha256, secret and public_key: leave one"),
+        }
     }
 }
 
@@ -201,8 +203,9 @@ pub(crate) fn weakness(name: &str, key: &str, is_pair: bool) -> Option<String> {
     let known = if is_name { Some(IS_NAME) } else { known_key(name, &hash_key(key.as_bytes())) };
     let short = || {
         let length = secret.len();
+        let bytes = if length == 1 { "byte" } else { "bytes" };
         let message =
-            format!("{what} has {length} bytes, and fewer than {KEY_BYTES_MIN} can be guessed");
+            format!("{what} has {length} {bytes}, and fewer than {KEY_BYTES_MIN} can be guessed");
         (length < KEY_BYTES_MIN).then_some(message)
     };
     known.map(str::to_owned).or_else(short)
@@ -224,7 +227,10 @@ fn known_key(name: &str, hash: &KeyHash) -> Option<&'static str> {
 fn restrictions(config: &Config, key: &NamedKey, place: &str, problems: &mut Problems) {
     let has_life = key.not_before.zip(key.expires_at).is_none_or(|(begin, end)| begin < end);
     problems.expect(has_life, place, "expires_at must come after not_before");
-    let known = |name: &String| config.webhook.iter().any(|webhook| webhook.name == *name);
+    // A webhook without a name, such as one with a misspelt profile, may be the one that is meant.
+    let known = |name: &String| {
+        config.webhook.iter().any(|webhook| webhook.name == *name || webhook.name.is_empty())
+    };
     for name in key.webhooks.iter().flatten() {
         let unknown = format!("webhooks: there is no webhook named {name}");
         problems.expect(known(name), place, unknown);

@@ -9,7 +9,11 @@ use serde_path_to_error::{Segment, Track};
 use zeroize::Zeroizing;
 
 use super::problem::Problems;
-use super::{AuthSettings, Config, NamedKey, Problem, PseudonymSettings, Secret};
+use super::section::Section;
+use super::{
+    AdminSettings, AuthSettings, Config, HttpSettings, KafkaSettings, LogSettings, NamedKey,
+    Problem, PseudonymSettings, Secret, SpoolSettings, TracingSettings, WebhookSettings, wrong,
+};
 
 /// The settings file where none is named.
 const DEFAULT_FILE: &str = "config/hookbridge.toml";
@@ -48,13 +52,21 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
     let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
     let file = file.map(Path::to_owned).or_else(default);
     let mut problems = Problems::default();
+    misspelt_variables(&environment, &mut problems);
+    let before = problems.found.len();
     let mut root = read(file.as_deref(), environment, &mut problems);
+    let unreadable = (problems.found.len() > before).then_some(problems.found.len());
     super::profiles::apply(&mut root, &mut problems);
     let mut config = typed(root, &mut problems);
     read_keys(&mut config.auth, &mut problems);
     read_pseudonym_key(&mut config.pseudonym, &mut problems);
+    problems.all_is_read();
     super::check::check(&config, &mut problems);
-    Loaded { config, file, problems: problems.0 }
+    if let Some(count) = unreadable {
+        // Whatever else is wrong may be right in the file.
+        problems.found.truncate(count);
+    }
+    Loaded { config, file, problems: problems.found }
 }
 
 /// These settings with the present keys of `auth.keys_file`.
@@ -66,8 +78,22 @@ pub(crate) fn reload_keys(config: &Config) -> Result<Config, Vec<Problem>> {
     let (mut config, mut problems) = (config.clone(), Problems::default());
     config.auth.keys.retain(|key| !key.is_filed);
     read_keys(&mut config.auth, &mut problems);
+    problems.all_is_read();
     super::check::check(&config, &mut problems);
-    Loaded { config, file: None, problems: problems.0 }.into_result()
+    Loaded { config, file: None, problems: problems.found }.into_result()
+}
+
+/// Notes variables that begin with one underscore too few, which would be ignored.
+fn misspelt_variables(environment: &HashMap<String, String>, problems: &mut Problems) {
+    let rest_of = |name: &str| Some(name.strip_prefix("HOOKBRIDGE_")?.to_owned());
+    let rests = environment.keys().filter_map(|name| rest_of(name));
+    let mut rests: Vec<_> =
+        rests.filter(|rest| !rest.starts_with('_') && rest.contains("__")).collect();
+    rests.sort_unstable();
+    for rest in rests {
+        let right = format!("is no setting: write HOOKBRIDGE__{rest}, with two underscores");
+        problems.note(format!("HOOKBRIDGE_{rest}"), right);
+    }
 }
 
 /// Merges the sources into one untyped tree.
@@ -97,14 +123,21 @@ fn read(file: Option<&Path>, variables: HashMap<String, String>, problems: &mut 
 /// The syntax error of a settings file, if it has one. The library's own text quotes the line, which may
 /// hold a secret.
 fn syntax_error(file: &Path) -> Option<String> {
-    let text = Zeroizing::new(std::fs::read_to_string(file).ok()?);
-    let error = toml::from_str::<toml::Table>(&text).err()?;
-    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
-    Some(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+    match std::fs::read_to_string(file).map(Zeroizing::new) {
+        Ok(text) => Some(explain(&text, &toml::from_str::<toml::Table>(&text).err()?)),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    }
 }
 
-/// Sections whose values may be secrets, and are not quoted.
-const SECRET_SECTIONS: [&str; 3] = ["auth", "pseudonym", "kafka"];
+/// An error in this text, with its line.
+fn explain(text: &str, error: &toml::de::Error) -> String {
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    let why = match error.message() {
+        message if message.contains("as i128") => "this number is too large",
+        message => message,
+    };
+    format!("line {}: {why}", before.matches('\n').count() + 1)
+}
 
 /// Gives the tree its types. A setting of the wrong type is reported and removed, and the rest is read
 /// again, so that all problems are found: at most one round for each setting in the tree.
@@ -129,11 +162,9 @@ fn typed(mut root: Value, problems: &mut Problems) -> Config {
                     }
                     error => error.to_string(),
                 };
+                let segments: Vec<_> = path.iter().collect();
                 let place = path.to_string();
-                let section = place.split(['.', '[']).next().unwrap_or_default();
-                let is_secret = SECRET_SECTIONS.contains(&section);
-                let message = if is_secret { unquoted(&message) } else { message };
-                problems.note(&place, message);
+                problems.note(&place, wrong::message(&place, find(&root, &segments), &message));
                 if !remove(&mut root, &path.iter().collect::<Vec<_>>()) {
                     return Config::default();
                 }
@@ -142,13 +173,16 @@ fn typed(mut root: Value, problems: &mut Problems) -> Config {
     }
 }
 
-/// A message about a value of the wrong type without the value, which may be a secret.
-fn unquoted(message: &str) -> String {
-    let quotes = ["invalid type: ", "invalid value: ", "unknown variant "];
-    let is_quoting = quotes.iter().any(|begin| message.starts_with(begin));
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) if is_quoting => format!("is something else, expected {expected}"),
-        _ => message.to_owned(),
+/// The value at a path of the tree.
+fn find<'v>(value: &'v Value, path: &[&Segment]) -> Option<&'v Value> {
+    match (&value.kind, path) {
+        (_, []) => Some(value),
+        (ValueKind::Table(table), [Segment::Map { key }, rest @ ..]) => find(table.get(key)?, rest),
+        (ValueKind::Array(array), [Segment::Seq { index }, rest @ ..]) => {
+            find(array.get(*index)?, rest)
+        }
+        // What is optional has a segment of its own.
+        (_, [_, rest @ ..]) => find(value, rest),
     }
 }
 
@@ -170,26 +204,33 @@ fn remove(value: &mut Value, path: &[&Segment]) -> bool {
     }
 }
 
-/// The message about an unknown setting: it names those that may have been meant.
+/// The message about an unknown setting, by its path as `serde_ignored` writes it.
 fn unknown_setting(path: &str) -> String {
-    let section = path.rsplit_once('.').map_or("", |(section, _)| section);
-    let names = |defaults: toml::Value| -> Option<String> {
-        let mut table = &defaults;
-        for name in section.split('.').filter(|name| !name.is_empty()) {
-            let entry = if name.parse::<usize>().is_ok() { table.get(0) } else { table.get(name) };
-            table = entry?;
-        }
-        Some(table.as_table()?.keys().cloned().collect::<Vec<_>>().join(", "))
-    };
-    match toml::Value::try_from(Config::default()).ok().and_then(names) {
-        Some(known) => format!("there is no such setting; known here: {known}"),
-        None => "there is no such setting".into(),
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let parts = section.split('.').filter(|part| part.parse::<usize>().is_err() && *part != "?");
+    let mut known = match parts.collect::<Vec<_>>()[..] {
+        [""] => Config::NAMES,
+        ["http"] => HttpSettings::NAMES,
+        ["http", "tls"] => &["cert_file", "key_file", "client_ca_file"],
+        ["admin"] => AdminSettings::NAMES,
+        ["kafka"] => KafkaSettings::NAMES,
+        ["spool"] => SpoolSettings::NAMES,
+        ["auth"] => AuthSettings::NAMES,
+        ["pseudonym"] => PseudonymSettings::NAMES,
+        ["log"] => LogSettings::NAMES,
+        ["tracing"] => TracingSettings::NAMES,
+        ["webhook"] => WebhookSettings::NAMES,
+        _ => return "there is no such setting".into(),
     }
+    .to_vec();
+    known.sort_unstable();
+    wrong::unknown("setting", name, &known)
 }
 
 /// `webhook.0.name` as the other problems write it: `webhook[0].name`.
 fn bracketed(path: &str) -> String {
-    let bracketed = path.split('.').map(|part| match part.parse::<usize>() {
+    let parts = path.split('.').filter(|part| *part != "?");
+    let bracketed = parts.map(|part| match part.parse::<usize>() {
         Ok(index) => format!("[{index}]"),
         Err(_) => format!(".{part}"),
     });
@@ -236,7 +277,7 @@ fn read_pseudonym_key(pseudonym: &mut PseudonymSettings, problems: &mut Problems
     }
     match read_text(setting, path) {
         Ok(text) => pseudonym.key = Some(Secret::new(text.as_str())),
-        Err(problem) => problems.0.push(problem),
+        Err(problem) => problems.found.push(problem),
     }
 }
 
@@ -252,7 +293,9 @@ fn read_keys(auth: &mut AuthSettings, problems: &mut Problems) {
     let file = read_text(setting, path).and_then(|text| {
         // The library's text quotes the line, which may hold a key, and its summary a wrong value.
         toml::from_str::<KeysFile>(&text).map_err(|error| {
-            let why = unquoted(error.message());
+            let why = explain(&text, &error);
+            let why = why.split_once(": ").map_or((why.as_str(), ""), |parts| parts);
+            let why = format!("{}: {}", why.0, wrong::message("auth.keys", None, why.1));
             Problem::new(setting, format!("{} cannot be read: {why}", path.display()))
         })
     });
@@ -260,6 +303,6 @@ fn read_keys(auth: &mut AuthSettings, problems: &mut Problems) {
         Ok(file) => {
             auth.keys.extend(file.keys.into_iter().map(|key| NamedKey { is_filed: true, ..key }))
         }
-        Err(problem) => problems.0.push(problem),
+        Err(problem) => problems.found.push(problem),
     }
 }

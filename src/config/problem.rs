@@ -21,11 +21,31 @@ impl Problem {
 
 /// Collects problems.
 #[derive(Default)]
-pub(super) struct Problems(pub(super) Vec<Problem>);
+pub(super) struct Problems {
+    pub(super) found: Vec<Problem>,
+    /// How many of them are about settings that could not be read, and have their default meanwhile.
+    unread: usize,
+}
 
 impl Problems {
+    /// Notes a problem, unless it only follows from one with a setting that could not be read: that one, or
+    /// one within it.
     pub(super) fn note(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem::new(key, message));
+        let problem = Problem::new(key, message);
+        let follows = |unread: &Problem| {
+            unread
+                .key
+                .strip_prefix(&problem.key)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        };
+        if !self.found[..self.unread].iter().any(follows) {
+            self.found.push(problem);
+        }
+    }
+
+    /// Ends the reading of settings.
+    pub(super) fn all_is_read(&mut self) {
+        self.unread = self.found.len();
     }
 
     pub(super) fn expect(&mut self, holds: bool, key: &str, message: impl Into<String>) {
@@ -39,10 +59,12 @@ impl Problems {
         key: &str,
         value: T,
         range: RangeInclusive<T>,
-    ) {
+    ) -> bool {
         let (least, most) = (range.start(), range.end());
+        let is_within = range.contains(&value);
         let message = format!("must be from {least} to {most} (it is {value})");
-        self.expect(range.contains(&value), key, message);
+        self.expect(is_within, key, message);
+        is_within
     }
 
     /// The value of what was read, or none and one problem more.

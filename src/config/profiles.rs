@@ -6,6 +6,7 @@ use std::cell::LazyCell;
 use config::{Map, Value, ValueKind};
 
 use super::problem::Problems;
+use super::wrong;
 
 const PROFILES: &str = include_str!("../../config/profiles.toml");
 
@@ -29,7 +30,7 @@ pub(super) fn apply(root: &mut Value, problems: &mut Problems) {
             _ => {
                 let mut known: Vec<_> = profiles.keys().map(String::as_str).collect();
                 known.sort_unstable();
-                let message = format!("there is no such profile; known: {}", known.join(", "));
+                let message = wrong::unknown("profile", &name, &known);
                 problems.note(format!("webhook[{index}].profile"), message);
                 webhook.remove("profile");
             }

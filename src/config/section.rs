@@ -19,6 +19,11 @@ macro_rules! sections {
             $($(#[$meaning])* pub $setting: $type,)*
         }
 
+        impl $crate::config::section::Section for $section {
+            const NAMES: &'static [&'static str] =
+                &[$($crate::config::section::plain(stringify!($setting)),)*];
+        }
+
         impl $section {
             $($($(
                 pub(crate) fn $duration(&self) -> std::time::Duration {
@@ -35,6 +40,20 @@ macro_rules! sections {
     )*};
     (@default) => { Default::default() };
     (@default $default:expr) => { $default };
+}
+
+/// A section of the settings.
+pub(super) trait Section {
+    /// The names of its settings.
+    const NAMES: &'static [&'static str];
+}
+
+/// The name of a setting without the `r#` before those that are words of Rust.
+pub(super) const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
 }
 
 /// Settings that have one of a few names. The message says which, where it has another.

@@ -27,6 +27,7 @@ fn exit_codes_are_the_documented_ones() {
     check(&["--help"], &[], 0, "Usage: hookbridge", "");
     check(&["--version"], &[], 0, env!("CARGO_PKG_VERSION"), "");
     check(&["nonsense"], &[], 64, "", "unrecognized subcommand");
+    check(&["dev", "--listen", "8080"], &[], 64, "", "such as 127.0.0.1:8080");
     check(&["check", "--nonsense"], &[], 64, "", "unexpected argument");
     check(&[], &[], 78, "", "auth: no key may call: run `hookbridge key`");
     check(&["serve", "--config", "/nowhere.toml"], &[key], 78, "", "/nowhere.toml");

@@ -1,6 +1,7 @@
 //! Settings from files and variables, and the messages for wrong ones.
 
 mod keys;
+mod messages;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -92,12 +93,12 @@ fn every_problem_is_reported_at_once() {
                 "nonsense",
                 "no such setting; known here: admin, auth, http, kafka, log, pseudonym, spool, tracing, webhook",
             ),
-            ("http.listen", "socket address"),
+            ("http.listen", "write it like \"0.0.0.0:8080\""),
             ("http.max_body_bytes", "many"),
             ("http.prot", "known here: answer_timeout_ms, body_timeout_ms"),
             ("http.answer_timeout_ms", "kafka.ack_timeout_ms + 1250 (= 2750, it is 2000)"),
             ("kafka.brokers", "host:port"),
-            ("kafka.borkers", "no such setting; known here: ack_timeout_ms, brokers, options"),
+            ("kafka.borkers", "is `brokers` meant? known here: ack_timeout_ms, brokers, options"),
             ("log.format", "must be auto, text or json"),
             ("log.level", "error, warn, info"),
             ("http.max_headers", "lots"),
@@ -187,7 +188,7 @@ fn trusted_proxies_are_checked() {
     problem("proxy_protocol = true", "http.trusted_proxies", "must name the balancers");
     let everybody = "trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]";
     problem(everybody, "http.trusted_proxies", "must not name everybody");
-    problem("trusted_proxies = [\"10.0.0.1\"]", "http.trusted_proxies[0]", "invalid IP");
+    problem("trusted_proxies = [\"10.0.0.1\"]", "http.trusted_proxies[0]", "10.0.0.1/32");
     problem("forwarded_header = \"x forwarded\"", "http.forwarded_header", "a header's name");
     let good = "trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = true";
     from(&format!("{KEYS}[http]\n{good}\n"), &[]).into_result().unwrap();
@@ -221,17 +222,17 @@ fn auth_schemes_are_read_or_refused_with_advice() {
     let problem = |file: String, words: &str| {
         check_problems(&file, &[], &[("webhook[0].auth", words)]);
     };
-    problem(entry("\"digest\""), "expected one of `bearer`, `basic`, `header`, `hmac-sha256`");
+    problem(entry("\"digest\""), "must be one of `bearer`, `basic`, `header`, `hmac-sha256`");
     problem(entry("7"), "a name such as \"basic\", or a table with a `type`");
     problem(entry("{ header = \"X-Key\" }"), "`type`");
-    problem(entry("\"header\""), "missing field `header`");
+    problem(entry("\"header\""), "needs `header`: write a table");
     problem(entry("{ type = \"header\", header = \"X Key\" }"), "header must be a header's name");
     problem(
         entry("{ type = \"header\", header = \"X-Key\", colour = 1 }"),
-        "unknown field `colour`",
+        "colour: there is no such setting",
     );
-    problem(signing(", hader = \"X\""), "unknown field `hader`");
-    problem(signing(", encoding = \"rot13\""), "expected `hex` or `base64`");
+    problem(signing(", hader = \"X\""), "is `header` meant?");
+    problem(signing(", encoding = \"rot13\""), "must be `hex` or `base64`");
     problem(signing(", signed = \"{timestamp}\""), "must have {body} once");
     problem(signing(", signed = \"{body}{id}\""), "must have {body} once");
     problem(signing(", signed = \"{timestamp}.{body}\""), "timestamp_header must say where");
@@ -271,7 +272,7 @@ fn auth_schemes_are_read_or_refused_with_advice() {
     from(&keys(signer), &[]).into_result().unwrap();
     for (key, words) in [
         ("{ name = \"x\" }".to_owned(), "or else secret"),
-        (format!("{{ name = \"x\", secret = \"s\", sha256 = \"{hash}\" }}"), "or else secret"),
+        (format!("{{ name = \"x\", secret = \"s\", sha256 = \"{hash}\" }}"), "leave one"),
         ("{ name = \"x\", secret = \"\" }".to_owned(), "must not be empty"),
         ("{ name = \"x\", secret = [\"zq\"] }".to_owned(), "must be a text in quotes"),
     ] {

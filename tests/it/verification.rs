@@ -165,7 +165,7 @@ fn the_setting_is_read_or_refused_with_advice() {
         ("{ echo = \"\" }", "must name the parameter"),
         ("{ echo = \"/a~\" }", "must be a JSON pointer"),
         ("{ echo = \"/a\", key = \"b\" }", "key is for a challenge in the query"),
-        ("{ ecco = \"a\" }", "unknown field `ecco`"),
+        ("{ ecco = \"a\" }", "is `echo` meant?"),
     ] {
         let problems = from(&entry(verify), &[]).problems;
         let text = format!("{problems:?}");
