@@ -200,7 +200,7 @@ mod tests {
         let slack = Verification::Body(Pointer::parse("/challenge").expect("a pointer"));
         let of = |verification: &Verification, body: &str| {
             let answer = verification.of_body(body.as_bytes());
-            answer.map(|answer| String::from_utf8(answer.text?.to_vec()).ok()).flatten()
+            answer.and_then(|answer| String::from_utf8(answer.text?.to_vec()).ok())
         };
         let asked = r#"{"token":"t","challenge":"3e\"Z","type":"url_verification"}"#;
         assert_eq!(of(&slack, asked).as_deref(), Some(r#"{"challenge":"3e\"Z"}"#));

@@ -136,7 +136,7 @@ mod tests {
         check_one("v2,AAAA", none);
         check_one("", none);
         check_one(right.trim_end_matches('='), none);
-        check_one(&vec!["v1,AAAA"; 9].join(" "), "There are more than 8 signatures");
+        check_one(&["v1,AAAA"; 9].join(" "), "There are more than 8 signatures");
     }
 
     #[test]
