@@ -5,10 +5,11 @@
 //! - `process.rs`: the built program as a process.
 //! - `load.rs`: a steady load of numbered clicks; `found.rs`: the clicks found in Kafka afterwards.
 //! - `ports.rs`: free ports. `frames.rs`: frames of HTTP/2.
-//! - `haproxy.rs`, `browser.rs`: a real HAProxy and a real Chromium.
+//! - `haproxy.rs`, `browser.rs`: a real HAProxy and a real Chromium. `clients.rs`: real clients and proxies.
 
 pub mod brokers;
 pub mod browser;
+pub mod clients;
 pub mod found;
 pub mod frames;
 pub mod haproxy;

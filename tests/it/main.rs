@@ -7,7 +7,7 @@
 //! - Pure code, such as `src/click`, has its tests beside it: `cargo test --lib`, a few seconds.
 //!
 //! A test whose program is missing says so and passes, unless `HOOKBRIDGE_REQUIRE_KAFKA=1`,
-//! `..._PROMETHEUS=1`, `..._HAPROXY=1` or `..._BROWSER=1` is set, as `.ci/run` does. Tests named `embedded`
+//! `..._PROMETHEUS=1`, `..._HAPROXY=1`, `..._BROWSER=1` or `..._CLIENTS=1` is set, as `.ci/run` does. Tests named `embedded`
 //! run on librdkafka's mock cluster, the same tests named `kafka` on a real Apache Kafka of one node. It needs
 //! Java 17 and Maven, or `HOOKBRIDGE_TEST_BROKERS` names one. `HOOKBRIDGE_PROOF=long` makes the proofs long.
 //!
@@ -16,7 +16,7 @@
 //! | promise | files | need, beyond Kafka |
 //! | --- | --- | --- |
 //! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown`, `takeover` | a C compiler; `disk`: the right to mount |
-//! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay` | |
+//! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay`, `clients` | `clients`: see `.ci/run` |
 //! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
 //! | readers can use it | `streams_example`, `tail` | |
 //! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders`, `verification` | |
@@ -39,6 +39,7 @@ mod auth_schemes;
 mod batches;
 mod check;
 mod cli;
+mod clients;
 mod compression;
 mod config;
 mod dead_letters;
