@@ -9,6 +9,7 @@ mod health;
 mod key;
 mod manual;
 mod replay;
+mod schema;
 mod send;
 mod serve;
 mod spool;
@@ -75,6 +76,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Send dead letters, or a part of any topic, through the same validation again
     Replay(replay::ReplayArgs),
+    /// Print what readers of the topics need, for Flink, Spark, ksqlDB, ClickHouse, PostgreSQL and others
+    Schema(schema::SchemaArgs),
     /// Ask the local admin listener whether this replica is ready
     Health,
     /// Print the completions for a shell
@@ -160,6 +163,9 @@ impl Cli {
                 args.run(&valid_without(&["auth", "http", "spool"], load(file))?)
             }
             Command::Tail(args) => {
+                args.run(&valid_without(&["auth", "http", "spool"], load(file))?)
+            }
+            Command::Schema(args) => {
                 args.run(&valid_without(&["auth", "http", "spool"], load(file))?)
             }
             Command::Completions { shell } => manual::print_completions(shell),

@@ -5,7 +5,7 @@
 //!
 //! - `origin.rs`: whose requests it answers.
 //! - `openapi.rs`: what both listeners take and answer, as OpenAPI.
-//! - `schema.rs`: what is in the topics, as JSON Schema and AsyncAPI.
+//! - `schema.rs`: what is in the topics, as JSON Schema, AsyncAPI, and for stream processors.
 //! - `page.rs`: the live page.
 
 pub mod openapi;
@@ -32,6 +32,7 @@ use crate::observe::metrics::{ConnectionMetrics, Metrics};
 use RouteContent::{Events, Fixed, Html, Livez, OpenApi, Readyz, Scrape};
 use origin::Hosts;
 use page::Page;
+use schema::Format;
 
 /// A scraper, a kubelet and a few people.
 const CONNECTIONS_MAX: usize = 64;
@@ -40,8 +41,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// The answer at any other path.
-const UNKNOWN: &str =
-    "/metrics, /livez, /readyz, /openapi.json, /asyncapi.json; / where admin.page is on\n";
+const UNKNOWN: &str = "/metrics, /livez, /readyz, /openapi.json, /asyncapi.json, /schemas/NAME.json; / where admin.page is on\n";
 
 /// The listener. Dropping the future stops it at once, without waiting for answers: an operator can ask
 /// again.
@@ -159,6 +159,13 @@ fn routes(config: &Config) -> Vec<AdminRoute> {
         let summary = format!("The JSON Schema of {name}'s events");
         let schema = document(schema::of_events(webhook));
         routes.push(route(&path, &id, &summary, JSON, schema));
+        for format in Format::OF_WEBHOOKS {
+            let end = format.extension();
+            let id = format!("schema-{name}-{}", end.replace('.', "-"));
+            let summary = format!("What `hookbridge schema` prints of {name} ({end})");
+            let text = schema::document(config, webhook, format).into();
+            routes.push(route(&format!("/schemas/{name}.{end}"), &id, &summary, TEXT, Fixed(text)));
+        }
     }
     if config.admin.page {
         let (html, css) = ("text/html; charset=utf-8", "text/css; charset=utf-8");

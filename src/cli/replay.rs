@@ -190,9 +190,11 @@ impl Run {
             let Some(seen) = self.range.read()? else { break };
             let place = (seen.partition, seen.offset);
             self.summary.read += 1;
-            match (self.revalidation.record(seen), &self.sink) {
-                (Ok(record), Some(sink)) => in_flight.push((place, sink.write(record))),
-                (result, _) => self.summary.count(place, result.map(drop)),
+            for record in self.revalidation.records(&seen) {
+                match (record, &self.sink) {
+                    (Ok(record), Some(sink)) => in_flight.push((place, sink.write(record))),
+                    (result, _) => self.summary.count(place, result.map(drop)),
+                }
             }
         }
         for (place, written) in in_flight {

@@ -35,11 +35,32 @@ pub fn send_blocking(
     within: Duration,
 ) -> Result<StatusCode, BoxError> {
     let connector = Connector::new(request.uri(), None)?;
+    block_on(within, async { Ok(send(&connector, request).await?.status()) })
+}
+
+/// The same, with the body of the answer.
+///
+/// # Errors
+///
+/// As [`send_blocking`], or a body of more than `max` bytes.
+pub fn ask_blocking(
+    request: Request<Full<Bytes>>,
+    within: Duration,
+    max: usize,
+) -> Result<(StatusCode, Bytes), BoxError> {
+    let connector = Connector::new(request.uri(), None)?;
+    block_on(within, async { read(send(&connector, request).await?, max).await })
+}
+
+fn block_on<T>(
+    within: Duration,
+    answer: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async { timeout(within, send(&connector, request)).await });
+    let answer = runtime.block_on(async { timeout(within, answer).await });
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
-    Ok(answer.map_err(|_elapsed| "no answer in time")??.status())
+    answer.map_err(|_elapsed| "no answer in time")?
 }
 
 /// Gets a URL of the connector's server: the status and the body of the answer. Follows no redirection;
@@ -53,7 +74,10 @@ pub async fn get(
     url: &str,
     max: usize,
 ) -> Result<(StatusCode, Bytes), BoxError> {
-    let answer = send(connector, Request::get(url).body(Full::default())?).await?;
+    read(send(connector, Request::get(url).body(Full::default())?).await?, max).await
+}
+
+async fn read(answer: Response<Incoming>, max: usize) -> Result<(StatusCode, Bytes), BoxError> {
     let status = answer.status();
     #[expect(clippy::disallowed_methods, reason = "the body is limited")]
     let body = Limited::new(answer.into_body(), max).collect().await?;

@@ -36,7 +36,7 @@ async fn the_admin_listener_answers_as_documented() {
         assert!(answer.status().is_success() && content.contains_key(media), "{path} {media}");
         seen += 1;
     }
-    assert_eq!(seen, 10);
+    assert_eq!(seen, 18);
 }
 
 #[test]

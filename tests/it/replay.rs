@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hookbridge::config::Config;
+use hookbridge::config::{BodyFormat, Config};
 use hookbridge::kafka::ConsumedRecord;
 
 use crate::dead_letters::header;
@@ -101,6 +101,40 @@ on_every_broker! {
         let wrong = ["--topic", bridge.topic(), "--webhook", "none"];
         let (_, err) = printed(replay(config, folder.path(), &wrong), 1);
         assert!(err.contains("there is no none; the settings have email-marketing-click, other"), "{err}");
+    }
+}
+
+on_every_broker! {
+    /// The settings took each body for one event. The events have the ids that they would have had.
+    async fn a_body_with_several_events_is_taken_apart(broker: Broker) {
+        let bridge = TestBridge::start(&broker).await;
+        let bodies = [
+            r#"[{"campid":1},{"campid":2,"n":1},{"x":1},{"campid":2,"n":1}]"#,
+            r#"[{"campid":3},{"campid":4},{"campid""#,
+        ];
+        for body in bodies {
+            bridge.post(body).await;
+        }
+        let mut config = bridge.config.clone();
+        config.webhook[0].body = BodyFormat::Array;
+        let folder = tempfile::tempdir().unwrap();
+        let group = ["--group", bridge.topic()];
+        let (out, _) = printed(replay(&config, folder.path(), &group), 1);
+        for words in ["2 records read", "  replayed                    5", "event 3: The event has no usable key",
+            "the rest: The body is not JSON"] {
+            assert!(out.contains(words), "{words:?} is not in {out}");
+        }
+        let landed = bridge.records(5);
+        assert_eq!(bridge.count(), 5);
+        // A bridge that understands the bodies gives the same ids.
+        let topic = crate::harness::brokers::unique("clicks");
+        broker.create_topic(&topic, 3).await;
+        config.webhook[0].topic = topic;
+        let right = TestBridge::launch(config);
+        right.ready().await;
+        right.post(bodies[0]).await;
+        right.post(r#"[{"campid":3},{"campid":4}]"#).await;
+        assert_eq!(ids(&landed), ids(&right.records(5)));
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use hookbridge::config::{Config, load};
-use hookbridge::operator::schema;
+use hookbridge::operator::schema::{self, Format};
 use serde_json::Value;
 
 use crate::harness::brokers::variable;
@@ -27,10 +27,16 @@ fn the_documents_in_config_are_those_that_the_bridge_serves() {
     let schemas = config.webhook.iter().map(|webhook| (named(&webhook.name), schema(webhook)));
     let documents: BTreeMap<String, Value> =
         schemas.chain([("config/asyncapi.json".to_owned(), schema::of_topics(&config))]).collect();
-    assert_eq!(documents.len(), 6);
-    for (name, document) in documents {
+    let text = |document| serde_json::to_string_pretty(&document).unwrap() + "\n";
+    let documents = documents.into_iter().map(|(name, document)| (name, text(document)));
+    let others = Format::OF_WEBHOOKS.into_iter().map(|format| {
+        let name = format!("config/schemas/opptima.{}", format.extension());
+        (name, schema::documents(&config, format))
+    });
+    let documents: BTreeMap<String, String> = documents.chain(others).collect();
+    assert_eq!(documents.len(), 14);
+    for (name, text) in documents {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
-        let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
         if variable("HOOKBRIDGE_WRITE").is_some() {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, &text).unwrap();

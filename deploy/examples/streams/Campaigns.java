@@ -1,5 +1,5 @@
 // Writes the table of campaigns: a plain Java producer, as any other service would have one. The key is
-// the campaign's id as text, the value its name.
+// the campaign's id as text, the value its name. The topic must be compacted.
 //
 //   java -cp "target/jars/*" Campaigns.java localhost:9092 campaigns 12345=Spring 12346=Summer
 

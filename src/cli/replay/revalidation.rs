@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::cli::CommandResult;
 use crate::click::auth::Caller;
-use crate::click::event::Pointer;
+use crate::click::event::{Envelope, Pointer};
+use crate::click::outcome::Rejection;
 use crate::click::record::{Origin, Record};
 use crate::click::webhook::Webhook;
 use crate::config::Config;
@@ -28,6 +29,17 @@ pub struct NotReplayed {
     /// Its kind, by which it is counted.
     pub tag: &'static str,
     pub detail: Cow<'static, str>,
+}
+
+impl NotReplayed {
+    fn because(why: &Rejection, what: &str) -> NotReplayed {
+        let detail = if what.is_empty() {
+            why.detail.clone()
+        } else {
+            format!("{what}{}", why.detail).into()
+        };
+        NotReplayed { tag: why.refusal.facts().tag, detail }
+    }
 }
 
 impl Revalidation {
@@ -56,8 +68,20 @@ impl Revalidation {
         Ok(Revalidation { webhooks, is_only_one: webhook.is_some(), topic: topic.to_owned() })
     }
 
-    pub fn record(&self, consumed: ConsumedRecord) -> Result<Record, NotReplayed> {
-        let webhook = self.webhook(&consumed).ok_or(NotReplayed {
+    /// The record to be written; or of a body with several events, one for each. What cannot be replayed is
+    /// in its place.
+    pub fn records(&self, consumed: &ConsumedRecord) -> Vec<Result<Record, NotReplayed>> {
+        match self.read(consumed) {
+            Ok(records) => records,
+            Err(why) => vec![Err(why)],
+        }
+    }
+
+    fn read(
+        &self,
+        consumed: &ConsumedRecord,
+    ) -> Result<Vec<Result<Record, NotReplayed>>, NotReplayed> {
+        let webhook = self.webhook(consumed).ok_or(NotReplayed {
             tag: "no_webhook",
             detail: "It names no webhook of these settings: choose one with --webhook".into(),
         })?;
@@ -72,16 +96,37 @@ impl Revalidation {
         let received = received.or(consumed.timestamp).unwrap_or_else(Timestamp::now);
         let caller = Caller::named(consumed.header("hookbridge-caller").unwrap_or(CALLER));
         let body = Bytes::copy_from_slice(&consumed.value);
-        let event = webhook.shape.decode(&body).map_err(|why| NotReplayed {
-            tag: why.refusal.facts().tag,
-            detail: why.detail.clone(),
-        })?;
         let trace = consumed.header("traceparent");
-        let record = Origin::new(webhook, &caller, trace, received).record(event, &body);
-        Ok(match consumed.header("ce_id") {
-            Some(id) => record.with_id(id),
-            None => record,
-        })
+        let mut origin = Origin::new(webhook, &caller, trace, received);
+        let why = match webhook.shape.decode(&body) {
+            Ok(event) => {
+                let record = origin.record(event, &body);
+                let record = match consumed.header("ce_id") {
+                    Some(id) => record.with_id(id),
+                    None => record,
+                };
+                return Ok(vec![Ok(record)]);
+            }
+            Err(why) => why,
+        };
+        let events = match webhook.envelope {
+            Envelope::One => Vec::new(),
+            _ => webhook.envelope.salvage(&body),
+        };
+        let whole = events.iter().map(Bytes::len).max() == Some(body.len());
+        if events.is_empty() || whole {
+            return Err(NotReplayed::because(&why, ""));
+        }
+        // Each has the id that it would have had, if the body had been understood.
+        let record = |(place, event): (usize, &Bytes)| match webhook.shape.decode(event) {
+            Ok(decoded) => Ok(origin.record(decoded, event)),
+            Err(why) => Err(NotReplayed::because(&why, &format!("event {}: ", place + 1))),
+        };
+        let mut records: Vec<_> = events.iter().enumerate().map(record).collect();
+        if webhook.envelope.split(&body, usize::MAX).is_err() {
+            records.push(Err(NotReplayed::because(&why, "the rest: ")));
+        }
+        Ok(records)
     }
 
     /// The webhook of the command line, else the one that the record names, else the one of its topic.

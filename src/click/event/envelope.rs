@@ -53,6 +53,26 @@ impl Envelope {
             _ => Ok(events),
         }
     }
+    /// The events of a body as far as it can be read: of an array, those before what is wrong in it. None
+    /// where there is no event to be seen.
+    pub fn salvage(&self, body: &Bytes) -> Vec<Bytes> {
+        if let Ok(events) = self.split(body, usize::MAX) {
+            return events;
+        }
+        let text = std::str::from_utf8(body).map_or_else(
+            |error| std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default(),
+            |text| text,
+        );
+        let text = text.trim_start_matches('\u{feff}').trim_ascii_start();
+        if !matches!(self, Envelope::Array(None)) || !text.starts_with('[') {
+            return Vec::new();
+        }
+        let mut elements = Vec::new();
+        // What is wrong is in the dead letter; here only what comes before it matters.
+        let mut json = serde_json::Deserializer::from_str(text);
+        let _ = json.deserialize_seq(Salvaged(&mut elements));
+        elements.into_iter().map(|element| body.slice_ref(element.get().as_bytes())).collect()
+    }
 }
 
 /// The elements of an array, at most one more than `max`.
@@ -138,6 +158,24 @@ impl<'t> Visitor<'t> for Elements {
             }
         }
         Ok(elements)
+    }
+}
+
+/// Keeps the elements of an array up to the first that cannot be read.
+struct Salvaged<'s, 't>(&'s mut Vec<&'t RawValue>);
+
+impl<'t> Visitor<'t> for Salvaged<'_, 't> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'t>>(self, mut array: A) -> Result<(), A::Error> {
+        while let Some(element) = array.next_element()? {
+            self.0.push(element);
+        }
+        Ok(())
     }
 }
 
@@ -229,6 +267,27 @@ mod tests {
         check(&sns, r#"{"Message":"{}"}"#, Err(Refusal::Invalid));
         check(&sns, "[]", Err(Refusal::Invalid));
         check(&sns, "{", Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn what_comes_before_a_fault_is_salvaged() {
+        let check = |envelope: &Envelope, body: &'static [u8], expected: &[&str]| {
+            let events = envelope.salvage(&Bytes::from_static(body));
+            let texts: Vec<_> = events.iter().map(|event| String::from_utf8_lossy(event)).collect();
+            assert_eq!(texts, expected, "{}", String::from_utf8_lossy(body));
+        };
+        let array = Envelope::Array(None);
+        check(&array, br#"[{"a":1},{"b":[2]}]"#, &[r#"{"a":1}"#, r#"{"b":[2]}"#]);
+        check(&array, br#" [{"a":1}, 2 ,{"b":"#, &[r#"{"a":1}"#, "2"]);
+        check(&array, b"[{\"a\":1},{\"b\":\"\xff\"}]", &[r#"{"a":1}"#]);
+        check(&array, br#"[{"a":1},{b}]"#, &[r#"{"a":1}"#]);
+        check(&array, b"[", &[]);
+        check(&array, b"7", &[]);
+        check(&Envelope::Lines, b"1\n{\n2", &["1", "{", "2"]);
+        check(&Envelope::Sns, b"{", &[]);
+        let data = Envelope::Array(Pointer::parse("/data"));
+        check(&data, br#"{"data":[1,2]}"#, &["1", "2"]);
+        check(&data, br#"{"data":[1,2"#, &[]);
     }
 
     #[test]
