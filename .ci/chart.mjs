@@ -62,11 +62,17 @@ function wiring(objects) {
   for (const { spec } of of(objects, "PodDisruptionBudget"))
     contains(labels, spec.selector.matchLabels);
   const { otlp_endpoint } = settings(objects).tracing;
+  const { aws_msk_iam, options } = settings(objects).kafka;
+  const endpoint = options?.["sasl.oauthbearer.token.endpoint.url"];
+  const tokens = aws_msk_iam ? 443 : endpoint && Number(new URL(endpoint).port || 443);
   for (const { spec } of of(objects, "NetworkPolicy")) {
     contains(labels, spec.podSelector.matchLabels);
-    // Kafka and DNS; then the collector, if there is one; then what values add.
+    // Kafka and DNS; then the collector and the source of tokens, if there are any; then what values add.
     const isTest = (rule) => rule.ports[0].port === httpPort;
-    const [collector] = spec.egress.slice(2).filter((rule) => !isTest(rule));
+    const isToken = (rule) => rule.ports[0].port === tokens;
+    const rest = spec.egress.slice(2).filter((rule) => !isTest(rule));
+    assert.equal(rest.some(isToken), Boolean(tokens), "the source of tokens");
+    const [collector] = rest.filter((rule) => !isToken(rule));
     const expected = otlp_endpoint && Number(new URL(otlp_endpoint).port || 80);
     assert.equal(collector?.ports[0].port ?? "", expected);
   }
@@ -175,7 +181,7 @@ function bridge(name, objects, command) {
   const secrets = Object.fromEntries(
     of(objects, "Secret").map((secret) => [secret.metadata.name, secret.stringData]),
   );
-  for (const part of ["config", "keys", "kafka", "tls"])
+  for (const part of ["config", "keys", "kafka", "kafka-token", "tls"])
     mkdirSync(`${place}/${part}`, { recursive: true });
   const local = settingsText(objects).replaceAll("/etc/hookbridge/", `${place}/`);
   writeFileSync(`${place}/config/hookbridge.toml`, local);
@@ -190,7 +196,7 @@ function bridge(name, objects, command) {
     ["tls.crt", "tls.crt"],
     ["tls.key", "tls.key"],
   ]) {
-    for (const part of ["kafka", "tls"])
+    for (const part of ["kafka", "kafka-token", "tls"])
       cpSync(`${folder}/${source}`, `${place}/${part}/${file}`);
   }
   const env = {};

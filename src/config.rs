@@ -132,6 +132,12 @@ sections! {
         pub brokers: String = "localhost:9092".into(),
         /// How long Kafka may take to acknowledge, before the click goes to the spool.
         pub ack_timeout_ms: u64 = 1_500 => ack_timeout,
+        /// A file with a token for OAUTHBEARER, which somebody else writes anew before it expires.
+        pub token_file: Option<PathBuf>,
+        /// Whether to sign tokens for Amazon MSK with the credentials of AWS that the process has.
+        pub aws_msk_iam: bool = false,
+        /// The region of the cluster; empty: as the brokers' names have it.
+        pub aws_region: String,
         /// Any other property of librdkafka.
         pub options: KafkaOptions,
     }
@@ -173,6 +179,16 @@ sections! {
         pub otlp_endpoint: String,
         /// Of the requests without a `traceparent`, the share that is traced: from 0 to 1.
         pub sample_ratio: f64 = 0.01,
+    }
+}
+
+impl KafkaSettings {
+    /// The setting by which the bridge gets its own tokens for the brokers, if one does.
+    pub(crate) fn token_setting(&self) -> Option<&'static str> {
+        match &self.token_file {
+            Some(_) => Some("kafka.token_file"),
+            None => self.aws_msk_iam.then_some("kafka.aws_msk_iam"),
+        }
     }
 }
 

@@ -30,7 +30,9 @@ use tokio::time::sleep;
 
 pub use accept::{Acceptor, Socket, listen};
 pub use body::{Admission, Slot, read_body};
-pub use client::{BoxError, ClientStream, Connector, ask_blocking, get, send_blocking};
+pub use client::{
+    BoxError, CertificateFault, ClientStream, Connector, ask_blocking, fetch, get, send_blocking,
+};
 pub use coding::{CODINGS, Coding, Unpacked, content_encoding};
 pub use connection::{Handler, Peer, serve};
 pub use head::check_head;

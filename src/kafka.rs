@@ -13,6 +13,8 @@
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
 //! - `circuit_breaker.rs`: whether events may try Kafka directly.
 //! - `supervisor.rs`: starts the client, replaces a broken one, explains what is wrong with a topic.
+//! - `token.rs`: tokens for the brokers, from a file or signed for Amazon MSK.
+//! - `access.rs`: why a client is not let in.
 //! - `settings.rs`: every property of librdkafka that is relied on, with its reason.
 //! - `statistics.rs`: what librdkafka reports of itself once a second.
 //! - `inspect.rs`: asks the brokers about topics, for the supervisor and for `hookbridge check --kafka`.
@@ -21,6 +23,7 @@
 //! - `ending.rs`: ends clients in time.
 //! - `broker.rs`: the development broker inside this process.
 
+mod access;
 mod broker;
 mod circuit_breaker;
 mod client;
@@ -35,6 +38,7 @@ mod send_queue;
 mod settings;
 mod statistics;
 mod supervisor;
+mod token;
 
 pub use broker::DevelopmentBroker;
 pub use circuit_breaker::{CircuitBreaker, Permit};

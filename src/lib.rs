@@ -56,9 +56,10 @@
 //! One thread accepts connections and spreads them over the workers. Each worker is a thread with a
 //! runtime of its own and keeps a connection to its end. The Kafka client has its own threads; its delivery
 //! reports are polled on the first worker, and a supervisor thread makes its blocking calls. One thread
-//! writes the spool, and one forwards it to Kafka. The admin listener has its own thread, so that no load of
-//! clicks can keep an operator out; it also samples and draws what the page shows. One thread looks for
-//! changed files, one writes the log, and one exports spans where requests are traced.
+//! writes the spool, and one forwards it to Kafka. One gets tokens for Kafka, where the settings ask for
+//! them. The admin listener has its own thread, so that no load of clicks can keep an operator out; it also
+//! samples and draws what the page shows. One thread looks for changed files, one writes the log, and one
+//! exports spans where requests are traced.
 //!
 //! # Invariants
 //!
@@ -71,7 +72,7 @@
 //! - While nobody looks at the page, it costs a click one relaxed load.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
-//! - A library stays in its place: rdkafka in `kafka`, redb in `delivery/spool/store.rs`, rustls in `http`,
+//! - A library stays in its place: rdkafka in `kafka`, redb in `delivery/spool/store.rs`, reqsign in `kafka/token`, rustls in `http`,
 //!   OpenTelemetry (which reads variables of its own, `OTEL_...`) in `ingest/spans.rs`, plotters and maud in
 //!   `operator/page`. Only `config` and `delivery/spool` work with files, only `config/load.rs` reads the
 //!   environment, only `observe/metrics.rs` makes a metric.

@@ -157,6 +157,17 @@ fn kafka(config: &Config, problems: &mut Problems) {
             if wrong.contains('@') { String::new() } else { format!(" ({wrong:?} is none)") };
         problems.note("kafka.brokers", format!("{message}{it_is}"));
     }
+    let kafka = &config.kafka;
+    let has_one = kafka.token_file.is_none() || !kafka.aws_msk_iam;
+    problems.expect(
+        has_one,
+        "kafka.aws_msk_iam",
+        "kafka.token_file gives tokens, too; take one out",
+    );
+    let region = &kafka.aws_region;
+    problems.expect(is_plain(region, ""), "kafka.aws_region", "must be a region such as us-east-1");
+    let is_used = region.is_empty() || kafka.aws_msk_iam;
+    problems.expect(is_used, "kafka.aws_region", "is only for kafka.aws_msk_iam, which is off");
 }
 
 /// Whether it is `host` or `host:port`, perhaps with the protocol before it, as librdkafka takes it.

@@ -55,8 +55,16 @@ impl KafkaOptions {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.as_str())
+    }
+
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.insert(name.into(), Zeroizing::new(value.into()));
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
     fn printable(&self) -> BTreeMap<&str, &str> {

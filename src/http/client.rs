@@ -13,7 +13,7 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -74,7 +74,21 @@ pub async fn get(
     url: &str,
     max: usize,
 ) -> Result<(StatusCode, Bytes), BoxError> {
-    read(send(connector, Request::get(url).body(Full::default())?).await?, max).await
+    fetch(connector, Request::get(url).body(Full::default())?, max).await
+}
+
+/// Sends a request to the connector's server: the status and the body of the answer. Follows no redirection;
+/// the caller holds the deadline.
+///
+/// # Errors
+///
+/// No connection, no answer in HTTP, or a body of more than `max` bytes.
+pub async fn fetch(
+    connector: &Connector,
+    request: Request<Full<Bytes>>,
+    max: usize,
+) -> Result<(StatusCode, Bytes), BoxError> {
+    read(send(connector, request).await?, max).await
 }
 
 async fn read(answer: Response<Incoming>, max: usize) -> Result<(StatusCode, Bytes), BoxError> {
@@ -109,6 +123,15 @@ async fn exchange(
 
 /// A connection, plain or TLS.
 pub type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Why a server's certificate is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateFault {
+    UnknownAuthority,
+    OtherName,
+    Expired,
+    NotYetValid,
+}
 
 /// Connects to one server.
 pub struct Connector {
@@ -164,6 +187,25 @@ impl Connector {
             None => Either::Left(stream),
             Some((tls, name)) => Either::Right(Box::new(tls.connect(name.clone(), stream).await?)),
         })
+    }
+
+    /// What is wrong with the server's certificate, if that is what is wrong with the server.
+    pub async fn certificate_fault(&self) -> Option<CertificateFault> {
+        let error = self.connect().await.err()?;
+        match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+            rustls::Error::InvalidCertificate(fault) => Some(match fault {
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => CertificateFault::OtherName,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    CertificateFault::Expired
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    CertificateFault::NotYetValid
+                }
+                _ => CertificateFault::UnknownAuthority,
+            }),
+            _ => None,
+        }
     }
 
     /// Has the proxy connect to the server (RFC 9110, section 9.3.6).

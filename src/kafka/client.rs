@@ -8,12 +8,14 @@
 //! descriptor to a producer.
 
 use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rdkafka::ClientContext;
 use rdkafka::bindings as native;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -29,6 +31,7 @@ use super::context::{Context, Subscribers, code};
 use super::fault::Failure;
 use super::send_queue::InFlightRecord;
 use super::settings;
+use super::token::Token;
 use crate::config::{Config, Problem};
 
 /// How often to poll where the event descriptor cannot be listened to.
@@ -36,6 +39,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The headers of most records.
 const HEADERS: usize = 8;
+
+/// The principal that a token is for: librdkafka wants one, and sends it to nobody.
+const PRINCIPAL: &CStr = c"hookbridge";
 
 /// The client in use, which the supervisor may replace.
 pub(super) struct CurrentClient {
@@ -132,6 +138,42 @@ impl Client {
                 sleep(POLL_INTERVAL).await;
             }
         }
+    }
+}
+
+/// Gives a client of librdkafka its token for OAUTHBEARER.
+///
+/// # Errors
+///
+/// Why librdkafka does not take it.
+#[expect(
+    unsafe_code,
+    reason = "rdkafka sets a token only where it asks for one, on the thread of clicks"
+)]
+pub(super) fn set_token(
+    client: &rdkafka::client::Client<impl ClientContext>,
+    token: &Token,
+) -> Result<(), String> {
+    let value = CString::new(token.value.as_str()).map_err(|_| "the token has a zero byte")?;
+    let mut error: [c_char; 512] = [0; 512];
+    // SAFETY: the client is alive, the texts are copied by the call, and it writes the reason as a text that ends
+    // with a zero byte within the array.
+    let (code, reason) = unsafe {
+        let code = native::rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            value.as_ptr(),
+            token.expires.as_millisecond(),
+            PRINCIPAL.as_ptr(),
+            std::ptr::null_mut(),
+            0,
+            error.as_mut_ptr(),
+            error.len(),
+        );
+        (code, CStr::from_ptr(error.as_ptr()).to_string_lossy())
+    };
+    match code {
+        native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        _ => Err(reason.into_owned()),
     }
 }
 

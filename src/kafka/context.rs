@@ -15,6 +15,7 @@ use rdkafka::producer::ProducerContext;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::access::one_line;
 use super::circuit_breaker::CircuitBreaker;
 use super::fault::{self, Failure, Fault};
 use super::send_queue::{DeliveryReport, InFlightRecord};
@@ -158,9 +159,10 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = code(&error);
-        let what_to_do = fault::advice(code);
+        let what_to_do = fault::advice_on(code, reason);
+        let reason = one_line(reason);
         if code == RDKafkaErrorCode::Fatal {
-            error!(reason, "The Kafka producer failed for good and is being replaced.");
+            error!(reason, what_to_do, "The Kafka producer failed for good and is being replaced.");
             self.replace();
         } else if code == RDKafkaErrorCode::AllBrokersDown {
             self.subscribers.breaker.open("no Kafka broker is up");

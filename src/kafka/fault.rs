@@ -117,6 +117,100 @@ pub(super) fn advice(code: Code) -> &'static str {
     classify(code).1
 }
 
+/// What an operator should do about an error that a client reports, by its code and by librdkafka's words, which
+/// may say more.
+pub(super) fn advice_on(code: Code, reason: &str) -> &'static str {
+    if CERTIFICATE_ALERTS.iter().any(|words| reason.contains(words)) {
+        return "the brokers ask for a certificate of this bridge, or do not take it; look at \
+                ssl.certificate.location and ssl.key.location under [kafka.options]";
+    }
+    if reason.contains("Idempotent producer not supported") {
+        return "the brokers do not take idempotent producers, without which a retry would change the order of \
+                clicks; use others";
+    }
+    let is_about_token = reason.contains(TOKEN_FAILED);
+    let is_login = matches!(code, Code::Authentication | Code::SaslAuthenticationFailed);
+    let rows: &[_] = match (is_about_token, is_login) {
+        (true, _) => &TOKEN_REASONS,
+        (false, true) => &LOGIN_REASONS,
+        (false, false) => return advice(code),
+    };
+    let row = rows.iter().find(|(words, _)| words.iter().any(|words| reason.contains(words)));
+    row.map_or(if is_about_token { TOKEN_ADVICE } else { advice(code) }, |(_, advice)| advice)
+}
+
+/// What brokers end a handshake with, and librdkafka reports as a lost connection.
+const CERTIFICATE_ALERTS: [&str; 4] = [
+    "alert bad certificate",
+    "alert certificate required",
+    "alert certificate unknown",
+    "alert unknown ca",
+];
+
+/// How librdkafka begins when it could not get a token.
+const TOKEN_FAILED: &str = "Failed to acquire SASL OAUTHBEARER token";
+
+const TOKEN_ADVICE: &str = "look at the settings sasl.oauthbearer under [kafka.options], and at the log of the token endpoint";
+
+/// Words of librdkafka, curl, OpenSSL and token endpoints (RFC 6749, 5.2), and what to do.
+type Reasons<const N: usize> = [(&'static [&'static str], &'static str); N];
+
+const TOKEN_REASONS: Reasons<7> = [
+    (
+        &["unexpired token"],
+        "the token has expired when it comes: set the clock of this machine, or that of the token endpoint",
+    ),
+    (
+        &["invalid_client", "unauthorized_client", "Unauthorized", "access_denied"],
+        "the token endpoint does not know this client or its secret; look at sasl.oauthbearer.client.id and \
+         sasl.oauthbearer.client.secret under [kafka.options]",
+    ),
+    (
+        &["invalid_scope"],
+        "the token endpoint does not give this scope; look at sasl.oauthbearer.scope under [kafka.options]",
+    ),
+    (
+        &["has expired", "not yet valid"],
+        "the certificate of the token endpoint is out of its time, or the clock of this machine is wrong",
+    ),
+    (
+        &["subject name", "host name", "hostname"],
+        "the certificate of the token endpoint is for another name; look at \
+         sasl.oauthbearer.token.endpoint.url under [kafka.options]",
+    ),
+    (
+        &["issuer certificate", "self-signed", "self signed"],
+        "the certificate of the token endpoint is of no authority that is trusted here; name it in \
+         https.ca.location under [kafka.options]",
+    ),
+    (
+        &[
+            "resolve host",
+            "connect to",
+            "timed out",
+            "Timeout",
+            "Connection",
+            "Recv failure",
+            "SSL",
+        ],
+        "the token endpoint cannot be reached; look at sasl.oauthbearer.token.endpoint.url under \
+         [kafka.options], and whether it is up",
+    ),
+];
+
+const LOGIN_REASONS: Reasons<2> = [
+    (
+        &["invalid_token", "OAUTHBEARER"],
+        "the brokers do not take the token; compare its issuer, audience and scope with what they expect, and \
+         the clocks of brokers, token endpoint and this machine",
+    ),
+    (
+        &["mechanism"],
+        "the brokers do not know this user or password, or do not offer this mechanism; look at \
+         sasl.mechanism, sasl.username and sasl.password under [kafka.options]",
+    ),
+];
+
 /// What happened, and what an operator should do about it.
 pub(super) fn with_advice(what: impl Display, code: Code) -> String {
     match advice(code) {

@@ -12,13 +12,18 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
+use super::access::Trouble;
 use super::context::code;
 use super::ending::EndsInTime;
+use super::token::{TokenError, Tokens};
 use super::{fault, settings};
 use crate::config::{Config, WebhookSettings};
 
 /// A larger record is not sent to find out whether a topic may be written to.
 const PROBE_BYTES_MAX: usize = 32 << 20;
+
+/// A client that is not let in reports a few events each time it tries.
+const EVENTS_MAX: usize = 1_000;
 
 /// A topic as the brokers describe it.
 #[derive(Debug)]
@@ -60,9 +65,17 @@ impl From<KafkaError> for QueryError {
     }
 }
 
+impl From<TokenError> for QueryError {
+    fn from(error: TokenError) -> QueryError {
+        QueryError(error.to_string())
+    }
+}
+
 /// Asks about the configured topics, over connections of its own.
 pub struct Inspector {
-    client: AdminClient<SilentContext>,
+    /// Tells why it is not let in, which the other does not.
+    client: BaseProducer<SilentContext>,
+    admin: AdminClient<SilentContext>,
     config: Config,
 }
 
@@ -71,8 +84,14 @@ impl Inspector {
     ///
     /// Settings that librdkafka does not take.
     pub fn new(config: &Config) -> Result<Inspector, QueryError> {
-        let client = settings::client(config).create_with_context(SilentContext::default())?;
-        Ok(Inspector { client, config: config.clone() })
+        let settings = settings::client(config);
+        let client: BaseProducer<_> = settings.create_with_context(SilentContext::default())?;
+        let admin: AdminClient<_> = settings.create_with_context(SilentContext::default())?;
+        if let Some(mut tokens) = Tokens::of(config) {
+            tokens.renew(client.client())?;
+            tokens.renew(admin.inner())?;
+        }
+        Ok(Inspector { client, admin, config: config.clone() })
     }
 
     /// Inspects every topic. Blocks for at most about two time-outs for each.
@@ -91,7 +110,8 @@ impl Inspector {
         is_for_events: bool,
         timeout: Duration,
     ) -> Result<InspectedTopic, QueryError> {
-        let metadata = self.client.inner().fetch_metadata(Some(&name), timeout)?;
+        let metadata = self.client.client().fetch_metadata(Some(&name), timeout);
+        let metadata = metadata.map_err(|error| self.explain(error))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == name);
         let refusal = match found.map(|topic| topic.error().map(Code::from)) {
             Some(None) => None,
@@ -122,11 +142,21 @@ impl Inspector {
         Ok(topic)
     }
 
+    /// Why the brokers do not answer: what the client has reported, if it has, says more than the time-out.
+    fn explain(&self, error: KafkaError) -> QueryError {
+        // Each poll serves one event, and there are few.
+        for _ in 0..EVENTS_MAX {
+            self.client.poll(Duration::ZERO);
+        }
+        let explained = self.client.context().trouble.explain(&self.config);
+        explained.map_or_else(|| error.into(), QueryError)
+    }
+
     /// The topic's configuration, if the brokers tell: they may forbid it.
     fn topic_config(&self, topic: &str, timeout: Duration) -> Option<ConfigResource> {
         let options = AdminOptions::new().request_timeout(Some(timeout));
         let topics = [ResourceSpecifier::Topic(topic)];
-        let answer = self.client.describe_configs(&topics, &options);
+        let answer = self.admin.describe_configs(&topics, &options);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
         let answer = runtime.block_on(async { tokio::time::timeout(timeout, answer).await });
         answer.ok()?.ok()?.pop()?.ok()
@@ -148,11 +178,14 @@ impl Inspector {
         config.set("compression.type", "none");
         let producer: BaseProducer<_> = config.create_with_context(SilentContext::default())?;
         let producer = EndsInTime::new(producer);
+        if let Some(mut tokens) = Tokens::of(&self.config) {
+            tokens.renew(producer.client())?;
+        }
         let record = vec![b' '; size];
         let sent = producer.send(BaseRecord::<(), _>::to(&topic.name).payload(&record));
         sent.map_err(|(error, _)| error)?;
         let _ = producer.flush(timeout);
-        match producer.context().0.get().copied() {
+        match producer.context().report.get().copied() {
             Some(Code::MessageSizeTooLarge) => Ok(true),
             Some(code) => Err(QueryError(fault::with_advice(code, code))),
             None => Err(QueryError(Code::MessageTimedOut.to_string())),
@@ -253,20 +286,26 @@ impl InspectedTopic {
     }
 }
 
-/// Logs nothing, because the publisher's client logs the same. Keeps the code of one delivery report.
+/// Logs nothing, because the publisher's client logs the same. Keeps the code of one delivery report, and why the
+/// client is not let in.
 #[derive(Default)]
-struct SilentContext(OnceLock<Code>);
+struct SilentContext {
+    report: OnceLock<Code>,
+    trouble: Trouble,
+}
 
 impl ClientContext for SilentContext {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: KafkaError, _: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble.note(code(&error), reason);
+    }
 }
 
 impl ProducerContext for SilentContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, report: &DeliveryResult<'_>, (): ()) {
-        let _ =
-            self.0.set(report.as_ref().map_or_else(|(error, _)| code(error), |_| Code::NoError));
+        let code = report.as_ref().map_or_else(|(error, _)| code(error), |_| Code::NoError);
+        let _ = self.report.set(code);
     }
 }

@@ -1,6 +1,7 @@
 //! Reads records back, as any consumer would, outside any consumer group.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +13,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::ending::EndsInTime;
 use super::inspect::QueryError;
 use super::settings;
+use super::token::Tokens;
 use crate::config::Config;
+use crate::observe::lock;
 
 /// Reads a topic, by a consumer that commits nothing by itself.
 pub struct Reader {
@@ -20,6 +23,7 @@ pub struct Reader {
     pub(super) topic: String,
     pub(super) partitions: Vec<i32>,
     pub(super) timeout: Duration,
+    tokens: Option<Mutex<Tokens>>,
 }
 
 /// An offset for each partition.
@@ -94,6 +98,12 @@ impl Reader {
     ///
     /// What the consumer reports.
     pub fn next(&self, timeout: Duration) -> Result<Option<ConsumedRecord>, QueryError> {
+        if let Some(tokens) = &self.tokens {
+            let mut tokens = lock(tokens);
+            if tokens.are_due() {
+                tokens.renew(self.consumer.client())?;
+            }
+        }
         let message = self.consumer.poll(timeout).transpose()?;
         Ok(message.map(|message| ConsumedRecord::of(&message)))
     }
@@ -115,6 +125,10 @@ impl Reader {
             .set("fetch.wait.max.ms", "100")
             .extend(options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let consumer = EndsInTime::new(client.create::<BaseConsumer>()?);
+        let mut tokens = Tokens::of(config);
+        if let Some(tokens) = &mut tokens {
+            tokens.renew(consumer.client())?;
+        }
         let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Err(QueryError::about(topic, RDKafkaErrorCode::UnknownTopicOrPartition));
@@ -123,7 +137,8 @@ impl Reader {
             return Err(QueryError::about(topic, error.into()));
         }
         let partitions = found.partitions().iter().map(|partition| partition.id()).collect();
-        Ok(Reader { consumer, topic: topic.to_owned(), partitions, timeout })
+        let (topic, tokens) = (topic.to_owned(), tokens.map(Mutex::new));
+        Ok(Reader { consumer, topic, partitions, timeout, tokens })
     }
 
     /// The offset of each partition at this position.

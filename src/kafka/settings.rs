@@ -7,17 +7,32 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
+use super::token;
 use crate::config::{Config, Problem};
 
 /// Why a property cannot be set under `[kafka.options]`, and what to do instead: it carries the promise, or
 /// another setting stands for it.
-fn refusal(property: &str) -> Option<&'static str> {
+fn refusal(config: &Config, property: &str, value: &str) -> Option<&'static str> {
+    let has_tokens = config.kafka.token_setting().is_some();
     Some(match property {
         "acks" | "request.required.acks" => {
             "is fixed at all: a 200 means that every in-sync replica has the click"
         }
         "enable.idempotence" => {
-            "is fixed at true: a retry inside the client must not write a click twice or out of order"
+            "is fixed at true: a retry inside the client must not write a click twice or out of order (without \
+             it librdkafka sends a failed request again behind later ones, also with one request in flight)"
+        }
+        "sasl.mechanism" | "sasl.mechanisms" if has_tokens && value != "OAUTHBEARER" => {
+            "must be OAUTHBEARER, or left out: kafka.token_file or kafka.aws_msk_iam gives the tokens"
+        }
+        "sasl.oauthbearer.method" if has_tokens && value == "oidc" => {
+            "is a second source of tokens: take kafka.token_file or kafka.aws_msk_iam out, or this"
+        }
+        "sasl.username" | "sasl.password" if has_tokens => {
+            "is not used with tokens: take it out, or kafka.token_file or kafka.aws_msk_iam"
+        }
+        "security.protocol" if has_tokens && !takes_tokens(config, value) => {
+            "must be SASL_SSL, or left out: tokens are for SASL, and secret"
         }
         "partitioner" => {
             "is fixed at murmur2_random: it puts a key where Java producers, Kafka Streams and ksqlDB \
@@ -47,6 +62,12 @@ fn refusal(property: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether tokens may be sent by this protocol. Those from a file may be for a proxy on this machine.
+fn takes_tokens(config: &Config, protocol: &str) -> bool {
+    protocol.eq_ignore_ascii_case("SASL_SSL")
+        || protocol.eq_ignore_ascii_case("SASL_PLAINTEXT") && config.kafka.token_file.is_some()
+}
+
 /// How long a record waits for others of its partition, in milliseconds. Each request costs the client, this
 /// host and the broker as much as many records: compared with sending at once, a click took about half the
 /// CPU with 64 connections and two thirds with 16. The client wakes up by whole milliseconds. With a linger
@@ -73,8 +94,12 @@ const NOWHERE: &str = "http://127.0.0.1:0/";
 pub fn check(config: &Config) -> Vec<Problem> {
     let key = |name: &str| format!("kafka.options.\"{name}\"");
     let mut problems = Vec::new();
+    if config.kafka.aws_msk_iam && token::region(&config.kafka).is_none() {
+        problems
+            .push(Problem::new("kafka.aws_region", "must be set: kafka.brokers do not name it"));
+    }
     for (name, value) in config.kafka.options.iter() {
-        if let Some(why) = refusal(name) {
+        if let Some(why) = refusal(config, name, value) {
             problems.push(Problem::new(key(name), why));
             continue;
         }
@@ -129,6 +154,12 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         .set("allow.auto.create.topics", "false");
     for (name, value) in config.kafka.options.iter() {
         client.set(name, value);
+    }
+    if config.kafka.token_setting().is_some() {
+        if client.get("security.protocol").is_none() {
+            client.set("security.protocol", "SASL_SSL");
+        }
+        client.remove("sasl.mechanisms").set("sasl.mechanism", "OAUTHBEARER");
     }
     // The authorities that the system trusts, wherever they are: OpenSSL is built in, and looks only where its
     // build put them. They are for the brokers (`ssl`) and for token endpoints (`https`).

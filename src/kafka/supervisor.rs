@@ -16,9 +16,10 @@ use tracing::{error, info, warn};
 use super::circuit_breaker::CircuitBreaker;
 use super::client::{Client, CurrentClient};
 use super::context::{Subscribers, SupervisorRequest};
-use super::ending::{CLOSE_TIMEOUT, end_within};
+use super::ending::{CLOSE_TIMEOUT, EndsInTime, end_within};
 use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
+use super::token::TokenRenewal;
 use crate::config::{Config, Problem};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
@@ -43,6 +44,7 @@ pub struct Kafka {
     current: Arc<CurrentClient>,
     requests: SyncSender<SupervisorRequest>,
     thread: JoinHandle<()>,
+    tokens: Option<TokenRenewal>,
 }
 
 /// What the thread works with.
@@ -79,6 +81,7 @@ impl Kafka {
             generation: watch::Sender::new(0),
             alone: tokio::sync::Mutex::default(),
         });
+        let tokens = TokenRenewal::start(config, current.clone(), subscribers.breaker.clone())?;
         let supervisor = Supervisor {
             current: current.clone(),
             subscribers,
@@ -92,7 +95,7 @@ impl Kafka {
             .name("supervisor".into())
             .spawn(move || supervisor.run(&received))
             .map_err(|error| Problem::new("kafka", error.to_string()))?;
-        Ok(Kafka { current, requests, thread })
+        Ok(Kafka { current, requests, thread, tokens })
     }
 
     /// A publisher for one worker thread.
@@ -139,6 +142,7 @@ impl Kafka {
         let rest = deadline.saturating_duration_since(Instant::now());
         end_within(rest + CLOSE_TIMEOUT, move || {
             let _ = self.requests.send(SupervisorRequest::Stop);
+            self.tokens.into_iter().for_each(TokenRenewal::stop);
             let _ = self.thread.join();
             drop((client, self.current));
         });
@@ -207,8 +211,9 @@ impl Supervisor {
     /// Inspects the topics and logs what is wrong. The connections for it are closed afterwards: open and
     /// idle they would take a third of the CPU of a bridge that has nothing to do.
     fn explain(&mut self) {
-        let topics =
-            Inspector::new(&self.config).and_then(|inspector| inspector.inspect(INSPECT_TIMEOUT));
+        let topics = Inspector::new(&self.config)
+            .map(EndsInTime::new)
+            .and_then(|inspector| inspector.inspect(INSPECT_TIMEOUT));
         self.explained = match topics {
             Ok(topics) => {
                 let is_first = !std::mem::replace(&mut self.has_inspected, true);

@@ -98,7 +98,10 @@ fn every_problem_is_reported_at_once() {
             ("http.prot", "known here: answer_timeout_ms, body_timeout_ms"),
             ("http.answer_timeout_ms", "kafka.ack_timeout_ms + 1250 (= 2750, it is 2000)"),
             ("kafka.brokers", "host:port"),
-            ("kafka.borkers", "is `brokers` meant? known here: ack_timeout_ms, brokers, options"),
+            (
+                "kafka.borkers",
+                "is `brokers` meant? known here: ack_timeout_ms, aws_msk_iam, aws_region, brokers",
+            ),
             ("log.format", "must be auto, text or json"),
             ("log.level", "error, warn, info"),
             ("http.max_headers", "lots"),

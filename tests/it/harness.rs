@@ -4,6 +4,7 @@
 //! - `support.rs`: a bridge in this process, a sender, and the records in the topic.
 //! - `process.rs`: the built program as a process.
 //! - `load.rs`: a steady load of numbered clicks; `found.rs`: the clicks found in Kafka afterwards.
+//! - `secured.rs`: a Kafka with every way to let a client in, and an OpenID provider.
 //! - `ports.rs`: free ports. `frames.rs`: frames of HTTP/2.
 //! - `haproxy.rs`, `browser.rs`: a real HAProxy and a real Chromium. `clients.rs`: real clients and proxies.
 
@@ -16,4 +17,5 @@ pub mod haproxy;
 pub mod load;
 pub mod ports;
 pub mod process;
+pub mod secured;
 pub mod support;

@@ -74,7 +74,8 @@ async fn check_kafka_writes_nothing() {
     assert_eq!(count(&kafka.plaintext(), topic), 0);
 }
 
-fn check(config: &Config) -> (i32, String) {
+/// `hookbridge check --kafka`: its exit code and what it prints.
+pub fn check(config: &Config) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = settings_file(folder.path(), config);
     let output = hookbridge(["check", "--kafka", "--config"]).arg(file).output().unwrap();

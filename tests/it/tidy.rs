@@ -81,6 +81,7 @@ fn libraries_stay_in_their_place() {
         only("rustls::", "http/");
         only("redb::", "delivery/spool/store.rs");
         only("zeroize", "config");
+        only("reqsign", "kafka/token/");
         only("indicatif", "cli/terminal.rs");
         only("opentelemetry", "ingest/spans.rs");
         only("plotters", "operator/page/chart.rs");

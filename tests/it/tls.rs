@@ -44,7 +44,18 @@ impl Authority {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_after = date_time_ymd(end, 1, 1);
-        let key = KeyPair::generate().unwrap();
+        self.sign(params, KeyPair::generate().unwrap())
+    }
+
+    /// A certificate for a client of this name with this key.
+    pub fn issue_for_key(&self, name: &str, key: &str) -> Pair {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = Default::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        self.sign(params, KeyPair::from_pem(key).unwrap())
+    }
+
+    fn sign(&self, params: CertificateParams, key: KeyPair) -> Pair {
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Pair { certificate, key: key.serialize_pem() }
     }

@@ -5,6 +5,7 @@
 {{- include "hookbridge.checkSettings" . }}
 {{- include "hookbridge.checkSpool" . }}
 {{- include "hookbridge.checkKafka" . }}
+{{- include "hookbridge.checkToken" . }}
 {{- include "hookbridge.checkTopics" . }}
 {{- include "hookbridge.checkScale" . }}
 {{- include "hookbridge.checkChoices" . }}
@@ -94,6 +95,9 @@
 {{- $protocol = $value | toString | upper }}
 {{- end }}
 {{- end }}
+{{- if and (eq (include "hookbridge.kafkaTokens" .) "true") (eq $protocol "PLAINTEXT") }}
+{{- $protocol = "SASL_SSL" }}
+{{- end }}
 {{- with .Values.kafka.sasl }}
 {{- if and .existingSecret .password }}
 {{- fail "kafka.sasl.password: is in kafka.sasl.existingSecret already; set one of the two" }}
@@ -112,6 +116,55 @@
 {{- if and (or .caSecret .certSecret) (not (hasSuffix "SSL" $protocol)) }}
 {{- fail (printf "%s: must be SSL or SASL_SSL for kafka.tls (it is %s)" $option $protocol) }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether the bridge gets tokens for Kafka itself; then the default protocol is SASL_SSL. */}}
+{{- define "hookbridge.kafkaTokens" -}}
+{{- with .Values.config.kafka }}
+{{- if or .aws_msk_iam .token_file $.Values.kafka.token.serviceAccountAudience }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Tokens for Kafka come in one way. */}}
+{{- define "hookbridge.checkToken" -}}
+{{- $kafka := .Values.config.kafka }}
+{{- $token := .Values.kafka.token }}
+{{- $method := include "hookbridge.kafkaOption"
+  (dict "options" $kafka.options "name" "sasl.oauthbearer.method") }}
+{{- $ways := list }}
+{{- if $token.serviceAccountAudience }}
+{{- $ways = append $ways "kafka.token.serviceAccountAudience" }}
+{{- end }}
+{{- if $kafka.token_file }}
+{{- $ways = append $ways "config.kafka.token_file" }}
+{{- end }}
+{{- if $kafka.aws_msk_iam }}
+{{- $ways = append $ways "config.kafka.aws_msk_iam" }}
+{{- end }}
+{{- if eq $method "oidc" }}
+{{- $ways = append $ways "config.kafka.options.sasl.oauthbearer.method" }}
+{{- end }}
+{{- if or .Values.kafka.sasl.existingSecret .Values.kafka.sasl.password }}
+{{- $ways = append $ways "kafka.sasl" }}
+{{- end }}
+{{- if gt (len $ways) 1 }}
+{{- fail (printf
+  "%s: and %s are two ways to be let in; set one of them" (index $ways 0) (index $ways 1)) }}
+{{- end }}
+{{- if ne $method "oidc" }}
+{{- range $value := list "clientSecret" "endpointCaSecret" }}
+{{- if get $token $value }}
+{{- fail (printf
+  "kafka.token.%s: is for config.kafka.options.sasl.oauthbearer.method: oidc" $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $kafka.aws_region (not $kafka.aws_msk_iam) }}
+{{- fail "config.kafka.aws_region: is for config.kafka.aws_msk_iam" }}
+{{- end }}
+{{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) }}
+{{- fail "serviceAccount.annotations: must be on the account that you create; serviceAccount.create is false" }}
 {{- end }}
 {{- end }}
 

@@ -100,6 +100,29 @@ StatefulSet without a number gets 1 from the API, which takes all other pods awa
 {{- uniq $ports | toJson }}
 {{- end }}
 
+{{/* A property of librdkafka under config.kafka.options, however it is spelt. */}}
+{{- define "hookbridge.kafkaOption" -}}
+{{- $wanted := .name }}
+{{- range $name, $value := .options }}
+{{- if eq (replace "_" "." $name) $wanted }}{{ $value }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* The ports of what tokens for Kafka come from, as JSON. */}}
+{{- define "hookbridge.tokenPorts" -}}
+{{- $options := .Values.config.kafka.options }}
+{{- $url := include "hookbridge.kafkaOption"
+  (dict "options" $options "name" "sasl.oauthbearer.token.endpoint.url") }}
+{{- if .Values.config.kafka.aws_msk_iam }}
+{{- list 443 80 | toJson }}
+{{- else if $url }}
+{{- $port := hasPrefix "https:" $url | ternary 443 80 }}
+{{- list (regexFind ":[0-9]+$" (urlParse $url).host | trimPrefix ":" | default $port | int64) | toJson }}
+{{- else }}
+{{- list | toJson }}
+{{- end }}
+{{- end }}
+
 {{/* The dead-letter topic of a webhook. */}}
 {{- define "hookbridge.deadLetterTopic" -}}
 {{- default (printf "%s.dead-letter" .topic) .dead_letter_topic }}

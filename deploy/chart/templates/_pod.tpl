@@ -45,6 +45,13 @@ env:
       secretKeyRef: { name: {{ include "hookbridge.kafkaSecret" $ }}, key: {{ .passwordKey }} }
   {{- end }}
   {{- end }}
+  {{- with .Values.kafka.token }}
+  {{- if .clientSecret }}
+  - name: HOOKBRIDGE__KAFKA__OPTIONS__SASL_OAUTHBEARER_CLIENT_SECRET
+    valueFrom:
+      secretKeyRef: { name: {{ .clientSecret }}, key: {{ .clientSecretKey }} }
+  {{- end }}
+  {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -64,6 +71,11 @@ volumeMounts:
   {{- if or .Values.kafka.tls.caSecret .Values.kafka.tls.certSecret }}
   - name: kafka-tls
     mountPath: /etc/hookbridge/kafka
+    readOnly: true
+  {{- end }}
+  {{- if or .Values.kafka.token.serviceAccountAudience .Values.kafka.token.endpointCaSecret }}
+  - name: kafka-token
+    mountPath: /etc/hookbridge/kafka-token
     readOnly: true
   {{- end }}
   - name: spool
@@ -113,6 +125,25 @@ volumeMounts:
       - secret:
           name: {{ .certSecret }}
           items: [{ key: {{ .certKey }}, path: tls.crt }, { key: {{ .keyKey }}, path: tls.key }]
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.kafka.token }}
+{{- if or .serviceAccountAudience .endpointCaSecret }}
+- name: kafka-token
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- if .serviceAccountAudience }}
+      - serviceAccountToken:
+          audience: {{ .serviceAccountAudience | quote }}
+          expirationSeconds: {{ int64 .expirationSeconds }}
+          path: token
+      {{- end }}
+      {{- if .endpointCaSecret }}
+      - secret:
+          name: {{ .endpointCaSecret }}
+          items: [{ key: {{ .endpointCaKey }}, path: ca.crt }]
       {{- end }}
 {{- end }}
 {{- end }}

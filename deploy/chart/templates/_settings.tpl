@@ -15,6 +15,9 @@
 {{- $_ := set $settings.http "tls" $tls }}
 {{- end }}
 {{- end }}
+{{- if .Values.kafka.token.serviceAccountAudience }}
+{{- $_ := set $settings.kafka "token_file" "/etc/hookbridge/kafka-token/token" }}
+{{- end }}
 {{- $_ := set $settings.kafka "options" (include "hookbridge.kafkaOptions" . | fromJson) }}
 {{- range $section, $entries := $settings }}
 {{- range kindIs "slice" $entries | ternary $entries (list $entries) }}
@@ -42,6 +45,9 @@
 {{- $_ := set $options "ssl.certificate.location" "/etc/hookbridge/kafka/tls.crt" }}
 {{- $_ := set $options "ssl.key.location" "/etc/hookbridge/kafka/tls.key" }}
 {{- end }}
+{{- end }}
+{{- if .Values.kafka.token.endpointCaSecret }}
+{{- $_ := set $options "https.ca.location" "/etc/hookbridge/kafka-token/ca.crt" }}
 {{- end }}
 {{- toJson $options }}
 {{- end }}

@@ -198,7 +198,19 @@ pub struct Kafka {
     node: u16,
     folder: PathBuf,
     ports: Ports,
+    more: More,
     process: Mutex<Option<Process>>,
+}
+
+/// What a broker has beyond the usual.
+#[derive(Clone, Default)]
+pub struct More {
+    /// Name, port and protocol; all on localhost.
+    pub listeners: Vec<(&'static str, u16, &'static str)>,
+    pub super_users: &'static str,
+    pub properties: String,
+    pub classes: PathBuf,
+    pub java_options: String,
 }
 
 struct Ports {
@@ -229,7 +241,13 @@ impl Kafka {
     /// A new cluster of one node; none where Java or Maven is missing.
     pub fn start() -> Option<Kafka> {
         jars()?;
-        Some(Kafka::node(1, Ports::free()))
+        Some(Kafka::node(1, Ports::free(), More::default()))
+    }
+
+    /// A new cluster of one node that has more; none where Java or Maven is missing.
+    pub fn start_with(more: More) -> Option<Kafka> {
+        jars()?;
+        Some(Kafka::node(1, Ports::free(), more))
     }
 
     /// Adds a broker to the cluster.
@@ -238,7 +256,8 @@ impl Kafka {
     }
 
     fn add_node(&self, node: u16) -> Kafka {
-        Kafka::node(node, Ports { controller: self.ports.controller, ..Ports::free() })
+        let ports = Ports { controller: self.ports.controller, ..Ports::free() };
+        Kafka::node(node, ports, More::default())
     }
 
     /// A new cluster of three nodes; none where Java or Maven is missing.
@@ -253,10 +272,10 @@ impl Kafka {
         (self.ports.proxy, self.ports.proxied)
     }
 
-    fn node(node: u16, ports: Ports) -> Kafka {
+    fn node(node: u16, ports: Ports, more: More) -> Kafka {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("kafka"));
         fs::create_dir_all(&folder).expect("a folder");
-        let kafka = Kafka { node, folder, ports, process: Mutex::new(None) };
+        let kafka = Kafka { node, folder, ports, more, process: Mutex::new(None) };
         kafka.make_certificate();
         fs::write(kafka.settings(), kafka.properties()).expect("settings");
         kafka.format();
@@ -311,10 +330,12 @@ impl Kafka {
     /// Starts the broker on its disk and waits until it answers.
     pub fn resume(&self) {
         let command = format!(
-            "java -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error -cp '{}/*' kafka.Kafka {} > {} 2>&1 & broker=$!; \
+            "java -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error {} -cp '{}/*:{}' kafka.Kafka {} > {} 2>&1 & broker=$!; \
              echo $broker > {folder}/pid; cat > /dev/null; kill -9 $broker; wait $broker 2> /dev/null; \
              [ -e {keep} ] || rm -rf {folder}",
+            self.more.java_options,
             jars().expect("jars").display(),
+            self.more.classes.display(),
             self.settings().display(),
             self.folder.join("broker.log").display(),
             keep = self.keep().display(),
@@ -363,6 +384,12 @@ impl Kafka {
         let mut roles = "broker".to_owned();
         let mut listeners =
             format!("PLAINTEXT://127.0.0.1:{plaintext},SASL_SSL://localhost:{sasl_ssl}");
+        let mut protocols = String::new();
+        for (name, port, protocol) in &self.more.listeners {
+            listeners.push_str(&format!(",{name}://localhost:{port}"));
+            protocols.push_str(&format!(",{name}:{protocol}"));
+        }
+        let (more, super_users) = (&self.more.properties, self.more.super_users);
         let advertised = format!("{listeners},PROXIED://127.0.0.1:{proxy}");
         listeners.push_str(&format!(",PROXIED://127.0.0.1:{proxied}"));
         if node == 1 {
@@ -379,23 +406,24 @@ impl Kafka {
              advertised.listeners={advertised}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
-             SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT\n\
+             SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT{protocols}\n\
              inter.broker.listener.name=PLAINTEXT\n\
              sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN\n\
              listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}\n\
              listener.name.sasl_ssl.plain.sasl.jaas.config={plain} \
              user_{user}=\"{password}\" user_{other}=\"{other_password}\";\n\
-             ssl.keystore.location={folder}/broker.p12\n\
-             ssl.keystore.password=changeit\n\
-             ssl.keystore.type=PKCS12\n\
+             listener.name.sasl_ssl.ssl.keystore.location={folder}/broker.p12\n\
+             listener.name.sasl_ssl.ssl.keystore.password=changeit\n\
+             listener.name.sasl_ssl.ssl.keystore.type=PKCS12\n\
              authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-             super.users=User:ANONYMOUS;User:{user}\n\
+             super.users=User:ANONYMOUS;User:{user}{super_users}\n\
              log.dirs={folder}/data\n\
              auto.create.topics.enable=true\n\
              offsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n"
+             group.initial.rebalance.delay.ms=0\n\
+             {more}"
         )
     }
 
