@@ -9,6 +9,8 @@ use hookbridge::operator::schema::{self, Format};
 use serde_json::Value;
 
 use crate::harness::brokers::variable;
+use crate::harness::ports;
+use crate::harness::process::{hookbridge, printed};
 use crate::harness::support::{TestBridge, click, fixture};
 use crate::on_every_broker;
 
@@ -116,4 +118,28 @@ on_every_broker! {
         let topics = of_topics["channels"].as_object().unwrap();
         assert!(topics.contains_key(bridge.topic()) && topics.len() == 2);
     }
+}
+
+/// `hookbridge schema` prints what is kept in `config`, and says what is wrong with its arguments.
+#[test]
+fn schema_prints_the_documents() {
+    let file = format!("{}/config/opptima.toml", env!("CARGO_MANIFEST_DIR"));
+    let run = |more: &[&str], code| {
+        let mut command = hookbridge(["schema", "--config", &file]);
+        command.args(more);
+        printed(command, code)
+    };
+    let kept = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/schemas");
+        fs::read_to_string(folder.join(name)).unwrap()
+    };
+    assert_eq!(run(&["--format", "flink"], 0).0, kept("opptima.flink.sql"));
+    assert_eq!(run(&["--webhook", "smtp-bounce"], 0).0, kept("smtp-bounce.json"));
+    let (out, _) = run(&["--webhook", "smtp-bounce", "--format", "asyncapi"], 0);
+    let channels: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(channels["channels"].as_object().unwrap().len(), 2);
+    assert!(run(&["--webhook", "none"], 1).1.contains("there is no webhook none"));
+    let nobody = format!("http://{}", ports::free(std::net::Ipv4Addr::LOCALHOST));
+    let (_, err) = run(&["--register", &nobody], 1);
+    assert!(err.contains("does not take opptima.email-marketing.click-value"), "{err}");
 }
