@@ -39,6 +39,7 @@ import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.streaming.api.functions.co.KeyedCoProcessFunction;
 import org.apache.flink.util.Collector;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.producer.ProducerRecord;
 
 public class ClicksPerHour {
     /** Longer than an event's own time may be old for hookbridge (`timestamp_max_age_s`). */
@@ -86,11 +87,7 @@ public class ClicksPerHour {
                 .setTransactionalIdPrefix("clicks-per-hour-" + counts)
                 // Less than the brokers' transaction.max.timeout.ms, more than an outage of the job.
                 .setProperty("transaction.timeout.ms", "900000")
-                .setRecordSerializer(KafkaRecordSerializationSchema.<Count>builder()
-                    .setTopic(counts)
-                    .setKeySerializationSchema((Count count) -> count.hour.getBytes(StandardCharsets.UTF_8))
-                    .setValueSerializationSchema((Count count) -> count.json.getBytes(StandardCharsets.UTF_8))
-                    .build())
+                .setRecordSerializer(new WriteCount(counts))
                 .build()).uid("counts");
         flink.execute("clicks per hour");
     }
@@ -153,6 +150,20 @@ public class ClicksPerHour {
         @Override
         public TypeInformation<Name> getProducedType() {
             return TypeInformation.of(Name.class);
+        }
+    }
+
+    static class WriteCount implements KafkaRecordSerializationSchema<Count> {
+        private final String topic;
+
+        WriteCount(String topic) {
+            this.topic = topic;
+        }
+
+        @Override
+        public ProducerRecord<byte[], byte[]> serialize(Count count, KafkaSinkContext context, Long timestamp) {
+            return new ProducerRecord<>(topic,
+                count.hour.getBytes(StandardCharsets.UTF_8), count.json.getBytes(StandardCharsets.UTF_8));
         }
     }
 

@@ -53,17 +53,15 @@ impl Envelope {
             _ => Ok(events),
         }
     }
+
     /// The events of a body as far as it can be read: of an array, those before what is wrong in it. None
     /// where there is no event to be seen.
     pub fn salvage(&self, body: &Bytes) -> Vec<Bytes> {
         if let Ok(events) = self.split(body, usize::MAX) {
             return events;
         }
-        let text = std::str::from_utf8(body).map_or_else(
-            |error| std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default(),
-            |text| text,
-        );
-        let text = text.trim_start_matches('\u{feff}').trim_ascii_start();
+        let valid = body.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let text = valid.trim_start_matches('\u{feff}').trim_ascii_start();
         if !matches!(self, Envelope::Array(None)) || !text.starts_with('[') {
             return Vec::new();
         }
