@@ -106,6 +106,40 @@ async fn tokens_of_a_provider_are_renewed_and_missed_without_a_lost_click() {
     found.check_order(&book);
 }
 
+/// The other ways to a token that librdkafka knows.
+#[tokio::test]
+async fn tokens_come_for_an_assertion_and_for_an_identity_of_azure() {
+    let Some(secured) = secured() else { return };
+    let endpoint = secured.endpoint(0, 300);
+    let key = crate::harness::support::fixture("client-key.pem");
+    let key = String::from_utf8(key).unwrap();
+    let encrypted = key.split_once('\n').unwrap().1.split("-----BEGIN PRIVATE KEY").next().unwrap();
+    let azure = [
+        ("sasl.oauthbearer.metadata.authentication.type", "azure_imds"),
+        ("sasl.oauthbearer.config", "query=resource=kafka"),
+    ];
+    let assertion = [
+        ("sasl.oauthbearer.grant.type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+        ("sasl.oauthbearer.assertion.algorithm", "ES256"),
+        ("sasl.oauthbearer.assertion.private.key.pem", encrypted),
+        ("sasl.oauthbearer.assertion.private.key.passphrase", "zq-passphrase"),
+        ("sasl.oauthbearer.assertion.claim.aud", "provider"),
+        ("sasl.oauthbearer.assertion.claim.iss", "hookbridge"),
+        ("sasl.oauthbearer.assertion.claim.sub", "hookbridge"),
+    ];
+    for options in [&azure[..], &assertion] {
+        let mut config = at(secured, secured.tokens(), &[]).await;
+        oidc(secured, &endpoint, &mut config);
+        config.kafka.options.remove("sasl.oauthbearer.client.id");
+        config.kafka.options.remove("sasl.oauthbearer.client.secret");
+        set(&mut config, secured.tokens(), options);
+        let given = endpoint.given();
+        let (code, out) = check(&config);
+        assert_eq!(code, 0, "{out}");
+        assert!(endpoint.given() > given && !out.contains("zq-"), "{out}");
+    }
+}
+
 /// A new token in the file is taken before the old one expires; without one clicks go to the spool.
 #[tokio::test]
 async fn a_token_from_a_file_is_read_again() {
