@@ -414,9 +414,10 @@ async fn registry() {
     let port = ports::free(Ipv4Addr::LOCALHOST).port();
     let mut java = Command::new("java");
     java.args(["-Xmx500m", &format!("-Dquarkus.http.port={port}")]);
-    java.args(["-Dquarkus.http.host=127.0.0.1", "-cp"]);
-    java.arg(format!("{0}/*:{0}/lib/*", folder.path().display()));
-    java.arg("io.quarkus.runner.GeneratedMain").current_dir(folder.path());
+    java.args(["-Dquarkus.http.host=127.0.0.1", "-jar"]);
+    let runner = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    let is_runner = |file: &std::path::PathBuf| file.to_string_lossy().ends_with("-runner.jar");
+    java.arg(runner.into_iter().find(is_runner).expect("a runner")).current_dir(folder.path());
     let mut registry = Running(java.spawn().expect("java"));
     let url = format!("http://127.0.0.1:{port}/apis/ccompat/v7");
     let opptima = concat!(env!("CARGO_MANIFEST_DIR"), "/config/opptima.toml");
