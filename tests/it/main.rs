@@ -22,7 +22,7 @@
 //! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders`, `verification` | |
 //! | attackers cost no click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
 //! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes`, `origins` | `origins`: Chromium |
-//! | a secured Kafka works, and its errors are explained | `security`, `managed` | |
+//! | a secured Kafka works, and its errors are explained | `security`, `managed`, `kerberos` | `kerberos`: a KDC, and the feature `gssapi` |
 //! | operators see what happens | `metrics`, `observability`, `page`, `spans` | Prometheus, Chromium |
 //! | replicas can be replaced under load | `rolling_update`, `keys`, `tls` | HAProxy |
 //! | commands and settings do what they say | `cli`, `config`, `check`, `send`, `tail`, `replay` | `check`: the right to mount |
@@ -47,6 +47,7 @@ mod disk;
 mod docs;
 mod examples;
 mod faults;
+mod kerberos;
 mod keys;
 mod limits;
 mod managed;
