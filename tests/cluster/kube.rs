@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,7 +51,7 @@ impl Cluster {
         self.command_within(LONG, program)
     }
 
-    fn command_within(&self, time: std::time::Duration, program: &str) -> Command {
+    fn command_within(&self, time: Duration, program: &str) -> Command {
         let mut command = within(time, program);
         command.current_dir(self.folder.path());
         command.env("KUBECONFIG", self.folder.path().join("kubeconfig"));
@@ -161,14 +162,19 @@ impl Cluster {
         wait_for("no event waits on disk", LONG, || Ok(self.waiting_events()? == 0))
     }
 
-    /// Makes the pod from which clicks are sent and records are read. Its own bridge, with a broker inside, keeps
-    /// it alive and is an address that the release's pods must not reach.
+    /// Makes the pod from which clicks are sent.
     pub fn start_sender(&self) -> Result<()> {
+        self.start_pod("sender")
+    }
+
+    /// Makes a pod to send clicks from or to read records in. Its own bridge, with a broker inside, keeps it alive
+    /// and is an address that the release's pods must not reach.
+    fn start_pod(&self, name: &str) -> Result<()> {
         let key = json!({ "secretKeyRef": { "name": "hookbridge-test", "key": "key" } });
         self.apply(&[json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": { "name": "sender" },
+            "metadata": { "name": name },
             "spec": {
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
@@ -180,7 +186,7 @@ impl Cluster {
                     "seccompProfile": { "type": "RuntimeDefault" },
                 },
                 "containers": [{
-                    "name": "sender",
+                    "name": "hookbridge",
                     "image": self.image,
                     "args": ["dev", "--listen", "0.0.0.0:8080"],
                     "env": [
@@ -199,7 +205,8 @@ impl Cluster {
                 ],
             },
         })])?;
-        self.kubectl(&["wait", "--for=condition=Ready", "pod/sender", "--timeout=60s"]).map(drop)
+        let pod = format!("pod/{name}");
+        self.kubectl(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]).map(drop)
     }
 
     /// The sender sees a changed Secret only when it starts.
@@ -208,17 +215,17 @@ impl Cluster {
         self.start_sender()
     }
 
-    /// `hookbridge` in the sender's pod.
-    pub fn in_sender(&self, time: std::time::Duration, command: &str) -> Command {
+    /// `hookbridge` in a pod.
+    pub fn hookbridge_in(&self, pod: &str, time: Duration, command: &str) -> Command {
         let mut kubectl = self.command_within(time, "kubectl");
-        kubectl.args(["exec", "sender", "--", "hookbridge", command]);
+        kubectl.args(["exec", pod, "--", "hookbridge", command]);
         kubectl
     }
 
     /// Starts to send clicks to the Service.
     pub fn load(&self, rate: u32, seconds: u64) -> Result<Load> {
-        let time = std::time::Duration::from_secs(seconds) + SHORT;
-        let mut send = self.in_sender(time, "send");
+        let time = Duration::from_secs(seconds) + SHORT;
+        let mut send = self.hookbridge_in("sender", time, "send");
         let scheme = *self.scheme.borrow();
         let port = if scheme == "https" { ":80" } else { "" };
         send.args(["--url", &format!("{scheme}://hookbridge.{NAMESPACE}.svc{port}{PATH}")]);
@@ -228,15 +235,25 @@ impl Cluster {
         Load::start(send, rate, seconds)
     }
 
-    /// Looks for the clicks in Kafka, among the records since this time.
+    /// Looks for the clicks in Kafka, among the records since this time. None of those that were answered 200 may
+    /// be missing.
     pub fn look_for(&self, sent: &Sent, since: &str) -> Result<Row> {
-        sent.look_for(self.tail(since))
+        self.reading(since, |tail| sent.look_for(tail))
     }
 
-    pub fn tail(&self, since: &str) -> Command {
-        let mut tail = self.in_sender(LONG, "tail");
+    /// Counts the clicks that are in Kafka by now.
+    pub fn count(&self, sent: &Sent, since: &str) -> Result<Row> {
+        self.reading(since, |tail| sent.count(tail, Duration::ZERO))
+    }
+
+    /// Reads the records since this time in a pod of its own, since a reader outlives the connection to it.
+    fn reading(&self, since: &str, read: impl FnOnce(Command) -> Result<Row>) -> Result<Row> {
+        self.start_pod("reader")?;
+        let mut tail = self.hookbridge_in("reader", LONG, "tail");
         tail.args(["--json", "--from", since]);
-        tail
+        let row = read(tail);
+        self.kubectl(&["delete", "pod/reader"])?;
+        row
     }
 
     /// Sends clicks while `fault` happens. Every click has to be answered 200 and to get into Kafka.

@@ -93,7 +93,7 @@ fn is_everywhere(cluster: &Cluster, key: &str, status: u16) -> Result<bool> {
     for pod in cluster.pods()? {
         let address = cluster.get(&format!("pod/{pod}"), ".status.podIP")?;
         let url = format!("http://{address}:8080/webhooks/email-marketing/click");
-        let mut send = cluster.in_sender(SHORT, "send");
+        let mut send = cluster.hookbridge_in("sender", SHORT, "send");
         send.args(["--url", &url, "--key-file", &format!("/proof/{key}"), "--json"]);
         let report: serde_json::Value = serde_json::from_slice(&send.output()?.stdout)?;
         if report["statuses"][status.to_string()] != 1 {
@@ -162,7 +162,7 @@ pub fn policies(cluster: &Cluster) -> Result<Row> {
     // `send` tells an answer, whatever its status, from silence.
     let reaches = |pod: &str, namespace: &str, url: &str| -> Result<bool> {
         let mut send = cluster.command("kubectl");
-        send.args(["-n", namespace, "exec", pod, "--", "hookbridge", "send", "--json"]);
+        send.args(["--namespace", namespace, "exec", pod, "--", "hookbridge", "send", "--json"]);
         send.args(["--timeout", "3s", "--url", url]);
         let output = send.output()?;
         let report: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();

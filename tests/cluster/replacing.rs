@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -83,7 +82,7 @@ pub fn scaled_down_without_kafka(cluster: &Cluster) -> Result<Row> {
     let sent = load.end()?;
     sent.all_held()?;
     cluster.drained()?;
-    let left = sent.count(cluster.tail(&since), Duration::ZERO)?.lost;
+    let left = cluster.count(&sent, &since)?.lost;
     if left == 0 {
         return Err("no click was left on a volume".into());
     }
@@ -150,6 +149,8 @@ pub fn autoscaler_switched_on(cluster: &Cluster) -> Result<Row> {
             "autoscaling.enabled=true",
             "autoscaling.maxReplicas=4",
             "autoscaling.behavior.scaleDown.stabilizationWindowSeconds=15",
+            "autoscaling.behavior.scaleDown.policies[0].type=Pods",
+            "autoscaling.behavior.scaleDown.policies[0].value=1",
             "autoscaling.behavior.scaleDown.policies[0].periodSeconds=15",
             "config.spool.max_bytes=4000000000",
         ])?;
