@@ -63,7 +63,15 @@ pub struct Row {
 impl Load {
     /// Starts `send`, a command that ends with `hookbridge send`'s options so far.
     pub fn start(mut send: Command, rate: u32, seconds: u64) -> Result<Load> {
-        send.args(["--json", "--rate", &rate.to_string(), "--duration", &format!("{seconds}s")]);
+        send.args([
+            "--json",
+            "--timeout",
+            "15s",
+            "--rate",
+            &rate.to_string(),
+            "--duration",
+            &format!("{seconds}s"),
+        ]);
         let child = send.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         Ok(Load { child, seconds, start: Instant::now() })
     }
