@@ -95,7 +95,7 @@ impl Cluster {
     /// Changes values of the release, without waiting for its pods.
     pub fn upgrade(&self, values: &[&str]) -> Result<()> {
         let mut helm = self.command("helm");
-        helm.args(["upgrade", "hookbridge", "deploy/chart", "--reuse-values"]);
+        helm.args(["upgrade", "hookbridge", "deploy/chart", "--reset-then-reuse-values"]);
         for value in values {
             helm.args(["--set", value]);
         }

@@ -195,6 +195,39 @@ fn the_dashboard_depends_on_no_installation() {
     }
 }
 
+/// Grafana finds the dashboard and the Prometheus of docker-compose.yml.
+#[test]
+fn grafana_is_given_what_compose_has() {
+    let read = |path: &str| -> Yaml {
+        serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let compose = read("docker-compose.yml");
+    let services = &compose["services"];
+    let mounts: Vec<_> =
+        items(&services["grafana"]["volumes"]).iter().map(|mount| text(mount)).collect();
+    let folder = "./deploy/grafana/provisioning";
+    for kind in ["datasources", "dashboards"] {
+        let mount = format!("{folder}/{kind}:/etc/grafana/provisioning/{kind}:ro");
+        assert!(mounts.contains(&&*mount), "{mounts:?}");
+    }
+    let dashboards = read(&format!("{folder}/dashboards/hookbridge.yml"));
+    let [provider] = items(&dashboards["providers"]) else { panic!("{dashboards:?}") };
+    let path = text(&provider["options"]["path"]);
+    let dashboard = format!("./deploy/grafana/hookbridge.json:{path}/hookbridge.json:ro");
+    assert!(mounts.contains(&&*dashboard), "{mounts:?}");
+    let home = &services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
+    assert_eq!(text(home), format!("{path}/hookbridge.json"));
+    let sources = read(&format!("{folder}/datasources/hookbridge.yml"));
+    let [source] = items(&sources["datasources"]) else { panic!("{sources:?}") };
+    assert_eq!(text(&source["type"]), "prometheus");
+    let address = text(&source["url"]).strip_prefix("http://").unwrap();
+    let (service, port) = address.split_once(':').unwrap();
+    let ports = items(&services[service]["ports"]);
+    assert!(ports.iter().any(|mapping| text(mapping).ends_with(port)), "{ports:?}");
+    let scraped = read("deploy/prometheus/prometheus.yml");
+    assert_eq!(source["jsonData"]["timeInterval"], scraped["global"]["scrape_interval"]);
+}
+
 #[test]
 fn compose_mounts_files_that_exist() {
     let compose: Yaml = serde_norway::from_str(COMPOSE).unwrap();
