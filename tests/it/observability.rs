@@ -217,7 +217,7 @@ fn grafana_is_given_what_compose_has() {
     assert!(mounts.contains(&&*dashboard), "{mounts:?}");
     let home = &services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
     assert_eq!(text(home), format!("{path}/hookbridge.json"));
-    let sources = read(&format!("{folder}/datasources/hookbridge.yml"));
+    let sources = read(&format!("{folder}/datasources/prometheus.yml"));
     let [source] = items(&sources["datasources"]) else { panic!("{sources:?}") };
     assert_eq!(text(&source["type"]), "prometheus");
     let address = text(&source["url"]).strip_prefix("http://").unwrap();
