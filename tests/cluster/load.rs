@@ -125,7 +125,7 @@ impl Sent {
     pub fn count(&self, mut tail: Command, patience: Duration) -> Result<Row> {
         let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let lines = tail.stdout.take().ok_or("no output")?;
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(1024);
         std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(std::result::Result::ok) {
                 if sender.send(line).is_err() {

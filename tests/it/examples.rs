@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hookbridge::kafka::{Reader, TopicPosition};
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use crate::dead_letters::header;
 use crate::harness::brokers::{Broker, Kafka, count, create_topic, fetch, run, unique};
 use crate::harness::ports;
-use crate::harness::process::{hookbridge, settings_file, texts};
+use crate::harness::postgres::Postgres;
+use crate::harness::process::{Running, hookbridge, lines, settings_file, texts};
 use crate::harness::support::{PATIENCE, TestBridge};
 
 /// How long an example may take, including Java's compilation of the source.
@@ -26,18 +27,11 @@ const START_TIME: Duration = Duration::from_secs(300);
 /// How long to wait for the next count before looking at the process.
 const POLL_TIME: Duration = Duration::from_millis(500);
 
+/// Bodies that are no clicks: one is not JSON, three are.
+const DEAD_LETTERS: [&str; 4] = ["{", "[]", r#"{"campid":1.5}"#, r#"{"campid":7,"event":"open"}"#];
+
 /// Each takes a JVM or two.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// A process that is killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The clicks in a topic, the names of campaigns in another, and the answer: the name and the clicks of each
 /// `CAMPAIGN@HOUR`.
@@ -125,7 +119,7 @@ impl Question {
         for body in bodies.iter().chain(&again) {
             assert_eq!(bridge.post(body.clone()).await.status(), StatusCode::OK);
         }
-        for body in ["{", "[]", r#"{"campid":1.5}"#, r#"{"campid":7,"event":"open"}"#] {
+        for body in DEAD_LETTERS {
             assert_eq!(bridge.post(body).await.status(), StatusCode::OK);
         }
         assert_eq!(bridge.count(), 2 * bodies.len() as i64);
@@ -215,6 +209,33 @@ async fn flink_sql() {
     let mut flink = question.example("flink-sql");
     flink.args([&question.broker.addresses(), &question.campaigns, &question.counts]);
     question.is_answered_by(flink);
+}
+
+/// What was not understood today, by reason.
+#[tokio::test]
+#[ignore = "long: .ci/more"]
+async fn flink_sql_of_dead_letters() {
+    let question = Question::ask().await.expect("a Kafka");
+    let mut flink = question.example("flink-sql");
+    flink.args([&question.broker.addresses(), &question.campaigns, &question.counts]);
+    flink.arg("dead-letters-today.sql").stdout(Stdio::piped());
+    let mut process = Running(flink.spawn().expect("the example"));
+    let lines = lines(process.0.stdout.take().unwrap());
+    // Each line is a change: the operation, reason, detail, sender, the number of bodies and the last time.
+    let (mut bodies, deadline) = (BTreeMap::new(), Instant::now() + START_TIME);
+    while bodies.values().sum::<u64>() < DEAD_LETTERS.len() as u64 {
+        assert!(Instant::now() < deadline, "{bodies:?}");
+        let Ok(line) = lines.recv_timeout(POLL_TIME) else { continue };
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        if let ["", "+I" | "+U", reason, detail, sender, count, ..] = cells[..] {
+            let group = [reason, detail, sender].map(str::to_owned);
+            bodies.insert(group, count.parse::<u64>().unwrap());
+        }
+    }
+    let of = |reason: &str| -> u64 {
+        bodies.iter().filter(|([found, ..], _)| found == reason).map(|(_, count)| count).sum()
+    };
+    assert_eq!((of("malformed"), of("invalid")), (1, 3), "{bodies:?}");
 }
 
 /// The lines that an example printed.
@@ -446,67 +467,4 @@ async fn registry() {
     let schema: Value = serde_json::from_str(version["schema"].as_str().unwrap()).unwrap();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/schemas/email-marketing-click.json");
     assert_eq!(schema, serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap());
-}
-
-/// A PostgreSQL of its own, which does not run as root.
-struct Postgres {
-    port: u16,
-    _server: Running,
-    _folder: TempDir,
-}
-
-impl Postgres {
-    fn start() -> Postgres {
-        let folder = tempfile::tempdir().unwrap();
-        let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL");
-        let version = versions.map(|version| version.unwrap().path()).max().expect("PostgreSQL");
-        let is_root = run(Command::new("id").arg("-u")).trim() == "0";
-        let data = folder.path().join("data").display().to_string();
-        let program = |name: &str| {
-            let program = version.join("bin").join(name);
-            if !is_root {
-                return Command::new(program);
-            }
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
-            command
-        };
-        if is_root {
-            run(Command::new("chown").arg("postgres").arg(folder.path()));
-        }
-        let mut initdb = program("initdb");
-        run(initdb.args(["-D", &data, "-A", "trust", "-U", "clicks", "-E", "UTF8", "--no-sync"]));
-        let port = ports::free(Ipv4Addr::LOCALHOST).port();
-        let mut server = program("postgres");
-        server.args(["-D", &data, "-h", "127.0.0.1", "-k", &data, "-p", &port.to_string()]);
-        let server = Running(server.stderr(Stdio::null()).spawn().expect("a server"));
-        let postgres = Postgres { port, _server: server, _folder: folder };
-        let deadline = Instant::now() + START_TIME;
-        while !postgres.psql("SELECT 1").output().expect("psql").status.success() {
-            assert!(Instant::now() < deadline, "PostgreSQL does not start");
-            std::thread::sleep(POLL_TIME);
-        }
-        postgres
-    }
-
-    fn psql(&self, sql: &str) -> Command {
-        let mut psql = Command::new("psql");
-        psql.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &self.port.to_string(),
-            "-U",
-            "clicks",
-            "-d",
-            "postgres",
-        ]);
-        psql.args(["-v", "ON_ERROR_STOP=1", "-qAt", "-F", "\t", "-c", sql]);
-        psql
-    }
-
-    /// What these statements print, a line for each row, with tabs between the columns.
-    fn query(&self, sql: &str) -> String {
-        run(&mut self.psql(sql))
-    }
 }

@@ -5,7 +5,7 @@
 //! - `process.rs`: the built program as a process.
 //! - `load.rs`: a steady load of numbered clicks; `found.rs`: the clicks found in Kafka afterwards.
 //! - `secured.rs`: a Kafka with every way to let a client in, and an OpenID provider.
-//! - `ports.rs`: free ports. `frames.rs`: frames of HTTP/2.
+//! - `postgres.rs`: a PostgreSQL. `ports.rs`: free ports. `frames.rs`: frames of HTTP/2.
 //! - `haproxy.rs`, `browser.rs`: a real HAProxy and a real Chromium. `clients.rs`: real clients and proxies.
 
 pub mod brokers;
@@ -16,6 +16,7 @@ pub mod frames;
 pub mod haproxy;
 pub mod load;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod secured;
 pub mod support;

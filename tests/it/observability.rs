@@ -203,8 +203,7 @@ fn grafana_is_given_what_compose_has() {
     };
     let compose = read("docker-compose.yml");
     let services = &compose["services"];
-    let mounts: Vec<_> =
-        items(&services["grafana"]["volumes"]).iter().map(|mount| text(mount)).collect();
+    let mounts: Vec<_> = items(&services["grafana"]["volumes"]).iter().map(text).collect();
     let folder = "./deploy/grafana/provisioning";
     for kind in ["datasources", "dashboards"] {
         let mount = format!("{folder}/{kind}:/etc/grafana/provisioning/{kind}:ro");
