@@ -14,7 +14,7 @@ use super::terminal::{BAD, GOOD, WARN};
 use crate::config::{Config, Loaded, VERDICT_LAG_MS};
 use crate::delivery::spool::{self, Finding};
 use crate::http::TlsIdentity;
-use crate::kafka::{EndsInTime, InspectedTopic, Inspector, Severity};
+use crate::kafka::{InspectedTopic, Inspector, Severity};
 
 /// How long the brokers may take for one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ fn check_spool(config: &Config) -> Exit {
 }
 
 fn check_kafka(config: &Config) -> Result<Exit, Box<dyn Error>> {
-    let inspector = EndsInTime::new(Inspector::new(config)?);
+    let inspector = Inspector::new(config)?;
     let mut exit = Exit::Clean;
     for topic in inspector.inspect(TIMEOUT)? {
         let InspectedTopic { name, summary, findings, .. } = &topic;

@@ -18,7 +18,7 @@ const CHALLENGE_MAX: usize = 4_096;
 #[derive(Debug)]
 pub enum Verification {
     None,
-    /// GET, HEAD and OPTIONS.
+    /// GET, HEAD and OPTIONS without a query: with one it could be a click.
     Ok,
     /// The handshake of CloudEvents (HTTP 1.1 Web Hooks for Event Delivery, section 4).
     CloudEvents,
@@ -42,7 +42,7 @@ pub struct VerificationAnswer {
 }
 
 impl Verification {
-    /// The answer to a request, if it is a question: by its head, and without a body where it is a POST.
+    /// The answer to a request without a body, if it is a question: what has a body could be a click.
     ///
     /// # Errors
     ///
@@ -53,12 +53,14 @@ impl Verification {
         has_body: bool,
         is_key: impl FnOnce(&[u8]) -> bool,
     ) -> Result<Option<VerificationAnswer>, Rejection> {
-        let is_post = head.method == Method::POST;
         match self {
             Verification::None | Verification::Body(_) => Ok(None),
-            Verification::Ok => Ok(is_safe(&head.method).then(|| answer(None))),
+            _ if has_body => Ok(None),
+            Verification::Ok => {
+                let is_question = is_safe(&head.method) && head.uri.query().is_none();
+                Ok(is_question.then(|| answer(None)))
+            }
             Verification::CloudEvents => Ok(handshake(head)),
-            Verification::Query { .. } if is_post && has_body => Ok(None),
             Verification::Query { challenge, key } => {
                 let Ok(query) = Form::read(head.uri.query().unwrap_or_default().as_bytes()) else {
                     return Ok(None);
@@ -162,7 +164,9 @@ mod tests {
         for line in ["GET /a", "HEAD /a", "OPTIONS /a", "POST /a", "GET /a?challenge=x"] {
             check(&Verification::None, line, &[], none);
         }
-        check(&Verification::Ok, "GET /a?x=y", &[], "");
+        check(&Verification::Ok, "GET /a", &[], "");
+        check(&Verification::Ok, "GET /a?event=click", &[], none);
+        check(&Verification::Ok, "GET /a", &sized, none);
         check(&Verification::Ok, "HEAD /a", &[], "");
         check(&Verification::Ok, "OPTIONS /a", &[], "");
         check(&Verification::Ok, "POST /a", &[], none);
@@ -182,6 +186,7 @@ mod tests {
         check(&query, "GET /a?challenge=ab%20c+d", &[], "ab c d");
         check(&query, "POST /a?x=y&challenge=%3Cb%3E", &[], "<b>");
         check(&query, "POST /a?challenge=x", &sized, none);
+        check(&query, "PUT /a?challenge=x", &sized, none);
         check(&query, "GET /a", &[], none);
         check(&query, "GET /a?challenge=", &[], none);
         check(&query, "GET /a?challenge=%ff", &[], none);

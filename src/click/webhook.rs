@@ -67,10 +67,13 @@ impl Webhook {
         age <= self.time_age_max && -age <= self.time_ahead_max
     }
 
-    /// The answer to the body of an authenticated POST, if it is a question of its sender, and no event.
-    pub fn question(&self, body: &[u8]) -> Option<VerificationAnswer> {
+    /// The answer to the body of an authenticated POST, if it is a question of its sender: neither an event
+    /// nor a body with events.
+    pub fn question(&self, body: &Bytes) -> Option<VerificationAnswer> {
         let answer = self.verification.of_body(body)?;
-        self.shape.decode(body).is_err().then_some(answer)
+        let is_event = |part: &Bytes| part != body || self.shape.decode(part).is_ok();
+        let has_events = self.envelope.salvage(body).iter().any(is_event);
+        (!has_events).then_some(answer)
     }
 
     /// The status of a refusal, as this webhook's senders understand it.

@@ -202,7 +202,9 @@ pub(crate) fn weakness(name: &str, key: &str, is_pair: bool) -> Option<String> {
     let is_name = !secret.is_empty() && secret == name;
     let known = if is_name { Some(IS_NAME) } else { known_key(name, &hash_key(key.as_bytes())) };
     let short = || {
-        let length = secret.len();
+        // What stands behind the prefix of Standard Webhooks is base64.
+        let encoded = secret.strip_prefix("whsec_").map(|text| text.trim_end_matches('='));
+        let length = encoded.map_or(secret.len(), |text| text.len() * 3 / 4);
         let bytes = if length == 1 { "byte" } else { "bytes" };
         let message =
             format!("{what} has {length} {bytes}, and fewer than {KEY_BYTES_MIN} can be guessed");

@@ -12,7 +12,7 @@ use crate::click::verification::Verification;
 pub enum VerifySettings {
     #[default]
     None,
-    /// GET, HEAD and OPTIONS.
+    /// GET, HEAD and OPTIONS without a query.
     Ok,
     /// The handshake of CloudEvents.
     CloudEvents,

@@ -329,8 +329,9 @@ impl Forwarder {
             let Err(failure) = settled else { return settled };
             let restamped = event.sent.record().restamped(Timestamp::now());
             match (failure.remedy(), restamped) {
+                // It may be invalid for its timestamp: see `may_be_of_timestamp`.
+                (_, Some(restamped)) if failure.may_be_of_timestamp() => record = restamped,
                 (Remedy::DeadLetter, _) => return Err(failure),
-                (Remedy::Restamp, Some(restamped)) => record = restamped,
                 _ => {
                     self.keep(&event, blocked);
                     return Ok(false);

@@ -94,7 +94,7 @@ impl Failure {
 
     /// Whether another timestamp may help. Where several records of a batch are refused, the client says
     /// only that each of them is invalid.
-    pub(super) fn may_be_of_timestamp(&self) -> bool {
+    pub fn may_be_of_timestamp(&self) -> bool {
         matches!(self.code, Code::InvalidTimestamp | Code::InvalidRecord)
     }
 

@@ -83,15 +83,16 @@ impl Inspector {
     /// # Errors
     ///
     /// Settings that librdkafka does not take.
-    pub fn new(config: &Config) -> Result<Inspector, QueryError> {
+    pub fn new(config: &Config) -> Result<EndsInTime<Inspector>, QueryError> {
         let settings = settings::client(config);
         let client: BaseProducer<_> = settings.create_with_context(SilentContext::default())?;
         let admin: AdminClient<_> = settings.create_with_context(SilentContext::default())?;
+        let inspector = EndsInTime::new(Inspector { client, admin, config: config.clone() });
         if let Some(mut tokens) = Tokens::of(config) {
-            tokens.renew(client.client())?;
-            tokens.renew(admin.inner())?;
+            tokens.renew(inspector.client.client())?;
+            tokens.renew(inspector.admin.inner())?;
         }
-        Ok(Inspector { client, admin, config: config.clone() })
+        Ok(inspector)
     }
 
     /// Inspects every topic. Blocks for at most about two time-outs for each.

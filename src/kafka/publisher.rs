@@ -131,13 +131,11 @@ impl Publisher {
         loop {
             let verdict = self.publish_in_batch(&record).await;
             let Err(failure) = verdict else { return verdict };
-            match failure.remedy() {
-                // A new record was in its batch.
-                Remedy::TryAgain if failure.may_be_of_another() => {}
-                Remedy::Restamp => match record.restamped(Timestamp::now()) {
-                    Some(restamped) => record = restamped,
-                    None => return Err(failure),
-                },
+            // Records that have just come may be in its batch.
+            let restamped = record.restamped(Timestamp::now());
+            match (failure.remedy(), restamped) {
+                (Remedy::TryAgain, _) if failure.may_be_of_another() => {}
+                (_, Some(restamped)) if failure.may_be_of_timestamp() => record = restamped,
                 _ => return Err(failure),
             }
         }

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::circuit_breaker::CircuitBreaker;
 use super::client::{Client, CurrentClient};
 use super::context::{Subscribers, SupervisorRequest};
-use super::ending::{CLOSE_TIMEOUT, EndsInTime, end_within};
+use super::ending::{CLOSE_TIMEOUT, end_within};
 use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
 use super::token::TokenRenewal;
@@ -211,9 +211,8 @@ impl Supervisor {
     /// Inspects the topics and logs what is wrong. The connections for it are closed afterwards: open and
     /// idle they would take a third of the CPU of a bridge that has nothing to do.
     fn explain(&mut self) {
-        let topics = Inspector::new(&self.config)
-            .map(EndsInTime::new)
-            .and_then(|inspector| inspector.inspect(INSPECT_TIMEOUT));
+        let topics =
+            Inspector::new(&self.config).and_then(|inspector| inspector.inspect(INSPECT_TIMEOUT));
         self.explained = match topics {
             Ok(topics) => {
                 let is_first = !std::mem::replace(&mut self.has_inspected, true);

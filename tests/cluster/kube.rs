@@ -116,7 +116,8 @@ impl Cluster {
     /// Brings back the broker and three pods, after a step that failed.
     pub fn restore(&self) -> Result<()> {
         self.start_kafka()?;
-        self.upgrade(&["replicaCount=3", "autoscaling.enabled=false", "tls.certSecret="])?;
+        let test = "test.keySecret=hookbridge-test";
+        self.upgrade(&["replicaCount=3", "autoscaling.enabled=false", "tls.certSecret=", test])?;
         self.scheme.replace("http");
         self.rolled_out()
     }

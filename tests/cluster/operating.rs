@@ -135,7 +135,8 @@ pub fn certificate_changed(cluster: &Cluster) -> Result<Row> {
     set_pair(2090)?;
     cluster.secret("proof", &[("ca.crt", &cluster.path("ca.crt"))])?;
     cluster.restart_sender()?;
-    cluster.upgrade(&["tls.certSecret=proof-tls"])?;
+    // `helm test` posts in plain HTTP.
+    cluster.upgrade(&["tls.certSecret=proof-tls", "test.keySecret="])?;
     cluster.rolled_out()?;
     cluster.scheme.replace("https");
     let before = pods(cluster)?;
@@ -151,7 +152,7 @@ pub fn certificate_changed(cluster: &Cluster) -> Result<Row> {
     if pods(cluster)? != before {
         return Err("a pod was restarted".into());
     }
-    cluster.upgrade(&["tls.certSecret="])?;
+    cluster.upgrade(&["tls.certSecret=", "test.keySecret=hookbridge-test"])?;
     cluster.rolled_out()?;
     cluster.scheme.replace("http");
     Ok(row)

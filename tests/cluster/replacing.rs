@@ -1,6 +1,5 @@
 //! Pods that are replaced, added and removed under load.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::json;
@@ -176,9 +175,6 @@ pub fn autoscaler_by_cpu(cluster: &Cluster) -> Result<Row> {
     let note = format!("{}, and 3 again without load", row.note);
     cluster.upgrade(&["autoscaling.enabled=false"])?;
     cluster.rolled_out()?;
-    let pods: BTreeSet<_> = cluster.pods()?.into_iter().collect();
-    if pods.len() != 3 {
-        return Err(format!("{pods:?} are left without the autoscaler").into());
-    }
+    wait_for("three pods without the autoscaler", LONG, || Ok(cluster.pods()?.len() == 3))?;
     Ok(row.note(note))
 }

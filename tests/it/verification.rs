@@ -77,7 +77,8 @@ async fn questions_are_answered_and_are_no_clicks() {
     let usual = "Webhook recibido correctamente";
     let cases: Vec<(RequestBuilder, u16, &str)> = vec![
         (ask(get.clone(), "/ok"), 200, usual),
-        (ask(get.clone(), "/ok/?x=y"), 200, usual),
+        (ask(get.clone(), "/ok/"), 200, usual),
+        (ask(get.clone(), "/ok?event=click"), 405, ""),
         (ask(head.clone(), "/ok"), 200, ""),
         (ask(options.clone(), "/ok"), 200, usual),
         (ask(Method::DELETE, "/ok"), 405, ""),

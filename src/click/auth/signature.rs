@@ -116,13 +116,14 @@ impl Signature {
             signed.iter().for_each(|part| context.update(part));
             context.sign()
         };
-        let mut mac = None;
+        let (mut mac, mut text) = (None, None);
         let mut is_found = Choice::from(0);
         for (algorithm, tag) in &self.tags {
             if let Some(key) = verifier.hmac_key(*algorithm) {
                 is_found |= mac.get_or_insert_with(|| mac_by(key)).as_ref().ct_eq(tag);
             } else if let Some(key) = verifier.public_key(*algorithm) {
-                is_found |= Choice::from(u8::from(key.verify(&signed.concat(), tag).is_ok()));
+                let text = text.get_or_insert_with(|| signed.concat());
+                is_found |= Choice::from(u8::from(key.verify(text, tag).is_ok()));
             }
         }
         is_found

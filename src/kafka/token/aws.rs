@@ -35,8 +35,12 @@ const STS_ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
 /// role of the instance must not stand in silently for that of the process.
 pub fn credentials(region: &str) -> Result<Credential, String> {
     // The thread that asks may have a runtime, in which another cannot run.
-    std::thread::scope(|scope| scope.spawn(|| find(region)).join())
-        .unwrap_or_else(|_| Err("the search for credentials of AWS failed".to_owned()))
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("aws-credentials".into());
+        let thread = thread.spawn_scoped(scope, || find(region));
+        let found = thread.map_err(|error| error.to_string())?.join();
+        found.unwrap_or_else(|_| Err("the search for credentials of AWS failed".to_owned()))
+    })
 }
 
 fn find(region: &str) -> Result<Credential, String> {
