@@ -57,7 +57,10 @@ pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Loaded
     let mut root = read(file.as_deref(), environment, &mut problems);
     let unreadable = (problems.found.len() > before).then_some(problems.found.len());
     super::profiles::apply(&mut root, &mut problems);
+    let before = problems.found.len();
     let mut config = typed(root, &mut problems);
+    // The tree has no order.
+    problems.found[before..].sort_by(|one, other| one.key.cmp(&other.key));
     read_keys(&mut config.auth, &mut problems);
     read_pseudonym_key(&mut config.pseudonym, &mut problems);
     problems.all_is_read();

@@ -31,7 +31,7 @@ const STS_ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
 
 /// # Errors
 ///
-/// No source has credentials, or the first that could have some fails. What is behind it is not asked then: the
+/// No source has credentials, or the first that could have some fails. Then the remaining sources are not tried: the
 /// role of the instance must not stand in silently for that of the process.
 pub fn credentials(region: &str) -> Result<Credential, String> {
     // The thread that asks may have a runtime, in which another cannot run.
