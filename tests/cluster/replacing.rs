@@ -20,35 +20,35 @@ pub fn rolling_restart(cluster: &Cluster) -> Result<Row> {
     })
 }
 
-/// The same, while Kafka is away.
 pub fn rolling_restart_without_kafka(cluster: &Cluster) -> Result<Row> {
-    cluster.stop_kafka()?;
-    cluster.loses_nothing(RATE, 180, || {
-        cluster.restart()?;
-        let waiting = cluster.waiting_events()?;
-        cluster.start_kafka()?;
-        Ok(format!("three pods, {waiting} clicks waited on disk"))
-    })
+    without_kafka(cluster, || cluster.restart())
 }
 
 /// An upgrade changes a setting.
 pub fn upgrade(cluster: &Cluster) -> Result<Row> {
     cluster.loses_nothing(RATE, 150, || {
-        cluster.upgrade(&["config.spool.max_bytes=4100000000"])?;
-        cluster.rolled_out()?;
+        change_setting(cluster, "config.spool.max_bytes=4100000000")?;
         Ok("a setting changed".into())
     })
 }
 
-/// The same, while Kafka is away.
 pub fn upgrade_without_kafka(cluster: &Cluster) -> Result<Row> {
+    without_kafka(cluster, || change_setting(cluster, "config.spool.max_bytes=4200000000"))
+}
+
+fn change_setting(cluster: &Cluster, value: &str) -> Result<()> {
+    cluster.upgrade(&[value])?;
+    cluster.rolled_out()
+}
+
+/// The pods are replaced while Kafka is away.
+fn without_kafka(cluster: &Cluster, replace: impl FnOnce() -> Result<()>) -> Result<Row> {
     cluster.stop_kafka()?;
     cluster.loses_nothing(RATE, 180, || {
-        cluster.upgrade(&["config.spool.max_bytes=4200000000"])?;
-        cluster.rolled_out()?;
+        replace()?;
         let waiting = cluster.waiting_events()?;
         cluster.start_kafka()?;
-        Ok(format!("{waiting} clicks waited on disk"))
+        Ok(format!("three pods, {waiting} clicks waited on disk"))
     })
 }
 

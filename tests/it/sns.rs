@@ -14,9 +14,6 @@ use rcgen::{
     date_time_ymd,
 };
 use reqwest::StatusCode;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -142,21 +139,10 @@ impl Amazon {
     async fn start() -> Amazon {
         let authority = Authority::new();
         let mount = Mount::new(&[("ca.pem", authority.pem())]);
-        let server = authority.issue_for(HOST, "amazon", 2100);
-        let [certificate, key] = server.files().map(|(_, pem)| pem.as_bytes());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(certificate).unwrap()],
-                PrivateKeyDer::from_pem_slice(key).unwrap(),
-            )
-            .unwrap();
+        let acceptor = authority.issue_for(HOST, "amazon", 2100).acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (proxy, shared) = (listener.local_addr().unwrap(), Arc::<Shared>::default());
-        let (acceptor, for_task) = (TlsAcceptor::from(Arc::new(server)), shared.clone());
+        let for_task = shared.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(lead_on(stream, acceptor.clone(), for_task.clone()));

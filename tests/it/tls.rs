@@ -1,13 +1,18 @@
 //! TLS on the listener: versions, reloaded certificates, client certificates.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hookbridge::config::{Config, TlsSettings};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use reqwest::tls::Version;
 use reqwest::{Certificate, ClientBuilder, Identity, StatusCode};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use crate::harness::brokers::Broker;
 use crate::harness::process::{Serve, hookbridge};
@@ -75,6 +80,21 @@ impl Authority {
 impl Pair {
     pub fn files(&self) -> [(&str, &str); 2] {
         [("tls.crt", &self.certificate), ("tls.key", &self.key)]
+    }
+
+    /// Takes connections as a server with this certificate.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        TlsAcceptor::from(Arc::new(server))
     }
 
     fn identity(&self) -> Identity {

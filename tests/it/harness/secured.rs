@@ -16,9 +16,6 @@ use jiff::Timestamp;
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
 use reqwest::StatusCode;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -271,18 +268,7 @@ fn serve(
     answer: impl Fn(&str) -> (StatusCode, String) + Send + Sync + 'static,
 ) -> oneshot::Sender<()> {
     let pair = authority.issue_for("localhost", "provider", 2040);
-    let [certificate, key] = pair.files().map(|(_, pem)| pem.as_bytes());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate).unwrap()],
-            PrivateKeyDer::from_pem_slice(key).unwrap(),
-        )
-        .unwrap();
-    serve_over(Some(TlsAcceptor::from(Arc::new(server))), address, answer)
+    serve_over(Some(pair.acceptor()), address, answer)
 }
 
 /// The same without TLS, for as long as the tests run; returns the URL.
