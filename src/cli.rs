@@ -1,12 +1,13 @@
 //! The command line: the subcommands, their flags, and their exit codes.
 //!
 //! Each command has a file of its own (`completions` and `man` share one); `terminal.rs` has what several of
-//! them need to print.
+//! them need to print, and `lines.rs` the form of records in files.
 
 mod check;
 mod dev;
 mod health;
 mod key;
+mod lines;
 mod manual;
 mod replay;
 mod schema;
@@ -67,14 +68,14 @@ enum Command {
         #[arg(long, requires = "stdin")]
         allow_short: bool,
     },
-    /// Look into the spool's folder, or drain it without a bridge
+    /// Look into the spool's folder, drain it without a bridge, or write its events as lines
     #[command(subcommand)]
     Spool(spool::SpoolCommand),
     /// Send clicks to a deployment, one to try it or many to load it
     Send(send::SendArgs),
     /// Follow a topic, records as they land
     Tail(tail::TailArgs),
-    /// Send dead letters, or a part of any topic, through the same validation again
+    /// Send dead letters, a part of any topic, or a file through the same validation again
     Replay(replay::ReplayArgs),
     /// Print what readers of the topics need, for Flink, Spark, ksqlDB, ClickHouse, PostgreSQL and others
     Schema(schema::SchemaArgs),

@@ -43,7 +43,7 @@ pub(crate) use follow::Followed;
 pub use keys::NamedKey;
 pub(crate) use keys::weakness;
 pub use load::{Loaded, load};
-pub(crate) use load::{environment, read_file, read_file_within, reload_keys};
+pub(crate) use load::{environment, open_file, read_file, read_file_within, reload_keys};
 pub use problem::Problem;
 pub use secret::{KafkaOptions, Secret};
 pub use verify::{EchoSettings, VerifySettings};

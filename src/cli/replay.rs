@@ -1,14 +1,17 @@
-//! `hookbridge replay`: sends dead letters, or a part of any topic, through the same validation again and to
-//! their webhook's topic.
+//! `hookbridge replay`: sends dead letters, a part of any topic, or a file of `spool export` through the same
+//! validation again and to their webhook's topic.
 //!
-//! The progress is kept as the offsets of a consumer group, committed after Kafka has acknowledged the
-//! records. So a replay that is killed resumes where it was, and may write again what it had just written:
-//! with the same `ce_id`, which a replay never changes.
+//! The progress in a topic is kept as the offsets of a consumer group, committed after Kafka has acknowledged
+//! the records. So a replay that is killed resumes where it was, and may write again what it had just written:
+//! with the same `ce_id`, which a replay never changes. Of a file no progress is kept.
 
+mod file;
 mod revalidation;
 mod sink;
+mod source;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anstream::println;
@@ -21,14 +24,13 @@ use super::{CommandResult, Exit, block_on, tail, webhook};
 use crate::config::Config;
 use crate::kafka::{RangeReader, TopicPosition, TopicRange};
 use crate::observe::log::Log;
+use file::LineFile;
 use revalidation::{NotReplayed, Revalidation};
 use sink::Sink;
+use source::{FoundRecord, Place, Source};
 
 /// The consumer group, if no other is named.
 const GROUP: &str = "hookbridge-replay";
-
-/// Records that are in flight at once, and between two commits.
-const CHUNK: usize = 1_000;
 
 /// How long the brokers may take for one question, or for the next record.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +49,12 @@ pub struct ReplayArgs {
     /// Replay a part of this topic instead
     #[arg(long)]
     topic: Option<String>,
+    /// Replay the lines of `spool export` in this file instead, or - for those of standard input. How far
+    /// it came is kept nowhere: what is run twice is written twice, with the same ce_id
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "letters_of", "topic", "partition", "from", "to", "group", "restart",
+    ])]
+    from_file: Option<PathBuf>,
     /// This partition alone
     #[arg(long)]
     partition: Option<i32>,
@@ -96,25 +104,33 @@ impl ReplayArgs {
     }
 
     async fn replay(&self, config: &Config) -> CommandResult {
-        let span = self.span(config)?;
-        let (webhook, key) = (self.webhook.as_deref(), self.key.as_deref());
-        let revalidation = Revalidation::new(config, &span.topic, webhook, key)?;
-        let range = RangeReader::open(config, &span, TIMEOUT)?;
-        if range.done_before > 0 {
-            println!(
-                "{WARN}{} records were done before{WARN:#} by the group {}; --restart begins again",
-                range.done_before, span.group
-            );
-        }
+        let revalidation = Revalidation::new(config, self.webhook.as_deref(), self.key.as_deref())?;
+        let source = match &self.from_file {
+            Some(path) => Source::file(LineFile::open(path, config)?),
+            None => self.topic_source(config)?,
+        };
         let sink = if self.dry_run { None } else { Some(Sink::open(config)?) };
-        let mut run = Run { range, revalidation, sink, summary: Summary::default() };
-        let result = run.replay_all(&span.group).await;
+        let mut run = Run { source, revalidation, sink, summary: Summary::default() };
+        let result = run.replay_all().await;
         if let Some(sink) = run.sink {
             sink.close().await;
         }
-        run.summary.print(&span.topic, self.dry_run);
+        run.summary.print(&run.source, self.dry_run);
         result?;
         Ok(if run.summary.failures.is_empty() { Exit::Clean } else { Exit::Failed })
+    }
+
+    fn topic_source(&self, config: &Config) -> CommandResult<Source> {
+        let span = self.span(config)?;
+        let range = RangeReader::open(config, &span, TIMEOUT)?;
+        let TopicRange { topic, group, .. } = span;
+        if range.done_before > 0 {
+            println!(
+                "{WARN}{} records were done before{WARN:#} by the group {group}; --restart begins again",
+                range.done_before
+            );
+        }
+        Ok(Source::Topic { range, topic, group })
     }
 
     fn span(&self, config: &Config) -> CommandResult<TopicRange> {
@@ -150,7 +166,7 @@ impl ReplayArgs {
 
 /// A running replay.
 struct Run {
-    range: RangeReader,
+    source: Source,
     revalidation: Revalidation,
     /// None in a dry run.
     sink: Option<Sink>,
@@ -159,38 +175,46 @@ struct Run {
 
 impl Run {
     /// Chunk by chunk, until no record is left or a signal comes.
-    async fn replay_all(&mut self, group: &str) -> CommandResult<()> {
+    async fn replay_all(&mut self) -> CommandResult<()> {
         let mut signals = signals()?;
-        let total = self.range.left();
-        let bar = bar(Some(total), "records");
-        while self.range.left() > 0 {
-            self.replay_chunk().await?;
-            if self.sink.is_some() {
-                self.range.commit().map_err(|error| {
-                    format!("the group {group} cannot keep how far it came: {error}")
-                })?;
-            }
-            let left = self.range.left();
-            bar.set_position(total.saturating_sub(left));
+        let total = self.source.left();
+        let bar = bar(total, self.source.unit());
+        while !self.source.has_ended() {
+            let chunk = tokio::select! {
+                chunk = self.source.chunk() => Some(chunk?),
+                () = signals.next() => None,
+            };
+            let is_stopped = match chunk {
+                Some(chunk) => {
+                    self.replay_chunk(chunk).await?;
+                    !self.source.has_ended() && timeout(SIGNAL_WAIT, signals.next()).await.is_ok()
+                }
+                None => true,
+            };
+            bar.set_position(self.summary.read);
             let failed = self.summary.failed();
             bar.set_message(if failed > 0 { format!("{failed} fail") } else { String::new() });
-            if left > 0 && timeout(SIGNAL_WAIT, signals.next()).await.is_ok() {
+            if is_stopped {
                 bar.abandon();
-                return Err(format!("stopped; {left} are left: run it again to go on").into());
+                let left =
+                    self.source.left().map_or(String::new(), |left| format!("; {left} are left"));
+                return Err(format!("stopped{left}: {}", self.source.how_to_go_on()).into());
             }
         }
         bar.finish_and_clear();
         Ok(())
     }
 
-    /// Reads a chunk, and waits until Kafka has acknowledged its valid records.
-    async fn replay_chunk(&mut self) -> CommandResult<()> {
+    /// Waits until Kafka has acknowledged the valid records of a chunk.
+    async fn replay_chunk(&mut self, chunk: Vec<FoundRecord>) -> CommandResult<()> {
         let mut in_flight = Vec::new();
-        for _ in 0..CHUNK {
-            let Some(seen) = self.range.read()? else { break };
-            let place = (seen.partition, seen.offset);
+        for FoundRecord { place, record } in chunk {
             self.summary.read += 1;
-            for record in self.revalidation.records(&seen) {
+            let records = match record {
+                Ok(record) => self.revalidation.records(&record),
+                Err(why) => vec![Err(why)],
+            };
+            for record in records {
                 match (record, &self.sink) {
                     (Ok(record), Some(sink)) => in_flight.push((place, sink.write(record))),
                     (result, _) => self.summary.count(place, result.map(drop)),
@@ -198,9 +222,11 @@ impl Run {
             }
         }
         for (place, written) in in_flight {
-            self.summary.count(place, written.await?);
+            let go_on = || self.source.how_to_go_on();
+            let written = written.await.map_err(|why| format!("{why}; {}", go_on()))?;
+            self.summary.count(place, written);
         }
-        Ok(())
+        if self.sink.is_some() { self.source.commit() } else { Ok(()) }
     }
 }
 
@@ -213,7 +239,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn count(&mut self, (partition, offset): (i32, i64), result: Result<(), NotReplayed>) {
+    fn count(&mut self, place: Place, result: Result<(), NotReplayed>) {
         let Err(NotReplayed { tag, detail }) = result else {
             self.replayed += 1;
             return;
@@ -221,7 +247,7 @@ impl Summary {
         let (count, listed) = self.failures.entry(tag).or_default();
         *count += 1;
         if listed.len() < LISTED_MAX {
-            listed.push(format!("{partition}:{offset}  {detail}"));
+            listed.push(format!("{place}  {detail}"));
         }
     }
 
@@ -229,8 +255,8 @@ impl Summary {
         self.failures.values().map(|(count, _)| count).sum()
     }
 
-    fn print(&self, topic: &str, is_dry: bool) {
-        println!("{} records read from {topic}", self.read);
+    fn print(&self, source: &Source, is_dry: bool) {
+        println!("{} {} read from {}", self.read, source.unit(), source.name());
         let done = if is_dry { "would be replayed" } else { "replayed" };
         println!("  {GOOD}{done:<18}{GOOD:#} {:>10}", self.replayed);
         for (tag, (count, listed)) in &self.failures {

@@ -1,5 +1,7 @@
-//! `hookbridge spool`: shows what waits in a spool's folder, or sends it to Kafka without a bridge: for a
-//! volume that a replica left behind.
+//! `hookbridge spool`: shows what waits in a spool's folder, sends it to Kafka without a bridge, or writes it
+//! as lines: for a volume that a replica left behind.
+
+mod export;
 
 use std::time::Duration;
 
@@ -28,17 +30,24 @@ pub enum SpoolCommand {
     Status,
     /// Send everything to Kafka; what is stopped midway goes on where it was
     Drain,
+    /// Write its events as JSON lines on standard output, for `replay --from-file`; none of them leaves it
+    Export(export::ExportArgs),
 }
 
 impl SpoolCommand {
     pub fn run(self, config: &Config) -> CommandResult {
+        let does_drain = match self {
+            SpoolCommand::Export(args) => return args.run(config),
+            SpoolCommand::Status => false,
+            SpoolCommand::Drain => true,
+        };
         if !config.spool.is_on() {
             return Err("there is no spool: spool.dir is empty".into());
         }
         let folder = config.spool.dir.display();
         let contents = block_on(spool::contents(&config.spool.dir, PATIENCE));
-        match (self, contents) {
-            (SpoolCommand::Status, Ok(contents)) => {
+        match (does_drain, contents) {
+            (false, Ok(contents)) => {
                 println!("{folder}");
                 print(&contents);
                 Ok(Exit::Clean)
@@ -50,7 +59,7 @@ impl SpoolCommand {
             )
             .into()),
             // A folder without a spool is an error, not an empty spool.
-            (SpoolCommand::Drain, Ok(_) | Err(StoreError::Damaged(_))) => drain(config),
+            (true, Ok(_) | Err(StoreError::Damaged(_))) => drain(config),
             (_, Err(error)) => Err(format!("{folder}: {error}").into()),
         }
     }

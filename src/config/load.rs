@@ -1,6 +1,7 @@
 //! Defaults, file and environment become one [`Config`]; the only place that reads any of them.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, Environment, File, FileFormat, Value, ValueKind};
@@ -262,6 +263,17 @@ pub(crate) fn read_file_within(key: &str, path: &Path, bytes_max: u64) -> Result
         return Err(Problem::new(key, message));
     }
     read_file(key, path)
+}
+
+/// Opens the file that an option of the command line names, to read it part by part.
+///
+/// # Errors
+///
+/// A problem with that option.
+pub(crate) fn open_file(option: &str, path: &Path) -> Result<impl Read + Send + use<>, Problem> {
+    std::fs::File::open(path).map_err(|error| {
+        Problem::new(option, format!("{} cannot be read: {error}", path.display()))
+    })
 }
 
 /// Reads the file that a setting names as text.

@@ -17,6 +17,7 @@
 //! - `spool/frame.rs`: one event as bytes.
 //! - `spool/owner.rs`: who uses the spool.
 //! - `spool/contents.rs`: what `hookbridge spool status` counts.
+//! - `spool/export.rs`: reads events for `hookbridge spool export`.
 //! - `spool/inspection.rs`: whether the folder will do, for `hookbridge check`.
 //!
 //! # Why redb
@@ -41,6 +42,7 @@
 //! of the memory. `cargo bench --bench spool` measures this module.
 
 mod contents;
+mod export;
 mod frame;
 mod inspection;
 mod owner;
@@ -66,6 +68,7 @@ use crate::observe::metrics::{SpoolMetrics, SpoolRefusal};
 use store::{Action, Change};
 
 pub use contents::{Contents, WaitingEvents, contents};
+pub use export::{ExportSource, export};
 pub use frame::Damage;
 pub use inspection::{Finding, inspect};
 pub use owner::Owner;

@@ -25,7 +25,7 @@
 //! | a secured Kafka works, and its errors are explained | `security`, `managed`, `kerberos` | `kerberos`: a KDC, and the feature `gssapi` |
 //! | operators see what happens | `metrics`, `observability`, `page`, `spans` | Prometheus, Chromium |
 //! | replicas can be replaced under load | `rolling_update`, `keys`, `tls` | HAProxy |
-//! | commands and settings do what they say | `cli`, `config`, `check`, `send`, `tail`, `replay` | `check`: the right to mount |
+//! | commands and settings do what they say | `cli`, `config`, `check`, `export`, `send`, `tail`, `replay` | `check`: the right to mount |
 //! | nothing waits for a resolver that does not answer | `resolver` | the right to mount, and to port 53 |
 //! | documents are true | `docs`, `openapi`, `schemas`, `observability` | |
 //! | the architecture is as drawn | `tidy` | |
@@ -46,6 +46,7 @@ mod dead_letters;
 mod disk;
 mod docs;
 mod examples;
+mod export;
 mod faults;
 mod kerberos;
 mod keys;

@@ -44,7 +44,7 @@ impl Sink {
             let Err(failure) = verdict else { return Ok(Ok(())) };
             if failure.remedy() != Remedy::DeadLetter {
                 let why = failure.explain();
-                return Err(format!("Kafka does not take it: {why}; run it again to go on"));
+                return Err(format!("Kafka does not take it: {why}"));
             }
             let is_too_large = failure.fault == Fault::TooLarge;
             let tag = if is_too_large { "too_large" } else { "corrupt" };

@@ -281,6 +281,19 @@ impl Store {
         })
     }
 
+    /// Calls `found` with the events set aside, as long as it returns true.
+    pub fn read_set_aside(&self, mut found: impl FnMut(&[u8]) -> bool) -> Result<(), StoreError> {
+        guarded(|| {
+            let events = self.database.begin_read()?.open_table(SET_ASIDE)?;
+            for event in events.iter()? {
+                if !found(event?.1.value()) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     pub fn totals(&self) -> Result<Totals, StoreError> {
         guarded(|| {
             let transaction = self.database.begin_read()?;
