@@ -168,8 +168,9 @@ pub fn autoscaler_by_cpu(cluster: &Cluster) -> Result<Row> {
     let replicas = || cluster.get("statefulset/hookbridge", ".spec.replicas");
     let row = cluster.loses_nothing(3_000, 120, || {
         wait_for("a fourth pod", LONG, || Ok(replicas()? == "4"))?;
-        let used = cluster.get(autoscaler, ".status.currentMetrics[0].resource.current")?;
-        Ok(format!("3 pods became 4 at {used}"))
+        let used = cluster
+            .get(autoscaler, ".status.currentMetrics[0].resource.current.averageUtilization")?;
+        Ok(format!("3 pods became 4 at {used} % of the CPU that they ask for"))
     })?;
     wait_for("three pods again", LONG, || Ok(replicas()? == "3"))?;
     let note = format!("{}, and 3 again without load", row.note);
