@@ -9,7 +9,7 @@ use clap::Args;
 use data_encoding::BASE64;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::{Request, Uri};
+use hyper::{Request, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::{CommandResult, Exit, webhook};
@@ -51,7 +51,16 @@ impl SchemaArgs {
             print!("{}", documents(&config, self.format));
             return Ok(Exit::Clean);
         };
-        let auth = config::environment().remove(AUTH_VARIABLE);
+        // It would stand in errors, and in the list of processes.
+        if registry.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            let error =
+                format!("--register takes no credentials: set {AUTH_VARIABLE} to USER:PASSWORD");
+            return Err(error.into());
+        }
+        let auth = config::environment().remove(AUTH_VARIABLE).filter(|auth| !auth.is_empty());
+        if auth.as_ref().is_some_and(|auth| !auth.contains(':')) {
+            return Err(format!("{AUTH_VARIABLE} must be USER:PASSWORD").into());
+        }
         for webhook in &config.webhook {
             let subject = format!("{}-value", webhook.topic);
             let id = register(registry, auth.as_deref(), &subject, webhook)
@@ -83,7 +92,16 @@ fn register(
     let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
     if !status.is_success() {
         let why = answer["message"].as_str().unwrap_or("without a reason");
-        return Err(format!("it answers {status}, {why}").into());
+        let advice = match (status, auth) {
+            (StatusCode::UNAUTHORIZED, None) => {
+                format!("; set {AUTH_VARIABLE} to USER:PASSWORD")
+            }
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(_)) => {
+                format!("; look at {AUTH_VARIABLE}, and at what its user may do there")
+            }
+            _ => String::new(),
+        };
+        return Err(format!("it answers {status}, {why}{advice}").into());
     }
     Ok(answer["id"].clone())
 }

@@ -122,7 +122,11 @@ impl Question {
         for body in DEAD_LETTERS {
             assert_eq!(bridge.post(body).await.status(), StatusCode::OK);
         }
+        // An example starts once all is there; nothing that it needs comes later.
         assert_eq!(bridge.count(), 2 * bodies.len() as i64);
+        assert_eq!(count(&broker.addresses(), &names), campaigns().len() as i64);
+        let letters = bridge.config.webhook[0].dead_letters();
+        assert_eq!(count(&broker.addresses(), &letters), DEAD_LETTERS.len() as i64);
         Some(Question {
             broker,
             bridge,
@@ -156,7 +160,8 @@ impl Question {
         run(schema.arg(settings_file(self.folder.path(), &self.bridge.config)))
     }
 
-    /// Waits until the last count of each campaign and hour is the right one. Returns how many counts came.
+    /// Starts the example, and waits until the last count of each campaign and hour is the right one. Returns
+    /// how many counts came.
     fn is_answered_by(&self, mut command: Command) -> usize {
         let mut process = Running(command.spawn().expect("the example"));
         let reader =
@@ -168,10 +173,7 @@ impl Question {
             let missing: Vec<_> =
                 self.answer.iter().filter(|(k, v)| last.get(*k) != Some(v)).collect();
             assert!(Instant::now() < deadline, "wanted {missing:?}, got {last:?}");
-            // On an error an example prints it and ends; the test starts it again.
-            if process.0.try_wait().expect("a process").is_some() {
-                process = Running(command.spawn().expect("the example"));
-            }
+            still_runs(&mut process);
             let Some(record) = reader.next(POLL_TIME).expect("a record") else { continue };
             // A deletion has no value.
             let Ok(count) = serde_json::from_slice::<Value>(&record.value) else { continue };
@@ -185,6 +187,13 @@ impl Question {
         }
         seen
     }
+}
+
+/// An example that reads on has no end: on an error it prints that, and ends.
+#[track_caller]
+fn still_runs(example: &mut Running) {
+    let end = example.0.try_wait().expect("a process");
+    assert!(end.is_none(), "the example ended: {end:?}");
 }
 
 /// The path of a file of the examples.
@@ -225,7 +234,10 @@ async fn flink_sql_of_dead_letters() {
     let (mut bodies, deadline) = (BTreeMap::new(), Instant::now() + START_TIME);
     while bodies.values().sum::<u64>() < DEAD_LETTERS.len() as u64 {
         assert!(Instant::now() < deadline, "{bodies:?}");
-        let Ok(line) = lines.recv_timeout(POLL_TIME) else { continue };
+        let Ok(line) = lines.recv_timeout(POLL_TIME) else {
+            still_runs(&mut process);
+            continue;
+        };
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         if let ["", "+I" | "+U", reason, detail, sender, count, ..] = cells[..] {
             let group = [reason, detail, sender].map(str::to_owned);
@@ -289,7 +301,7 @@ async fn flink() {
         // What is counted has an offset for the end of each transaction, too.
         while count(&question) < before + 20 {
             assert!(Instant::now() < deadline, "the job does not go on");
-            assert!(flink.0.try_wait().expect("a process").is_none(), "the job ended");
+            still_runs(&mut flink);
             let body = click("\"1\"", 1_000 + more, hour);
             assert_eq!(question.bridge.post(body).await.status(), StatusCode::OK);
             more += 1;
@@ -340,7 +352,7 @@ async fn connect() {
             );
             break;
         }
-        assert!(connect.0.try_wait().expect("a process").is_none(), "Kafka Connect ended");
+        still_runs(&mut connect);
         assert!(Instant::now() < deadline, "{found:?} {letters}");
         tokio::time::sleep(POLL_TIME).await;
     }
@@ -453,7 +465,7 @@ async fn registry() {
         if is_done {
             break out;
         }
-        assert!(registry.0.try_wait().expect("a process").is_none(), "the registry ended");
+        still_runs(&mut registry);
         assert!(Instant::now() < deadline, "{err}");
         tokio::time::sleep(POLL_TIME).await;
     };

@@ -18,7 +18,7 @@
 //! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown`, `takeover` | a C compiler; `disk`: the right to mount |
 //! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay`, `clients` | `clients`: see `.ci/run` |
 //! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
-//! | readers can use it | `examples`, `tail` | `examples`: Java, Maven; the long ones (`.ci/more`) PostgreSQL, Python |
+//! | readers can use it | `examples`, `tail` | `examples`: Java, Maven; the long ones (`.ci/more`) PostgreSQL, Python; `tail`: jq |
 //! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders`, `verification` | |
 //! | attackers cost no click | `attacks`, `limits`, `rate_limits`, `wire`, `proxies` | `proxies`: HAProxy |
 //! | nothing secret gets out | `secrets`, `pseudonyms`, `auth_schemes`, `origins` | `origins`: Chromium |

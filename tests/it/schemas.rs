@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
+use data_encoding::BASE64;
 use hookbridge::config::{Config, load};
 use hookbridge::operator::schema::{self, Format};
+use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::harness::brokers::variable;
 use crate::harness::ports;
 use crate::harness::process::{hookbridge, printed};
+use crate::harness::secured::serve_plainly;
 use crate::harness::support::{TestBridge, click, fixture};
 use crate::on_every_broker;
 
@@ -142,4 +145,52 @@ fn schema_prints_the_documents() {
     let nobody = format!("http://{}", ports::free(std::net::Ipv4Addr::LOCALHOST));
     let (_, err) = run(&["--register", &nobody], 1);
     assert!(err.contains("does not take opptima.email-marketing.click-value"), "{err}");
+}
+
+/// The credentials come from the environment. They are in no output, right or wrong.
+#[test]
+fn a_registry_may_ask_for_credentials() {
+    let file = format!("{}/config/opptima.toml", env!("CARGO_MANIFEST_DIR"));
+    let authorization = format!("Basic {}", BASE64.encode("reader:se:cr\u{e9}t".as_bytes()));
+    let url = serve_plainly(move |request| {
+        let line = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("authorization").then(|| value.to_owned())
+        };
+        if request.lines().find_map(line).as_ref() == Some(&authorization) {
+            (StatusCode::OK, r#"{"id":7}"#.to_owned())
+        } else {
+            (StatusCode::UNAUTHORIZED, r#"{"error_code":401,"message":"Who are you?"}"#.to_owned())
+        }
+    });
+    let register = |url: &str, auth: Option<&str>, code| {
+        let mut command = hookbridge(["schema", "--config", &file, "--webhook", "smtp-bounce"]);
+        command.args(["--register", url]).env_remove("HOOKBRIDGE_REGISTRY_AUTH");
+        command.envs(auth.map(|auth| ("HOOKBRIDGE_REGISTRY_AUTH", auth)));
+        let (out, err) = printed(command, code);
+        let encoded = auth.map(|auth| BASE64.encode(auth.as_bytes()));
+        for secret in ["reader", "se:cr", "wrong"].into_iter().chain(encoded.as_deref()) {
+            let is_there = !secret.is_empty() && format!("{out}{err}").contains(secret);
+            assert!(!is_there, "{secret:?} is in {out}{err}");
+        }
+        (out, err)
+    };
+    let right = "reader:se:cr\u{e9}t";
+    let (out, err) = register(&url, Some(right), 0);
+    assert_eq!((out.as_str(), err.as_str()), ("opptima.smtp.bounce-value: id 7\n", ""));
+    let refused = "it answers 401 Unauthorized, Who are you?";
+    for (auth, words) in [
+        (None, "; set HOOKBRIDGE_REGISTRY_AUTH to USER:PASSWORD"),
+        (Some(""), "; set HOOKBRIDGE_REGISTRY_AUTH to USER:PASSWORD"),
+        (Some("reader:wrong"), "; look at HOOKBRIDGE_REGISTRY_AUTH, and at"),
+    ] {
+        let (out, err) = register(&url, auth, 1);
+        assert_eq!(out, "");
+        assert!(err.contains(&format!("{refused}{words}")), "{err}");
+    }
+    let (_, err) = register(&url, Some("reader"), 1);
+    assert!(err.contains("HOOKBRIDGE_REGISTRY_AUTH must be USER:PASSWORD"), "{err}");
+    let with_both = url.replace("://", &format!("://{}@", "reader:wrong"));
+    let (_, err) = register(&with_both, None, 1);
+    assert!(err.contains("set HOOKBRIDGE_REGISTRY_AUTH to USER:PASSWORD"), "{err}");
 }

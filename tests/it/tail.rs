@@ -4,11 +4,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hookbridge::config::Config;
+use jiff::{SignedDuration, Timestamp};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
-use crate::harness::brokers::Broker;
+use crate::harness::brokers::{Broker, run, variable, without};
 use crate::harness::process::{Running, hookbridge, lines, printed, settings_file};
-use crate::harness::support::{PATIENCE, TestBridge, click, fixture};
+use crate::harness::support::{PATIENCE, TestBridge, click, fixture, records, sender};
+use crate::keys::key;
 use crate::on_every_broker;
 
 /// `hookbridge tail` with the settings of this folder.
@@ -106,6 +110,58 @@ async fn tail_starts_at_a_time() {
     };
     assert!(run(&later).contains("\"key\":\"2\""));
     assert!(run("1h").contains("\"key\":"));
+}
+
+/// Runs the line of the page for readers as it stands there. A dead letter of the day before is not counted.
+#[tokio::test]
+async fn the_pages_line_counts_todays_dead_letters() {
+    let Some(broker) = Broker::kafka() else { return };
+    if let Err(error) = Command::new("jq").arg("--version").output() {
+        let reason = format!("jq cannot be run ({error})");
+        return without("HOOKBRIDGE_REQUIRE_KAFKA", "THE LINE THAT COUNTS DEAD LETTERS", &reason);
+    }
+    let bridge =
+        TestBridge::start_with(&broker, |config| config.auth.keys = vec![key("crm")]).await;
+    let letters = bridge.config.webhook[0].dead_letters();
+    let producer = ClientConfig::new().set("bootstrap.servers", broker.addresses()).create();
+    let producer: BaseProducer = producer.unwrap();
+    let old = (Timestamp::now() - SignedDuration::from_hours(25)).as_millisecond();
+    for partition in 0..2 {
+        let record = BaseRecord::<(), str>::to(&letters).partition(partition).timestamp(old);
+        producer.send(record.payload("old")).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    for body in ["{", "{", "{}", r#"{"campid":7,"event":"open"}"#] {
+        bridge.post(body).await;
+    }
+    sender().post(bridge.url()).bearer_auth("crm").body("{}").send().await.unwrap();
+    assert_eq!(records(&bridge.config, &letters, 7).len(), 7);
+
+    let page = include_str!("../../deploy/examples/README.md");
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let line = blocks.into_iter().find(|block| block.contains("uniq -c")).expect("the line");
+    let line = line.replace("TOPIC.dead-letter", &letters);
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_hookbridge")).parent().unwrap();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &line]).env("LC_ALL", "C");
+    shell.env("PATH", format!("{}:{}", program.display(), variable("PATH").unwrap()));
+    shell.env("HOOKBRIDGE_CONFIG", settings_file(folder.path(), &bridge.config));
+    let expected = [
+        "1 invalid\tThe event has no usable key\tapi_key",
+        "1 invalid\tThe event has no usable key\tcrm",
+        "1 invalid\tThe event's name is not this webhook's\tapi_key",
+        "2 malformed\tThe body is not JSON: see line 1, column 1\tapi_key",
+    ];
+    // On a busy machine the seconds that the line gives `tail` may not be enough.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let out = run(&mut shell);
+        if out.lines().map(str::trim).eq(expected) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{out}");
+    }
 }
 
 #[tokio::test]

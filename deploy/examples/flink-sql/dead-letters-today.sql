@@ -4,5 +4,5 @@ SET 'table.local-time-zone' = 'UTC';
 
 SELECT reason, detail, sender, COUNT(*) AS bodies, MAX(received) AS last
 FROM email_marketing_click_dead_letter
-WHERE received >= CURRENT_DATE
+WHERE CAST(received AS DATE) = CURRENT_DATE
 GROUP BY reason, detail, sender;
