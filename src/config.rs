@@ -146,7 +146,7 @@ sections! {
     pub struct SpoolSettings {
         /// Its folder, for one process alone; empty: no spool.
         pub dir: PathBuf = "./data/spool".into(),
-        /// Bytes of the events in it; the disk needs about a tenth more.
+        /// Bytes of the events in it; the disk needs about a sixth more.
         pub max_bytes: u64 = 4 << 30,
     }
 

@@ -17,7 +17,7 @@
 //!
 //! Before its 200: any other answer leaves it with the sender, who must send it again. After its 200:
 //! with the disk of the spool, if that is lost before the forwarder has emptied it, or with Kafka's own
-//! replicas. An event that neither its topic nor its dead letters take is set aside on disk.
+//! replicas. An event that neither its topic nor its dead letters take is set aside on disk, and tried again.
 //!
 //! # Order
 //!
@@ -37,6 +37,7 @@
 //!
 //! - `spool.rs`, `spool/`: the durable queue on disk.
 //! - `backlog.rs`: the spool with its forwarder; `forwarder.rs`: from the spool to Kafka.
+//! - `set_aside.rs`: tries again what neither the topic nor its dead letters took.
 //! - `refusals.rs`: shards in which Kafka refused something lately.
 //! - `backpressure.rs`: delays answers, so that the forwarder gets through.
 
@@ -44,6 +45,7 @@ mod backlog;
 mod backpressure;
 mod forwarder;
 mod refusals;
+mod set_aside;
 pub mod spool;
 
 use std::sync::Arc;
@@ -283,10 +285,16 @@ impl Delivery {
             Err(_elapsed) => Refusal::Unconfirmed.because("the disk did not confirm in time"),
         };
         let may_send = why.refusal == Refusal::SpoolFailed && self.state.health.brokers_respond();
-        let sent = match late {
-            Some(late) => late,
-            None if may_send => self.publisher.send(record, Preconditions::default()),
-            None => return Err(why),
+        let Some(sent) = late else {
+            if !may_send {
+                return Err(why);
+            }
+            let held = self.hold_in_kafka(&record, deadline).await;
+            return held.map_err(|rejection| match rejection.refusal {
+                // The client still has it.
+                Refusal::Unconfirmed => Refusal::Unconfirmed.because(why.cause.unwrap_or_default()),
+                _ => why,
+            });
         };
         match timeout_at(deadline, sent.verdict()).await {
             Ok(Ok(_acknowledged)) => Ok(Receipt::new(sent.record(), Held::InKafka)),
@@ -302,22 +310,32 @@ impl Delivery {
         record: &Record,
         deadline: Instant,
     ) -> Result<Receipt, Rejection> {
-        let publish = async |record: &Record| {
-            let verdict = timeout_at(deadline, self.publisher.publish(record)).await;
-            let slow = "the Kafka client gave no verdict before the answer was due";
-            verdict.map_err(|_elapsed| Refusal::Unconfirmed.because(slow))
-        };
-        let Err(failure) = publish(record).await? else {
-            return Ok(Receipt::new(record, Held::InKafka));
-        };
-        let refused = || refusal(failure).because(failure.explain());
-        let reason = dead_letter_reason(record, failure).ok_or_else(refused)?;
-        let dead_letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
-        // On the heap, so that the future of a click that Kafka takes stays small.
-        Box::pin(publish(&dead_letter)).await?.map_err(|_failure| refused())?;
-        self.state.metrics.dead_letters(record.webhook(), reason, 1);
-        Ok(Receipt(Held::AsDeadLetter))
+        publish_or_bury(&self.publisher, &self.state, record, deadline).await
     }
+}
+
+/// Kafka acknowledges the record or its dead letter, or it is not held.
+async fn publish_or_bury(
+    publisher: &Publisher,
+    state: &DeliveryState,
+    record: &Record,
+    deadline: Instant,
+) -> Result<Receipt, Rejection> {
+    let publish = async |record: &Record| {
+        let verdict = timeout_at(deadline, publisher.publish(record)).await;
+        let slow = "the Kafka client gave no verdict before the answer was due";
+        verdict.map_err(|_elapsed| Refusal::Unconfirmed.because(slow))
+    };
+    let Err(failure) = publish(record).await? else {
+        return Ok(Receipt::new(record, Held::InKafka));
+    };
+    let refused = || refusal(failure).because(failure.explain());
+    let reason = dead_letter_reason(record, failure).ok_or_else(refused)?;
+    let dead_letter = record.clone().into_dead_letter(reason.tag(), failure.explain());
+    // On the heap, so that the future of a click that Kafka takes stays small.
+    Box::pin(publish(&dead_letter)).await?.map_err(|_failure| refused())?;
+    state.metrics.dead_letters(record.webhook(), reason, 1);
+    Ok(Receipt(Held::AsDeadLetter))
 }
 
 /// Waits until the answer is due: once for a request, however many events it has.

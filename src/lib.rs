@@ -72,7 +72,7 @@
 //! - While nobody looks at the page, it costs a click one relaxed load.
 //! - No text from a sender becomes a metric label.
 //! - No queue without a bound, no wait without a deadline.
-//! - A library stays in its place: rdkafka in `kafka`, redb in `delivery/spool/store.rs`, reqsign in `kafka/token`, rustls in `http`,
+//! - A library stays in its place: rdkafka in `kafka`, redb in `delivery/spool/legacy.rs`, reqsign in `kafka/token`, rustls in `http`,
 //!   OpenTelemetry (which reads variables of its own, `OTEL_...`) in `ingest/spans.rs`, plotters and maud in
 //!   `operator/page`. Only `config` and `delivery/spool` work with files, only `config/load.rs` reads the
 //!   environment, only `observe/metrics.rs` makes a metric.

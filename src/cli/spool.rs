@@ -66,10 +66,10 @@ impl SpoolCommand {
 }
 
 fn print(contents: &Contents) {
-    let mut total = spool::WaitingEvents::default();
+    let mut total = spool::EventCount::default();
     let width =
         contents.topics.keys().map(|topic| topic.len()).max().unwrap_or(0).max("total".len());
-    let line = |name: &str, waiting: &spool::WaitingEvents| {
+    let line = |name: &str, waiting: &spool::EventCount| {
         let oldest = waiting.oldest_ms.map_or(String::new(), age);
         println!(
             "  {name:<width$}  {:>10} events  {:>14} bytes{oldest}",
@@ -81,11 +81,16 @@ fn print(contents: &Contents) {
         total.add(waiting);
     }
     line("total", &total);
-    if contents.set_aside > 0 {
-        println!("  {} events are set aside: no topic takes them", contents.set_aside);
+    for ((topic, reason), count) in &contents.set_aside {
+        let oldest = count.oldest_ms.map_or(String::new(), age);
+        println!(
+            "  {topic:<width$}  {:>10} set aside  {:>11} bytes{oldest}  {reason}: tried again at the start and \
+             every few minutes",
+            count.events, count.bytes
+        );
     }
-    if contents.damaged > 0 {
-        println!("  {} events are damaged and cannot be delivered", contents.damaged);
+    if contents.missing > 0 {
+        println!("  {} events cannot be read any more", contents.missing);
     }
 }
 
@@ -119,7 +124,7 @@ async fn drain_until_empty(config: &Config) -> Result<u64, StartError> {
     let set_aside = || state.metrics.spool.set_aside.get();
     let set_aside_before = set_aside();
     let report_poller = tokio::spawn(kafka.delivery_report_poller());
-    while backlog.spool.events() > 0 {
+    while !backlog.spool.is_empty() {
         bar.set_position(total.saturating_sub(backlog.spool.events()));
         bar.set_message(if backlog.spool.claimed() > 0 { "" } else { "waiting for Kafka" });
         tokio::select! {

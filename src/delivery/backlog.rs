@@ -1,5 +1,6 @@
 //! The spool, open, and the forwarder at work on it.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,7 +39,12 @@ impl Backlog {
     ) -> io::Result<Backlog> {
         let (stop_forwarder, stopped) = oneshot::channel();
         let publisher = kafka.publisher();
-        let forwarder = Forwarder { publisher, spool: spool.clone(), state: state.clone() };
+        let forwarder = Forwarder {
+            publisher,
+            spool: spool.clone(),
+            state: state.clone(),
+            refused_times: RefCell::default(),
+        };
         let forwarder = forwarder.start(stopped)?;
         Ok(Backlog { spool, writer, state: state.clone(), forwarder, stop_forwarder })
     }

@@ -9,7 +9,8 @@
 //! breaker closes when one of them is acknowledged. Of a shard in which Kafka refused something lately, a
 //! round sends one event, so that none overtakes one that is refused.
 
-use std::collections::{HashSet, VecDeque};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
-use super::spool::{Position, Spool, SpooledState};
+use super::set_aside::Retries;
+use super::spool::{Position, SetAsideReason, Spool, SpooledState};
 use super::{DeliveryState, dead_letter_reason, follow_late};
 use crate::click::record::Record;
-use crate::kafka::{Failure, InFlightRecord, Preconditions, Publisher, Remedy};
+use crate::kafka::{Failure, Fault, InFlightRecord, Preconditions, Publisher, Remedy};
 
 /// Chunks of the spool in flight: enough for batches and for distant brokers, and few enough that a live event waits
 /// behind them for some milliseconds only.
@@ -50,6 +52,8 @@ pub(super) struct Forwarder {
     pub publisher: Publisher,
     pub spool: Arc<Spool>,
     pub state: DeliveryState,
+    /// The newest timestamp of an old event that each topic refused.
+    pub refused_times: RefCell<HashMap<Arc<str>, i64>>,
 }
 
 /// An event in flight.
@@ -95,9 +99,10 @@ impl Forwarder {
     }
 
     async fn run(&self) -> Infallible {
-        let mut rest = REST_MIN;
+        let (mut rest, mut retries) = (REST_MIN, Retries::default());
         loop {
             self.state.breaker.close_if_recovered();
+            retries.run(self).await;
             let (began, waiting) = (Instant::now(), self.spool.events());
             if waiting > 0 && self.round().await {
                 rest = REST_MIN;
@@ -192,9 +197,9 @@ impl Forwarder {
                     blocked.shards.insert(shard);
                 }
                 SpooledState::Damaged(damage) => {
-                    error!(%damage, "An event in the spool is damaged; it is set aside.");
+                    error!(%damage, "An event in the spool is damaged: it is lost.");
                     self.state.metrics.spool.damages.inc();
-                    self.spool.set_aside(position);
+                    self.spool.lose(position);
                 }
                 SpooledState::Ready(record) if blocked.has(position, &record) => {}
                 SpooledState::Ready(_) if is_suspect && blocked.sent.contains(&shard) => {
@@ -203,6 +208,7 @@ impl Forwarder {
                 }
                 SpooledState::Ready(record) => {
                     blocked.sent.insert(shard);
+                    let record = self.with_time(record);
                     events.push(self.send(position, record, preconditions));
                 }
             }
@@ -216,6 +222,25 @@ impl Forwarder {
     fn may_probe(&self) -> bool {
         let client_tells = self.spool.claimed() > 0 && !self.state.health.brokers_respond();
         self.state.breaker.is_idle() && !client_tells
+    }
+
+    /// The record with another timestamp, if its topic refused that of a younger one: without this, each event of
+    /// a long outage would be refused, and with it the batch it is in.
+    fn with_time(&self, record: Record) -> Record {
+        let times = self.refused_times.borrow();
+        let is_refused =
+            times.get(record.topic()).is_some_and(|time| record.timestamp_ms() <= *time);
+        let restamped = is_refused.then(|| record.restamped(Timestamp::now())).flatten();
+        restamped.unwrap_or(record)
+    }
+
+    /// Notes that the topic takes this record only with another timestamp.
+    fn note_refused_time(&self, record: &Record) {
+        if record.timestamp_ms() < record.received().as_millisecond() {
+            let mut times = self.refused_times.borrow_mut();
+            let time = times.entry(record.topic().clone()).or_insert(i64::MIN);
+            *time = record.timestamp_ms().max(*time);
+        }
     }
 
     fn send(&self, position: Position, record: Record, preconditions: Preconditions) -> SentEvent {
@@ -310,7 +335,11 @@ impl Forwarder {
             reason = failure.explain(),
             "An event is set aside: its dead letters do not take it either."
         );
-        self.spool.set_aside(position);
+        let reason = match failure.fault {
+            Fault::TooLarge => SetAsideReason::TooLarge,
+            _ => SetAsideReason::Corrupt,
+        };
+        self.spool.set_event_aside(position, reason);
         true
     }
 
@@ -319,14 +348,21 @@ impl Forwarder {
     async fn send_alone(
         &self,
         position: Position,
-        mut record: Record,
+        record: Record,
         blocked: &mut Blocked,
     ) -> Result<bool, Failure> {
+        let first = record.clone();
+        let mut record = self.with_time(record);
         loop {
             let deadline = Instant::now() + self.state.ack_timeout;
             let event = self.send(position, record, self.preconditions());
             let settled = self.settle(&event, deadline, blocked).await;
-            let Err(failure) = settled else { return settled };
+            let Err(failure) = settled else {
+                if event.sent.record().is_restamped() {
+                    self.note_refused_time(&first);
+                }
+                return settled;
+            };
             let restamped = event.sent.record().restamped(Timestamp::now());
             match (failure.remedy(), restamped) {
                 // It may be invalid for its timestamp: see `may_be_of_timestamp`.

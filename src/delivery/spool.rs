@@ -11,47 +11,48 @@
 //! the client has not given up. Such an event is *claimed*. It leaves the spool with its late
 //! acknowledgement; only if the client fails does the forwarder send it again.
 //!
-//! - `spool/writer.rs`: the thread that owns the store; one fsync serves all requests that wait for it.
-//! - `spool/store.rs`: the file, and what happens when it is damaged.
-//! - `spool/salvage.rs`: finds whole events in a damaged file.
-//! - `spool/frame.rs`: one event as bytes.
-//! - `spool/owner.rs`: who uses the spool.
-//! - `spool/contents.rs`: what `hookbridge spool status` counts.
+//! - `spool/writer.rs`: the thread that owns the store; one sync serves all requests that wait for it.
+//! - `spool/store.rs`: the events on disk; `series.rs`: segments in their order; `segment.rs`: one file of
+//!   events; `notes.rs`: what has left it; `manifest.rs`: which segments there are.
+//! - `spool/disk.rs`: the files below the store; `owner.rs`: who uses them.
+//! - `spool/frame.rs`: one event as bytes; `salvage.rs`: finds whole events in any file.
+//! - `spool/legacy.rs`: the spool of versions before segments.
+//! - `spool/contents.rs`: what `hookbridge spool status` counts; `export.rs`: what `hookbridge spool export` reads.
 //! - `spool/export.rs`: reads events for `hookbridge spool export`.
 //! - `spool/inspection.rs`: whether the folder will do, for `hookbridge check`.
 //!
-//! # Why redb
+//! # Why segments
 //!
-//! redb 4.6 and fjall 3.1 were compared on two shared cores with 400,000 events of 600 bytes, 256 in
-//! each durable transaction, removed in thousands; two runs of each, in turn, by a throw-away program:
-//!
-//! | | redb | fjall |
-//! | --- | --- | --- |
-//! | events written/s | 138,000 and 156,000 | 188,000 and 198,000 |
-//! | CPU for each | 3.5 to 4.1 µs | 3.2 to 3.3 µs |
-//! | bytes written for each | 830 | 1,232 |
-//! | events removed/s | 357,000 and 441,000 | 544,000 and 672,000 |
-//! | on disk when full, when emptied | 264 MB, 32 KB (compacted in 0.1 s) | 238 MB, 265 MB |
-//! | resident memory | 21 MB | 67 MB |
-//! | counting the events | at once | 0.9 s for 1.5 million |
-//! | opening after kill -9 | 1.1 s for 800 MB, every page verified | 0.14 s for 900 MB |
-//! | after kill -9 | every commit that was reported was there | the same |
-//!
-//! Both are far faster than HTTP, so what decides is what happens on a bad day: redb gives the disk
-//! back, verifies what it reads after a crash, is one file that one process locks, and needs a third
-//! of the memory. `cargo bench --bench spool` measures this module.
+//! One file of redb was the spool of earlier versions, chosen for what it does on a bad day. Three things did not
+//! hold: a start verified every page before the first click (11 s for 3 GB after kill -9), a file was built on after
+//! a sync of it had failed, and events of other sizes than a click's took up to 1.6 bytes for each of theirs.
+//! Segments are read when there is time, a failed one is left, and the disk takes what the events have. What was
+//! measured is in `benches/README.md`; `cargo bench --bench spool` measures this module.
 
 mod contents;
+mod disk;
 mod export;
 mod frame;
 mod inspection;
+mod layout;
+mod legacy;
+mod manifest;
+mod notes;
+mod opening;
 mod owner;
+mod requests;
+mod reserve;
+mod rewriting;
 mod salvage;
+mod segment;
+mod series;
 mod store;
+mod upgrade;
 mod writer;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,9 +66,10 @@ use crate::click::record::Record;
 use crate::config::SpoolSettings;
 use crate::observe::health::Health;
 use crate::observe::metrics::{SpoolMetrics, SpoolRefusal};
-use store::{Action, Change};
+use requests::{Action, Change, Put, RequestQueue, SpoolRequest};
+use store::Which;
 
-pub use contents::{Contents, WaitingEvents, contents};
+pub use contents::{Contents, EventCount, contents};
 pub use export::{ExportSource, export};
 pub use frame::Damage;
 pub use inspection::{Finding, inspect};
@@ -111,6 +113,41 @@ pub enum NotSpooled {
     Failed(Arc<str>),
 }
 
+/// Why neither the topic of an event nor its dead letters take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SetAsideReason {
+    TooLarge,
+    Corrupt,
+    /// An earlier version did not note it.
+    Unknown,
+}
+
+impl SetAsideReason {
+    fn code(self) -> u32 {
+        match self {
+            SetAsideReason::Unknown => 0,
+            SetAsideReason::TooLarge => 1,
+            SetAsideReason::Corrupt => 2,
+        }
+    }
+
+    fn of(code: Option<u32>) -> SetAsideReason {
+        let known = [SetAsideReason::TooLarge, SetAsideReason::Corrupt];
+        let reason = known.into_iter().find(|reason| Some(reason.code()) == code);
+        reason.unwrap_or(SetAsideReason::Unknown)
+    }
+}
+
+impl fmt::Display for SetAsideReason {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            SetAsideReason::TooLarge => "too large",
+            SetAsideReason::Corrupt => "refused as invalid",
+            SetAsideReason::Unknown => "reason unknown",
+        })
+    }
+}
+
 /// An event in the spool, as the forwarder reads it.
 pub struct SpooledEvent {
     pub position: Position,
@@ -142,11 +179,14 @@ pub struct Spool {
     queue: Mutex<RequestQueue>,
     wake_writer: Condvar,
     next_sequence: AtomicU64,
-    /// How many events each shard holds.
+    /// How many events each shard holds, as far as the store was read.
     shards: Vec<AtomicU32>,
+    /// Whether all of the store was read.
+    is_checked: AtomicBool,
     /// Sequence numbers of the events that the Kafka client still has.
     claims: Mutex<HashSet<u64>>,
     events: AtomicU64,
+    set_aside: AtomicU64,
     /// Notified when events have left.
     room: Notify,
     /// Notified when the forwarder should look at the spool.
@@ -154,28 +194,6 @@ pub struct Spool {
     metrics: SpoolMetrics,
     health: Arc<Health>,
 }
-
-#[derive(Default)]
-struct RequestQueue {
-    waiting: Vec<SpoolRequest>,
-    /// Of the frames that wait to be written.
-    bytes: usize,
-    /// With so many requests the writer does not wait for more.
-    enough: usize,
-    is_stopped: bool,
-}
-
-/// What the writer is asked to do.
-enum SpoolRequest {
-    /// Only a put is answered.
-    Change(Change, Option<PutReply>),
-    Read {
-        from: u64,
-        reply: oneshot::Sender<Option<Vec<FoundEvent>>>,
-    },
-}
-
-type PutReply = oneshot::Sender<Result<(), NotSpooled>>;
 
 /// An event's position and its frame, unless it is not to be sent now.
 type FoundEvent = (Position, Option<Bytes>);
@@ -216,8 +234,10 @@ impl Spool {
             wake_writer: Condvar::new(),
             next_sequence: AtomicU64::new(first_sequence()),
             shards: std::iter::repeat_with(AtomicU32::default).take(SHARDS).collect(),
+            is_checked: AtomicBool::new(false),
             claims: Mutex::default(),
             events: AtomicU64::new(0),
+            set_aside: AtomicU64::new(0),
             room: Notify::new(),
             work: Notify::new(),
             metrics: metrics.clone(),
@@ -238,14 +258,26 @@ impl Spool {
         self.next_sequence.load(Ordering::Relaxed)
     }
 
-    /// Whether the shard of this event has events in the spool, so that it must go behind them.
+    /// Whether the shard of this event has events in the spool, so that it must go behind them. While the store
+    /// is read after a start, every shard may have some.
     pub(super) fn holds(&self, position: Position) -> bool {
-        self.shards[position.shard()].load(Ordering::SeqCst) > 0
+        !self.is_checked.load(Ordering::SeqCst)
+            || self.shards[position.shard()].load(Ordering::SeqCst) > 0
     }
 
     /// How many events wait.
     pub fn events(&self) -> u64 {
         self.events.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing waits, and all of the store was read.
+    pub fn is_empty(&self) -> bool {
+        self.events() == 0 && self.is_checked.load(Ordering::SeqCst)
+    }
+
+    /// How many events are set aside.
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::SeqCst)
     }
 
     /// Writes an event. Its shard holds it from the call on, not only from the end of the future, which
@@ -286,16 +318,35 @@ impl Spool {
         self.change(position, Action::Remove);
     }
 
-    /// Takes an event out of the order for good, and keeps it on disk for the operator.
-    pub(super) fn set_aside(&self, position: Position) {
-        self.change(position, Action::SetAside);
+    /// Removes an event that cannot be read any more.
+    pub(super) fn lose(&self, position: Position) {
+        self.change(position, Action::Lose);
+    }
+
+    /// Takes an event out of the order, and keeps it on disk.
+    pub(super) fn set_event_aside(&self, position: Position, reason: SetAsideReason) {
+        self.change(position, Action::SetAside(reason));
+    }
+
+    /// Removes an event that was set aside, and that Kafka has now.
+    pub(super) fn remove_set_aside(&self, position: Position) {
+        self.change(position, Action::RemoveSetAside);
     }
 
     /// Reads the next chunk of events from this sequence number on; 0 begins a new round. `None` while
     /// the disk cannot be read.
     pub async fn read(&self, from: u64) -> Option<Vec<SpooledEvent>> {
+        self.read_chunk(Which::Waiting, from).await
+    }
+
+    /// The same for events that are set aside.
+    pub(super) async fn read_set_aside(&self, from: u64) -> Option<Vec<SpooledEvent>> {
+        self.read_chunk(Which::SetAside, from).await
+    }
+
+    async fn read_chunk(&self, which: Which, from: u64) -> Option<Vec<SpooledEvent>> {
         let (reply, found) = oneshot::channel();
-        self.push(self.queue(), SpoolRequest::Read { from, reply });
+        self.push(self.queue(), SpoolRequest::Read { which, from, reply });
         let event = |(position, frame)| SpooledEvent { position, state: SpooledState::of(frame) };
         Some(found.await.ok()??.into_iter().map(event).collect())
     }
@@ -332,13 +383,13 @@ impl Spool {
         queue.bytes += frame.len();
         // Under the lock, so that a store being opened anew counts it once.
         self.shards[position.shard()].fetch_add(1, Ordering::SeqCst);
-        let change = Change { position, action: Action::Put(frame) };
-        self.push(queue, SpoolRequest::Change(change, Some(reply)));
+        let topic = record.topic().clone();
+        self.push(queue, SpoolRequest::Put(Put { position, frame, topic, reply }));
         Ok(written)
     }
 
     fn change(&self, position: Position, action: Action) {
-        self.push(self.queue(), SpoolRequest::Change(Change { position, action }, None));
+        self.push(self.queue(), SpoolRequest::Change(Change { position, action }));
     }
 
     fn push(&self, mut queue: MutexGuard<RequestQueue>, request: SpoolRequest) {

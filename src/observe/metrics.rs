@@ -137,7 +137,9 @@ metrics! {
         refused: Counters<SpoolRefusal> = "hookbridge_spool_refused_total",
             "Events that the spool could not take, by reason";
         damages: IntCounter = "hookbridge_spool_damages_total",
-            "Damaged files and events that were set aside";
+            "Damaged files and events of the spool";
+        lost: IntCounter = "hookbridge_spool_lost_events_total",
+            "Events that were in the spool and cannot be read any more";
     }
 
     /// What is counted of the log.

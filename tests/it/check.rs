@@ -73,10 +73,10 @@ fn a_folder_that_serve_cannot_write_is_a_problem() {
     assert!(out.contains("warning ") && out.contains("cannot be made in "), "{out}");
     // The store's own file.
     set_mode(&spool, 0o777);
-    fs::write(spool.join("spool.redb"), "").unwrap();
-    set_mode(&spool.join("spool.redb"), 0o444);
+    fs::write(spool.join("owner"), "").unwrap();
+    set_mode(&spool.join("owner"), 0o444);
     let out = of_spool(as_user(&spool), 1);
-    assert!(out.contains("spool.redb cannot be written"), "{out}");
+    assert!(out.contains("owner cannot be written"), "{out}");
     if is_root {
         chown(&spool, Some(NOBODY), None).unwrap();
         let out = of_spool(command(&spool), 0);

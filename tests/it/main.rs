@@ -15,8 +15,8 @@
 //!
 //! | promise | files | need, beyond Kafka |
 //! | --- | --- | --- |
-//! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `disk`, `shutdown`, `takeover` | a C compiler; `disk`: the right to mount |
-//! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `replay`, `clients` | `clients`: see `.ci/run` |
+//! | 200 means held, whatever fails | `proof`, `faults`, `spool`, `spool_files`, `disk`, `shutdown`, `takeover` | a C compiler; `disk`: the right to mount |
+//! | every click that can be held is held | `accepts`, `batches`, `compression`, `dead_letters`, `set_aside`, `replay`, `clients` | `clients`: see `.ci/run` |
 //! | the record is as documented | `accepts`, `partitions`, `pseudonyms`, `properties`, `schemas` | |
 //! | readers can use it | `examples`, `tail` | `examples`: Java, Maven; the long ones (`.ci/more`) PostgreSQL, Python; `tail`: jq |
 //! | only callers with a key get in | `auth_schemes`, `keys`, `tls`, `rejects`, `sns`, `senders`, `verification` | |
@@ -72,10 +72,12 @@ mod secrets;
 mod security;
 mod send;
 mod senders;
+mod set_aside;
 mod shutdown;
 mod sns;
 mod spans;
 mod spool;
+mod spool_files;
 mod tail;
 mod takeover;
 mod tidy;

@@ -65,7 +65,7 @@ async fn a_process_waits_until_its_predecessor_has_ended() {
     assert_eq!(log.matches(WAITS).count(), 1, "{log}");
     let (out, _) = spool("status", 0);
     assert!(out.contains(" 0 events"), "{out}");
-    assert!(!config.spool.dir.join("owner").exists());
+    assert_eq!(std::fs::read_to_string(config.spool.dir.join("owner")).unwrap(), "");
 }
 
 /// After as long as a process may take to die.

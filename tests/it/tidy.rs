@@ -79,7 +79,7 @@ fn libraries_stay_in_their_place() {
         only("hyper_util::server", "http/");
         only("std::env::", "config/load.rs");
         only("rustls::", "http/");
-        only("redb::", "delivery/spool/store.rs");
+        only("redb::", "delivery/spool/legacy.rs");
         only("zeroize", "config");
         only("reqsign", "kafka/token/");
         only("indicatif", "cli/terminal.rs");

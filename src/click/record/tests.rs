@@ -41,9 +41,9 @@ pub(crate) fn click() -> Webhook {
     }
 }
 
-pub(crate) fn record_of(body: &'static str, received: &str, trace: Option<&str>) -> Record {
+pub(crate) fn record_of(body: &str, received: &str, trace: Option<&str>) -> Record {
     let webhook = click();
-    let body = Bytes::from_static(body.as_bytes());
+    let body = Bytes::copy_from_slice(body.as_bytes());
     let event = webhook.shape.decode(&body).expect("an event");
     let received = received.parse().expect("a time");
     let caller = Caller::named("opptima");

@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::contents::{each_event, not_in_use};
 use super::salvage::salvage;
-use super::store::{Store, StoreError};
+use super::store::{StoreError, Which};
 use super::{frame, when_free};
 use crate::click::record::Record;
 
@@ -38,16 +39,20 @@ pub async fn export(
         ExportSource::Folder { folder, is_only_set_aside } => (folder, is_only_set_aside),
         ExportSource::File(path) => return export_file(path, found),
     };
-    let record = |bytes: &[u8]| frame::read(bytes).and_then(|frame| frame.record().ok());
-    let store = when_free(patience, || Store::open_existing(folder)).await?;
-    let mut is_wanted = true;
-    if !is_only_set_aside {
-        store.read(0, |_, bytes| {
-            is_wanted = found(record(bytes));
+    when_free(patience, || not_in_use(folder)).await?;
+    let kinds =
+        if is_only_set_aside { &[Which::SetAside][..] } else { &[Which::Waiting, Which::SetAside] };
+    for which in kinds {
+        let mut is_wanted = true;
+        let missing = each_event(folder, *which, |bytes, _| {
+            is_wanted = found(frame::read(bytes).and_then(|frame| frame.record().ok()));
             is_wanted
         })?;
+        if !is_wanted || (0..missing).any(|_| !found(None)) {
+            return Ok(());
+        }
     }
-    if is_wanted { store.read_set_aside(|bytes| found(record(bytes))) } else { Ok(()) }
+    Ok(())
 }
 
 /// Why the reading of a file ended before its end.

@@ -64,7 +64,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
         return None;
     }
     let sequence = u64::from_le_bytes(field(bytes, 16)?);
-    let written_ms = i64::from_le_bytes(field(bytes, 26)?);
+    let written_ms = written_ms(bytes)?;
     Some(Frame { position: Position { sequence, shard: shard(bytes)? }, written_ms, bytes })
 }
 
@@ -73,12 +73,17 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     HEAD.checked_add(usize::try_from(u32::from_le_bytes(field(bytes, 12)?)).ok()?)
 }
 
+/// When the frame says that it was written; not verified.
+pub(super) fn written_ms(bytes: &[u8]) -> Option<i64> {
+    Some(i64::from_le_bytes(field(bytes, 26)?))
+}
+
 /// The shard that the frame says it has; not verified.
 pub(super) fn shard(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_le_bytes(field(bytes, 24)?))
 }
 
-fn field<const LENGTH: usize>(bytes: &[u8], from: usize) -> Option<[u8; LENGTH]> {
+pub(super) fn field<const LENGTH: usize>(bytes: &[u8], from: usize) -> Option<[u8; LENGTH]> {
     bytes.get(from..)?.first_chunk().copied()
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
 
-use super::store::{self, Store};
+use super::legacy;
+use super::owner::Owner;
 use crate::config::SpoolSettings;
 
 /// What was found, and what to do about it.
@@ -62,7 +63,7 @@ fn inspect_missing(folder: &Path, max_bytes: u64) -> Vec<Finding> {
 fn inspect_folder(folder: &Path, metadata: &Metadata, max_bytes: u64) -> Vec<Finding> {
     let shown = folder.display();
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let store = folder.join(store::FILE);
+    let lock = folder.join(super::owner::FILE);
     let writable = write_into(folder).map_err(|error| {
         format!(
             "{shown} cannot be written: {error}. It belongs to user {owner} and has mode {mode:o}; {}",
@@ -70,9 +71,9 @@ fn inspect_folder(folder: &Path, metadata: &Metadata, max_bytes: u64) -> Vec<Fin
         )
     });
     let writable =
-        writable.and_then(|()| match File::options().read(true).write(true).open(&store) {
+        writable.and_then(|()| match File::options().read(true).write(true).open(&lock) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(format!("{} cannot be written: {error}; {}", store.display(), ask_for_rights()))
+                Err(format!("{} cannot be written: {error}; {}", lock.display(), ask_for_rights()))
             }
             _ => Ok(()),
         });
@@ -85,7 +86,8 @@ fn inspect_folder(folder: &Path, metadata: &Metadata, max_bytes: u64) -> Vec<Fin
             "{shown} belongs to user {owner}, and root may write anywhere: check as the user of serve"
         )));
     }
-    if let Some(owner) = Store::owner(folder) {
+    let owner = Owner::of(folder);
+    if let Some(owner) = owner.or_else(|| legacy::is_in_use(folder).then(|| Owner::read(folder))) {
         findings.push(Finding::Good(format!(
             "{owner} uses it; a serve that starts now waits until that ends"
         )));
@@ -116,8 +118,8 @@ fn room(folder: &Path, existing: &Path, max_bytes: u64) -> Finding {
             return Finding::Warning(format!("nobody can tell how much room there is: {error}"));
         }
     };
-    let files = [store::FILE, store::RESERVE].map(|name| fs::metadata(folder.join(name)));
-    let taken: u64 = files.into_iter().flatten().map(|file| file.blocks() * 512).sum();
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let taken: u64 = files.flat_map(|file| file.metadata()).map(|file| file.blocks() * 512).sum();
     let free = file_system.f_bavail.saturating_mul(file_system.f_frsize);
     let room = free.saturating_add(taken);
     let needed = max_bytes.saturating_add(max_bytes.div_ceil(3));

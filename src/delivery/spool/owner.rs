@@ -1,14 +1,17 @@
-//! Who uses a spool: the process that holds the store's lock writes itself into a file beside it, because the
-//! lock itself tells nobody who has it.
+//! Who uses a spool: the process that has the lock writes itself into the locked file, because a lock itself tells
+//! nobody who has it.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use jiff::{Timestamp, Unit};
+use rustix::fs::{FlockOperation, flock};
 
-const FILE: &str = "owner";
+use super::StoreError;
+
+pub(super) const FILE: &str = "owner";
 
 /// Bytes of the file that are read; it has some 80.
 const TEXT_MAX: u64 = 256;
@@ -18,7 +21,7 @@ const TEXT_MAX: u64 = 256;
 pub struct Owner(Option<String>);
 
 impl Owner {
-    /// As the file in this folder says. It is to be believed only while the store is locked.
+    /// As the file in this folder says. It is to be believed only while it is locked.
     pub(super) fn read(folder: &Path) -> Owner {
         let mut text = String::new();
         let read = File::open(folder.join(FILE))
@@ -26,6 +29,13 @@ impl Owner {
         // It goes to terminals and logs.
         let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
         Owner(Some(text).filter(|text| read.is_ok() && !text.is_empty()))
+    }
+
+    /// Who has the lock of this folder, if anybody does. Changes nothing.
+    pub(super) fn of(folder: &Path) -> Option<Owner> {
+        let file = File::open(folder.join(FILE)).ok()?;
+        let locked = flock(&file, FlockOperation::NonBlockingLockShared);
+        locked.is_err().then(|| Owner::read(folder))
     }
 }
 
@@ -35,23 +45,35 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The file, which says that this process uses the spool. Dropping it removes it.
-pub(super) struct OwnerFile(PathBuf);
+/// The lock of a folder, for one process. The system gives it up with the process.
+pub(super) struct Lock(File);
 
-impl OwnerFile {
-    /// Writes it, under the store's lock. On a disk that does not take it the owner is unknown to others.
-    pub fn write(folder: &Path) -> OwnerFile {
-        let path = folder.join(FILE);
+impl Lock {
+    /// Takes the lock of a folder that is there.
+    pub fn take(folder: &Path) -> Result<Lock, StoreError> {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false);
+        let file = file.open(folder.join(FILE))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(Owner::read(folder))),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+
+    /// Writes this process into the file. On a disk that does not take it the owner is unknown to others.
+    pub fn sign(&mut self) {
         let (process, system) = (std::process::id(), rustix::system::uname());
         let host = system.nodename().to_string_lossy();
         let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
-        let _ = fs::write(&path, format!("process {process} on {host} since {now}\n"));
-        OwnerFile(path)
+        let _ = self.0.set_len(0);
+        let _ = writeln!(self.0, "process {process} on {host} since {now}");
     }
 }
 
-impl Drop for OwnerFile {
+impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        // The file stays: another process may just be about to lock it.
+        let _ = self.0.set_len(0);
     }
 }

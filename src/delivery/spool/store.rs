@@ -1,88 +1,68 @@
-//! The events on disk: the only file that names redb.
+//! The events on disk: those that wait, those that were set aside, and the manifest of both.
 //!
-//! Opening also deals with damage. redb verifies the checksum of every page of a file that was not
-//! closed cleanly, and here it is asked to do so always; a file that does not pass is set aside under
-//! another name, and every event in it that can be read goes into a new one.
+//! A file is appended to only by the life of the process that made it, and only until a write or a sync of it
+//! fails: Linux forgets what it could not write, and the next sync succeeds without it. Opening begins a new
+//! segment and writes anew what was not complete, so nothing is ever built on a file that may have lost something.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
-use redb::{
-    Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
-};
 use tracing::error;
 
-use super::owner::{Owner, OwnerFile};
-use super::salvage::salvage;
+use super::disk::Disk;
+use super::layout::Entry;
+use super::legacy::{self, Legacy};
+use super::manifest::{Listed, Manifest};
+use super::owner::Owner;
+use super::segment::{Checked, Kind, NewEvent, Segment, SegmentDamage};
+use super::series::{Append, Series};
+use super::upgrade::{gone_segment, has_reserve, read_manifest};
 use super::{Position, frame};
 
-/// Waiting events, by sequence number.
-const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
-/// Events that neither the topic nor its dead letters take.
-const SET_ASIDE: TableDefinition<u64, &[u8]> = TableDefinition::new("set-aside");
-/// Figures about them, by name.
-const TOTALS: TableDefinition<&str, u64> = TableDefinition::new("totals");
-/// The sum of the lengths of the waiting events.
-const BYTES: &str = "bytes";
-
-pub(super) const FILE: &str = "spool.redb";
-
-/// A file that is deleted when the disk is full, so that events can still be removed: a store that
-/// never overwrites what is in force needs some pages for every change.
-pub(super) const RESERVE: &str = "reserve";
-pub(super) const RESERVE_BYTES: u64 = 4 << 20;
-
-/// Pages kept in memory.
-const CACHE_BYTES: usize = 16 << 20;
-
-/// An empty file that is larger than this is compacted.
-const COMPACT_BYTES: u64 = 16 << 20;
-
-/// Bytes of events that are copied in one transaction out of a damaged file.
-const SALVAGE_BYTES: usize = 4 << 20;
+/// The length at which the next segment begins: a part of `spool.max_bytes` within these bounds.
+const SEGMENT_PART: u64 = 256;
+const SEGMENT_MIN: u64 = 64 << 10;
+const SEGMENT_MAX: u64 = 16 << 20;
 
 /// The events on disk, open.
 pub(super) struct Store {
-    /// Removed before the lock is given up. None while a damaged file is read into this one.
-    _owner: Option<OwnerFile>,
-    database: Database,
-    path: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) folder: PathBuf,
+    pub(super) waiting: Series,
+    pub(super) set_aside: Series,
+    pub(super) legacy: Option<Legacy>,
+    pub(super) legacy_checked: Vec<Checked>,
+    pub(super) segment_max: u64,
+    pub(super) next_number: u64,
+    pub(super) next_id: u64,
+    /// Whether the manifest on disk is not that of what is in memory.
+    pub(super) manifest_is_due: bool,
+    /// How many events and bytes were noted as synced.
+    pub(super) noted: (u64, u64),
+    /// When the oldest event was written, and its number.
+    pub(super) oldest: Option<(u64, i64)>,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Waiting,
+    SetAside,
 }
 
 /// What a store says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub events: u64,
+    /// Of waiting events and of those that are set aside.
     pub bytes: u64,
     pub set_aside: u64,
-    /// When the oldest event was written, milliseconds since the Unix epoch.
+    /// When the oldest waiting event was written, milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
     /// The highest sequence number in use.
     pub last: u64,
-}
-
-/// A change of one event; several are made together, durably, or none of them.
-pub(super) struct Change {
-    pub position: Position,
-    pub action: Action,
-}
-
-pub(super) enum Action {
-    /// Writes this frame.
-    Put(Bytes),
-    Remove,
-    SetAside,
-}
-
-impl Change {
-    pub fn frame_length(&self) -> usize {
-        if let Action::Put(frame) = &self.action { frame.len() } else { 0 }
-    }
 }
 
 /// Why the disk cannot be used.
@@ -90,6 +70,8 @@ impl Change {
 pub enum StoreError {
     #[error("{0} uses it; each process needs a folder of its own")]
     InUse(Owner),
+    #[error("a newer hookbridge wrote it (format {0}); use that version or a newer one")]
+    Newer(u32),
     #[error("it is damaged: {0}")]
     Damaged(String),
     #[error("{0}")]
@@ -105,253 +87,338 @@ impl StoreError {
     }
 }
 
-impl From<redb::Error> for StoreError {
-    fn from(error: redb::Error) -> StoreError {
-        use ErrorKind::{InvalidData, UnexpectedEof};
-        use redb::Error::{Corrupted, DatabaseAlreadyOpen, Io, RepairAborted, UpgradeRequired};
-        match error {
-            DatabaseAlreadyOpen => StoreError::InUse(Owner::default()),
-            Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => error.into(),
-            Io(_) | Corrupted(_) | UpgradeRequired(_) | RepairAborted => {
-                StoreError::Damaged(error.to_string())
-            }
-            error => StoreError::Other(error.to_string()),
-        }
-    }
-}
-
-/// Runs something that may meet a damaged file, on which redb may panic.
-fn guarded<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => Ok(result?),
-        Err(_panic) => Err(StoreError::Damaged("the store cannot make sense of it".into())),
-    }
-}
-
 impl Store {
-    /// Opens the store in this folder, or makes it. Calls `damaged` if its file was damaged.
+    /// Opens the store in this folder, or makes it. The caller holds its lock.
     pub fn open(
+        disk: Arc<dyn Disk>,
         folder: &Path,
+        max_bytes: u64,
         frame_max: usize,
-        damaged: impl FnOnce(),
     ) -> Result<Store, StoreError> {
-        fs::create_dir_all(folder)?;
-        let path = folder.join(FILE);
-        let mut opened = Store::open_file(&path);
-        if let Err(StoreError::Damaged(reason)) = &opened {
-            error!(reason, "The spool is damaged; what can be read of it goes on.");
-            Store::mend(&path, frame_max)?;
-            damaged();
-            opened = Store::open_file(&path);
+        let (manifest, mut damages) = read_manifest(&*disk)?;
+        let has_legacy = legacy::is_there(folder);
+        let names = disk.names()?;
+        if manifest.is_none() && damages.is_empty() && !has_legacy && has_reserve(&names) {
+            damages.push(SegmentDamage::default());
+            error!(
+                "The spool's files are gone: there is a reserve, and nothing else. What they held cannot be \
+                 delivered, and nobody knows how much that was."
+            );
         }
-        Store::owned(opened, folder)
+        let manifest = manifest.unwrap_or_default();
+        for name in names.iter().filter(|name| name.ends_with(".new")) {
+            disk.remove(name)?;
+        }
+        let (waiting, gone) = Series::open(Kind::Waiting, &*disk, &names, &manifest.waiting)?;
+        let (set_aside, more_gone) =
+            Series::open(Kind::SetAside, &*disk, &names, &manifest.set_aside)?;
+        for listed in gone.iter().chain(&more_gone) {
+            damages.extend(gone_segment(&*disk, &names, listed)?);
+        }
+        let id = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
+        let mut store = Store {
+            disk,
+            folder: folder.to_owned(),
+            next_number: waiting.last().0.max(set_aside.last().0) + 1,
+            waiting,
+            set_aside,
+            legacy: None,
+            legacy_checked: Vec::new(),
+            segment_max: (max_bytes / SEGMENT_PART).clamp(SEGMENT_MIN, SEGMENT_MAX),
+            next_id: id,
+            manifest_is_due: true,
+            noted: (0, 0),
+            oldest: None,
+        };
+        let damages = damages.into_iter().map(Some);
+        store.legacy_checked.extend(damages.map(|damage| Checked { damage, ..Checked::default() }));
+        store.write_incomplete_anew(&manifest)?;
+        if has_legacy {
+            store.open_legacy(frame_max)?;
+        }
+        if store.legacy.is_none() {
+            store.keep_older_programs_out()?;
+        }
+        store.maintain()?;
+        Ok(store)
     }
 
-    /// Writes every event that can be read of a damaged file to a new one, and puts that in its place.
-    /// Until the new one is durable the damaged file stays where it is: this can be tried again.
-    fn mend(path: &Path, frame_max: usize) -> Result<(), StoreError> {
-        let new = path.with_extension("new");
-        let _ = fs::remove_file(&new);
-        let filled = Store::open_file(&new).and_then(|store| store.fill_from(path, frame_max));
-        let events = filled.inspect_err(|_| drop(fs::remove_file(&new)))?;
-        let now = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-        let aside = path.with_file_name(format!("damaged-{now}.redb"));
-        fs::hard_link(path, &aside)?;
-        fs::rename(&new, path)?;
-        sync_folder(path)?;
-        error!(events, "Events were read out of the damaged spool.");
-        error!(file = %aside.display(), "The damaged file is set aside.");
+    /// Segments that were written when the last life ended, or when a sync failed.
+    fn write_incomplete_anew(&mut self, manifest: &Manifest) -> Result<(), StoreError> {
+        let lists = [&manifest.waiting, &manifest.set_aside];
+        for (series, listed) in [&mut self.waiting, &mut self.set_aside].into_iter().zip(lists) {
+            for at in 0..series.segments.len() {
+                let segment = &series.segments[at];
+                let of_number = listed.iter().find(|listed| listed.number == segment.number());
+                if of_number.is_some_and(|l| l.complete.is_some()) || segment.events() == 0 {
+                    continue;
+                }
+                let written = series.write_anew(&*self.disk, at, &mut self.next_id);
+                match written.map_err(StoreError::from) {
+                    // What was confirmed was synced, and stays as it is.
+                    Err(error) if error.is_disk_full() => {}
+                    result => result?,
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Opens a store that exists, without mending it.
-    pub fn open_existing(folder: &Path) -> Result<Store, StoreError> {
-        let path = folder.join(FILE);
-        fs::metadata(&path)?;
-        Store::owned(Store::open_file(&path), folder)
+    /// Writes events durably, all or none.
+    ///
+    /// # Errors
+    ///
+    /// Where the disk is full the store goes on as it was; after another error it must be opened again.
+    pub fn put(&mut self, events: &mut [NewEvent]) -> Result<(), Append> {
+        self.append(Which::Waiting, events)
     }
 
-    /// Says in the folder that this process uses the store, or finds out which one does.
-    fn owned(opened: Result<Store, StoreError>, folder: &Path) -> Result<Store, StoreError> {
-        match opened {
-            Ok(store) => Ok(Store { _owner: Some(OwnerFile::write(folder)), ..store }),
-            Err(StoreError::InUse(_)) => Err(StoreError::InUse(Owner::read(folder))),
-            Err(error) => Err(error),
+    pub(super) fn append(&mut self, which: Which, events: &mut [NewEvent]) -> Result<(), Append> {
+        let full = |error: io::Error| {
+            let error = StoreError::from(error);
+            if error.is_disk_full() { Append::Full(error) } else { Append::Failed(error) }
+        };
+        let segment_max = self.segment_max;
+        if !self.series(which).is_open(segment_max) {
+            self.next_id += 1;
+            self.next_number += 1;
+            let (number, id, disk) = (self.next_number, self.next_id, self.disk.clone());
+            self.series(which).begin(&*disk, number, id).map_err(full)?;
+            (self.noted, self.manifest_is_due) = ((0, 0), true);
         }
-    }
-
-    /// Who uses the store in this folder, if anybody does. Changes nothing.
-    pub fn owner(folder: &Path) -> Option<Owner> {
-        let opened = guarded(|| Ok(ReadOnlyDatabase::open(folder.join(FILE))?));
-        matches!(opened, Err(StoreError::InUse(_))).then(|| Owner::read(folder))
-    }
-
-    fn open_file(path: &Path) -> Result<Store, StoreError> {
-        let is_new = !path.exists();
-        let database = guarded(|| {
-            let mut builder = Database::builder();
-            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            let database = builder.create(path)?;
-            // Says at once whether the disk can be written.
-            let transaction = database.begin_write()?;
-            transaction.open_table(EVENTS)?;
-            transaction.open_table(SET_ASIDE)?;
-            transaction.open_table(TOTALS)?;
-            transaction.commit()?;
-            Ok(database)
-        })?;
-        if is_new {
-            sync_folder(path)?;
+        if self.manifest_is_due {
+            self.write_manifest().map_err(full)?;
         }
-        Ok(Store { _owner: None, database, path: path.to_owned() })
+        self.series(which).append(events)
     }
 
-    /// Puts everything that can be read of a damaged file into this store. Returns how many events.
-    fn fill_from(self, damaged: &Path, frame_max: usize) -> Result<u64, StoreError> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        salvage(damaged, frame_max, |frame| {
-            bytes += frame.bytes.len();
-            let action = Action::Put(Bytes::copy_from_slice(frame.bytes));
-            batch.push(Change { position: frame.position, action });
-            if bytes >= SALVAGE_BYTES {
-                self.apply(&std::mem::take(&mut batch))?;
-                bytes = 0;
-            }
-            Ok::<_, StoreError>(())
-        })?;
-        self.apply(&batch)?;
-        Ok(self.totals()?.events)
+    /// Removes events durably. Says for each whether it was there.
+    pub fn remove(&mut self, which: Which, sequences: &[u64]) -> Result<Vec<bool>, StoreError> {
+        let series = match which {
+            Which::Waiting => &mut self.waiting,
+            Which::SetAside => &mut self.set_aside,
+        };
+        let mut found = series.remove(&*self.disk, sequences, &mut self.next_id)?;
+        if which == Which::Waiting
+            && let Some(legacy) = &mut self.legacy
+            && found.iter().any(|found| !found)
+        {
+            let in_legacy = legacy.remove(sequences)?;
+            found.iter_mut().zip(in_legacy).for_each(|(found, also)| *found |= also);
+        }
+        Ok(found)
     }
 
-    /// Makes all changes durable, or none. Returns for each whether its event was there before.
-    pub fn apply<'a>(
-        &self,
-        changes: impl IntoIterator<Item = &'a Change>,
-    ) -> Result<Vec<bool>, StoreError> {
-        guarded(|| {
-            let mut found = Vec::new();
-            let transaction = self.database.begin_write()?;
-            {
-                let mut events = transaction.open_table(EVENTS)?;
-                let mut set_aside = transaction.open_table(SET_ASIDE)?;
-                let mut totals = transaction.open_table(TOTALS)?;
-                let mut bytes = totals.get(BYTES)?.map_or(0, |bytes| bytes.value());
-                for Change { position: Position { sequence, .. }, action } in changes {
-                    let before = match action {
-                        Action::Put(frame) => {
-                            bytes += frame.len() as u64;
-                            events.insert(sequence, &**frame)?
-                        }
-                        Action::Remove => events.remove(sequence)?,
-                        Action::SetAside => {
-                            let event = events.remove(sequence)?;
-                            if let Some(event) = &event {
-                                set_aside.insert(sequence, event.value())?;
-                            }
-                            event
-                        }
-                    };
-                    let length = before.as_ref().map(|event| event.value().len() as u64);
-                    bytes = bytes.saturating_sub(length.unwrap_or(0));
-                    found.push(before.is_some());
-                }
-                totals.insert(BYTES, bytes)?;
-            }
-            transaction.commit()?;
-            Ok(found)
-        })
+    /// Takes an event out of the order, and keeps it. Says whether it was there.
+    pub fn set_event_aside(&mut self, sequence: u64, code: u32) -> Result<bool, StoreError> {
+        let Some(frame) = self.get(sequence)? else { return Ok(false) };
+        let topic = topic_of(&frame);
+        let shard = frame::shard(&frame).unwrap_or_default();
+        let event = NewEvent { entry: Position { sequence, shard }, frame: &frame, topic: &topic };
+        self.append(Which::SetAside, &mut [event]).map_err(Append::into_error)?;
+        let disk = self.disk.clone();
+        if let Some(segment) = self.set_aside.segments.last_mut() {
+            segment.note_refused(&*disk, sequence, code)?;
+        }
+        self.remove(Which::Waiting, &[sequence])?;
+        Ok(true)
     }
 
-    /// Calls `found` with the waiting events from this sequence number on, as long as it returns true.
+    fn get(&mut self, sequence: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.waiting.get(&*self.disk, sequence, &mut self.next_id)?;
+        if let (None, Some(legacy)) = (&found, &self.legacy) {
+            let mut frame = None;
+            legacy.read(sequence, |position, bytes| {
+                frame = (position.sequence == sequence).then(|| bytes.to_vec());
+                false
+            })?;
+            return Ok(frame);
+        }
+        Ok(found)
+    }
+
+    /// Calls `found` with the events from this sequence number on, as long as it returns true.
     pub fn read(
-        &self,
+        &mut self,
+        which: Which,
         from: u64,
         mut found: impl FnMut(Position, &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        guarded(|| {
-            let events = self.database.begin_read()?.open_table(EVENTS)?;
-            for event in events.range(from..)? {
-                let (sequence, frame) = event?;
-                let shard = frame::shard(frame.value()).unwrap_or_default();
-                if !found(Position { sequence: sequence.value(), shard }, frame.value()) {
-                    break;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Calls `found` with the events set aside, as long as it returns true.
-    pub fn read_set_aside(&self, mut found: impl FnMut(&[u8]) -> bool) -> Result<(), StoreError> {
-        guarded(|| {
-            let events = self.database.begin_read()?.open_table(SET_ASIDE)?;
-            for event in events.iter()? {
-                if !found(event?.1.value()) {
-                    break;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    pub fn totals(&self) -> Result<Totals, StoreError> {
-        guarded(|| {
-            let transaction = self.database.begin_read()?;
-            let events = transaction.open_table(EVENTS)?;
-            let set_aside = transaction.open_table(SET_ASIDE)?;
-            let bytes = transaction.open_table(TOTALS)?.get(BYTES)?.map_or(0, |b| b.value());
-            let oldest = events.first()?;
-            let oldest = oldest.and_then(|(_, frame)| Some(frame::read(frame.value())?.written_ms));
-            let last = |last: Option<(redb::AccessGuard<u64>, _)>| last.map_or(0, |l| l.0.value());
-            Ok(Totals {
-                events: events.len()?,
-                bytes,
-                set_aside: set_aside.len()?,
-                oldest_ms: oldest,
-                last: last(events.last()?).max(last(set_aside.last()?)),
-            })
-        })
-    }
-
-    /// Gives the disk back what the store does not need, if that is much or `is_needed`.
-    pub fn compact(&mut self, is_needed: bool) -> Result<(), StoreError> {
-        if is_needed || fs::metadata(&self.path)?.len() > COMPACT_BYTES {
-            guarded(|| Ok(self.database.compact().map(drop)?))?;
+        let mut goes_on = true;
+        if let (Which::Waiting, Some(legacy)) = (which, &self.legacy) {
+            // All of it is older than any segment.
+            legacy.read(from, |position, frame| {
+                goes_on = found(position, frame);
+                goes_on
+            })?;
+        }
+        if goes_on {
+            let series = match which {
+                Which::Waiting => &mut self.waiting,
+                Which::SetAside => &mut self.set_aside,
+            };
+            let found = |entry: Entry, frame: &[u8]| found(entry.position, frame);
+            series.read(&*self.disk, from, &mut self.next_id, found)?;
         }
         Ok(())
     }
-}
 
-/// Makes the names in a file's folder survive a power cut, as its content does.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-/// Takes room on disk that can be given up when there is no more; with `and_more`, only if there is as
-/// much again beside it.
-pub(super) fn take_reserve(folder: &Path, and_more: bool) -> io::Result<()> {
-    let path = folder.join(RESERVE);
-    if fs::metadata(&path).is_ok_and(|reserve| reserve.len() == RESERVE_BYTES) {
-        return Ok(());
+    pub fn totals(&mut self) -> Totals {
+        let (events, bytes, last) = self
+            .legacy
+            .as_ref()
+            .map_or((0, 0, 0), |legacy| (legacy.events, legacy.bytes, legacy.last));
+        Totals {
+            events: events + self.waiting.events(),
+            bytes: bytes + self.waiting.bytes() + self.set_aside.bytes(),
+            set_aside: self.set_aside.events(),
+            oldest_ms: self.oldest_ms(),
+            last: last.max(self.waiting.last().1).max(self.set_aside.last().1),
+        }
     }
-    // Under another name until it is whole.
-    let part = path.with_extension("part");
-    let length = if and_more { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
-    let write = || {
-        let mut file = File::create(&part)?;
-        io::copy(&mut io::repeat(0).take(length), &mut file)?;
-        file.set_len(RESERVE_BYTES)?;
-        file.sync_all()?;
-        fs::rename(&part, path)
-    };
-    write().inspect_err(|_| {
-        // A part of it only takes room.
-        let _ = fs::remove_file(&part);
-        give_up_reserve(folder);
-    })
+
+    fn oldest_ms(&mut self) -> Option<i64> {
+        if let Some(legacy) = self.legacy.as_ref().filter(|legacy| legacy.events > 0) {
+            let mut oldest = None;
+            let read = legacy.read(0, |_, bytes| {
+                oldest = frame::read(bytes).map(|frame| frame.written_ms);
+                false
+            });
+            return read.ok().and(oldest);
+        }
+        self.waiting.oldest(&mut self.oldest)
+    }
+
+    /// Whether every segment was read since the store was opened.
+    pub fn is_checked(&self) -> bool {
+        self.waiting.is_checked() && self.set_aside.is_checked()
+    }
+
+    /// Reads the next segment that was not read yet.
+    pub fn check_next(&mut self) -> Result<(), StoreError> {
+        self.next_id += 1;
+        let series =
+            if self.waiting.is_checked() { &mut self.set_aside } else { &mut self.waiting };
+        series.check_next(&*self.disk, self.next_id)?;
+        series.unload();
+        Ok(())
+    }
+
+    /// What was found since this was asked last.
+    pub fn take_checked(&mut self) -> Vec<Checked> {
+        // Only the shards of waiting events count.
+        let aside = self.set_aside.checked.drain(..);
+        let aside = aside.map(|checked| Checked { shards: Vec::new(), ..checked });
+        let mut checked: Vec<_> = self.legacy_checked.drain(..).chain(aside).collect();
+        checked.append(&mut self.waiting.checked);
+        checked
+    }
+
+    /// Gives the disk back what is not needed any more.
+    pub fn maintain(&mut self) -> Result<(), StoreError> {
+        if let Some(legacy) = self.legacy.take_if(|legacy| legacy.events == 0) {
+            legacy.delete()?;
+            self.keep_older_programs_out()?;
+        }
+        let waiting = self.waiting.take_empty(self.segment_max / 4);
+        let set_aside = self.set_aside.take_empty(0);
+        self.manifest_is_due |= !waiting.is_empty() || !set_aside.is_empty();
+        if self.manifest_is_due {
+            self.write_manifest()?;
+        }
+        for segment in &waiting {
+            self.waiting.delete(&*self.disk, segment)?;
+        }
+        for segment in &set_aside {
+            self.set_aside.delete(&*self.disk, segment)?;
+        }
+        for which in [Which::Waiting, Which::SetAside] {
+            self.write_sparse_anew(which)?;
+            self.series(which).unload();
+        }
+        Ok(())
+    }
+
+    /// Writes what is left of segments anew where they take a sixth more than that.
+    fn write_sparse_anew(&mut self, which: Which) -> Result<(), StoreError> {
+        let (disk, segment_max) = (self.disk.clone(), self.segment_max);
+        let series = self.series(which);
+        let size: u64 = series.segments.iter().map(Segment::size).sum();
+        if size <= series.bytes() + series.bytes() / 6 + 2 * segment_max {
+            return Ok(());
+        }
+        let Some(range) = series.sparsest(segment_max) else { return Ok(()) };
+        self.next_id += 1;
+        let id = self.next_id;
+        match self.series(which).rewrite(&*disk, range, id).map_err(StoreError::from) {
+            Err(error) if error.is_disk_full() => Ok(()),
+            result => {
+                self.manifest_is_due = true;
+                result?;
+                Ok(self.write_manifest()?)
+            }
+        }
+    }
+
+    /// Once a second: notes how much was synced, and writes a segment anew whose file somebody deleted.
+    pub fn tick(&mut self) -> Result<(), StoreError> {
+        for series in [&mut self.waiting, &mut self.set_aside] {
+            if series.write_deleted_anew(&*self.disk, &mut self.next_id)? {
+                self.manifest_is_due = true;
+                error!("Files of the spool were deleted; what they held is written anew.");
+            }
+        }
+        let noted = self.waiting.written();
+        if noted != self.noted && noted.0 > 0 {
+            self.noted = noted;
+            self.waiting.note_synced(&*self.disk)?;
+        }
+        self.maintain()
+    }
+
+    /// Writes down what is in each segment, so that the next start need not read them.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        for series in [&mut self.waiting, &mut self.set_aside] {
+            series.segments.iter_mut().for_each(Segment::close);
+        }
+        self.manifest_is_due = true;
+        self.maintain()
+    }
+
+    fn series(&mut self, which: Which) -> &mut Series {
+        match which {
+            Which::Waiting => &mut self.waiting,
+            Which::SetAside => &mut self.set_aside,
+        }
+    }
+
+    fn write_manifest(&mut self) -> io::Result<()> {
+        let listed = |series: &Series| -> Vec<Listed> {
+            series.segments.iter().map(Segment::listed).collect()
+        };
+        Manifest::new(listed(&self.waiting), listed(&self.set_aside)).write(&*self.disk)?;
+        self.manifest_is_due = false;
+        Ok(())
+    }
+
+    fn keep_older_programs_out(&self) -> Result<(), StoreError> {
+        Ok(legacy::keep_older_programs_out(&self.folder)?)
+    }
 }
 
-pub(super) fn give_up_reserve(folder: &Path) {
-    // If it is not there, there is nothing to give up.
-    let _ = fs::remove_file(folder.join(RESERVE));
+/// The topic of an event.
+pub(super) fn topic_of(bytes: &[u8]) -> String {
+    let record = frame::read(bytes).and_then(|frame| frame.record().ok());
+    record.map_or(String::new(), |record| record.topic().to_string())
 }
+
+impl Append {
+    pub fn into_error(self) -> StoreError {
+        match self {
+            Append::Full(error) | Append::Failed(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

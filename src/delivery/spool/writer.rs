@@ -7,12 +7,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, warn};
 
-use super::store::{self, Action, Change, Store, StoreError, Totals};
-use super::{FoundEvent, NotSpooled, Position, PutReply, SHARDS, Spool, SpoolRequest};
+use super::owner::Lock;
+use super::reserve;
+use super::segment::{NewEvent, SegmentDamage};
+use super::series::Append;
+use super::store::{Store, StoreError, Totals, Which};
+use super::{Action, Change, FoundEvent, NotSpooled, Position, Put, Spool, SpoolRequest};
 use crate::observe::metrics::SpoolRefusal;
 
 /// How often a store that failed is tried again, and how often the gauges are set.
@@ -30,7 +33,7 @@ const CHUNK: usize = 1_024;
 const CHUNK_BYTES: usize = 2 << 20;
 
 /// With less room than this the spool counts as full: most events would not fit.
-const ROOM_MIN: u64 = 4 << 10;
+pub(super) const ROOM_MIN: u64 = 4 << 10;
 
 /// The running writer.
 pub struct SpoolWriter {
@@ -38,17 +41,19 @@ pub struct SpoolWriter {
     thread: JoinHandle<()>,
 }
 
-struct WriterThread {
-    spool: Arc<Spool>,
+pub(super) struct WriterThread {
+    pub(super) spool: Arc<Spool>,
+    /// The lock of the folder, once it could be taken: not given up where the disk fails.
+    pub(super) lock: Option<Lock>,
     /// Or why the disk fails.
-    store: Result<Store, Arc<str>>,
-    totals: Totals,
+    pub(super) store: Result<Store, Arc<str>>,
+    pub(super) totals: Totals,
     /// How many bytes waited when the disk itself was full: since then, events are only removed.
-    full_at: Option<u64>,
+    pub(super) full_at: Option<u64>,
     /// Whether the spool took events when the gauges were last set.
-    was_working: bool,
-    /// Changes other than puts that are not durable yet because the disk failed.
-    retry: Vec<PendingChange>,
+    pub(super) was_working: bool,
+    /// Changes that are not durable yet because the disk failed.
+    pub(super) retry: Vec<Change>,
     round: RoundProgress,
 }
 
@@ -63,18 +68,16 @@ struct RoundProgress {
     overtaken: HashSet<usize>,
 }
 
-/// A change, and the reply that waits for it.
-type PendingChange = (Change, Option<PutReply>);
-
 impl SpoolWriter {
     /// Opens the store and starts the thread. A disk that fails is tried again once a second.
     ///
     /// # Errors
     ///
-    /// Another process uses the store, or the system refuses the thread.
+    /// Another process uses the store, a newer program wrote it, or the system refuses the thread.
     pub(super) fn start(spool: Arc<Spool>) -> Result<SpoolWriter, StoreError> {
         let mut writer = WriterThread {
             spool: spool.clone(),
+            lock: None,
             store: Err("".into()),
             totals: Totals::default(),
             full_at: None,
@@ -82,7 +85,7 @@ impl SpoolWriter {
             retry: Vec::new(),
             round: RoundProgress::default(),
         };
-        if let Err(error @ StoreError::InUse(_)) = writer.open() {
+        if let Err(error @ (StoreError::InUse(_) | StoreError::Newer(_))) = writer.open() {
             return Err(error);
         }
         let thread = std::thread::Builder::new().name("spool-writer".into());
@@ -99,22 +102,55 @@ impl SpoolWriter {
 }
 
 impl WriterThread {
-    fn run(&mut self) {
+    fn run(mut self) {
         let mut tick = Instant::now() + TICK;
         loop {
-            let (requests, is_stopped) = self.wait(tick);
+            let is_checked = self.store.as_ref().map_or(true, Store::is_checked);
+            let (requests, is_stopped) = self.wait(if is_checked { tick } else { Instant::now() });
             let is_idle = requests.is_empty();
             self.spool.health.set_spool_busy(!is_idle);
             self.carry_out(requests);
             self.spool.health.set_spool_busy(false);
             if is_stopped && is_idle {
+                self.close();
                 return;
             }
+            self.check_next();
             if Instant::now() >= tick {
-                self.recover();
-                self.set_gauges();
+                self.tick();
                 tick = Instant::now() + TICK;
             }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.recover();
+        if let Ok(store) = &mut self.store
+            && let Err(error) = store.tick()
+        {
+            self.fail(&error);
+        }
+        self.note_checked();
+        self.set_gauges();
+    }
+
+    /// Reads a part of what was there at the start.
+    fn check_next(&mut self) {
+        if let Ok(store) = &mut self.store
+            && !store.is_checked()
+            && let Err(error) = store.check_next()
+        {
+            self.fail(&error);
+        }
+        self.note_checked();
+    }
+
+    fn close(self) {
+        if let Ok(store) = self.store
+            && let Err(error) = store.close()
+        {
+            // Nothing is lost: the next start reads more.
+            warn!(%error, "The spool was not closed.");
         }
     }
 
@@ -134,47 +170,47 @@ impl WriterThread {
         let rest = queue.waiting.split_off(count);
         let taken = std::mem::replace(&mut queue.waiting, rest);
         for request in &taken {
-            if let SpoolRequest::Change(change, _) = request {
-                queue.bytes -= change.frame_length();
+            if let SpoolRequest::Put(put) = request {
+                queue.bytes -= put.frame.len();
             }
         }
         (taken, queue.is_stopped)
     }
 
-    /// Carries out requests: all changes in one transaction, in their order, then the reads.
+    /// Carries out requests: puts with one sync, then the other changes, then the reads.
     fn carry_out(&mut self, requests: Vec<SpoolRequest>) {
-        let (mut changes, mut reads) = (std::mem::take(&mut self.retry), Vec::new());
+        let (mut puts, mut reads) = (Vec::new(), Vec::new());
+        let mut changes = std::mem::take(&mut self.retry);
         let mut bytes = self.totals.bytes;
         for request in requests {
             match request {
-                SpoolRequest::Read { from, reply } => reads.push((from, reply)),
-                SpoolRequest::Change(change, None) => changes.push((change, None)),
-                SpoolRequest::Change(change, Some(reply)) => {
-                    let more = change.frame_length() as u64;
-                    if let Err(why) = self.may_put(bytes + more) {
-                        self.spool.refuse(change.position, reply, why);
+                SpoolRequest::Read { which, from, reply } => reads.push((which, from, reply)),
+                SpoolRequest::Change(change) => changes.push(change),
+                SpoolRequest::Put(put) => {
+                    if let Err(why) = self.may_put(bytes + put.frame.len() as u64) {
+                        self.spool.refuse(put, why);
                         continue;
                     }
-                    bytes += more;
-                    if change.position.sequence < self.round.next {
-                        self.round.overtaken.insert(change.position.shard());
+                    bytes += put.frame.len() as u64;
+                    if put.position.sequence < self.round.next {
+                        self.round.overtaken.insert(put.position.shard());
                     }
-                    changes.push((change, Some(reply)));
+                    puts.push(put);
                 }
             }
         }
-        if !changes.is_empty() {
-            match self.apply(&changes) {
-                Ok(found) => self.confirm(changes, found),
-                Err(error) => self.fail(changes, &error),
-            }
+        if !puts.is_empty() {
+            self.put(puts);
         }
-        for (from, reply) in reads {
-            let _ = reply.send(self.read(from));
+        if !changes.is_empty() {
+            self.change(changes);
+        }
+        for (which, from, reply) in reads {
+            let _ = reply.send(self.read(which, from));
         }
     }
 
-    fn may_put(&self, bytes: u64) -> Result<(), NotSpooled> {
+    pub(super) fn may_put(&self, bytes: u64) -> Result<(), NotSpooled> {
         let is_full = self.full_at.is_some() || bytes > self.spool.settings.max_bytes;
         match &self.store {
             Err(reason) => Err(NotSpooled::Failed(reason.clone())),
@@ -183,213 +219,209 @@ impl WriterThread {
         }
     }
 
-    fn apply(&mut self, changes: &[PendingChange]) -> Result<Vec<bool>, StoreError> {
-        let store = self.store.as_mut().map_err(|why| StoreError::Other(why.to_string()))?;
-        let found = store.apply(changes.iter().map(|(change, _)| change))?;
-        self.totals = store.totals()?;
-        if self.totals.events == 0 {
-            store.compact(self.full_at.is_some())?;
+    fn put(&mut self, puts: Vec<Put>) {
+        let mut events: Vec<NewEvent> = puts
+            .iter()
+            .map(|put| NewEvent { entry: put.position, frame: &put.frame, topic: &put.topic })
+            .collect();
+        let result = match &mut self.store {
+            Ok(store) => store.put(&mut events),
+            Err(why) => Err(Append::Failed(StoreError::Other(why.to_string()))),
+        };
+        drop(events);
+        match result {
+            Ok(()) => {
+                self.count();
+                let written = self.spool.metrics.written.clone();
+                for put in puts {
+                    written.inc();
+                    // A request that is gone no longer needs to know.
+                    let _ = put.reply.send(Ok(()));
+                }
+            }
+            Err(append) => {
+                let is_failed = matches!(append, Append::Failed(_));
+                let error = append.into_error();
+                let why = if error.is_disk_full() {
+                    NotSpooled::Full
+                } else {
+                    NotSpooled::Failed(error.to_string().into())
+                };
+                puts.into_iter().for_each(|put| self.spool.refuse(put, why.clone()));
+                if is_failed {
+                    self.fail(&error);
+                } else {
+                    self.be_full();
+                }
+            }
         }
+    }
+
+    /// Makes changes durable, or keeps them until the disk works again.
+    fn change(&mut self, changes: Vec<Change>) {
+        match self.try_change(&changes) {
+            Ok(found) => self.confirm(changes, found),
+            Err(error) => {
+                self.retry.extend(changes);
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Says for each change whether its event was there.
+    fn try_change(&mut self, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
+        let store = self.store.as_mut().map_err(|why| StoreError::Other(why.to_string()))?;
+        let of = |which, also| {
+            let is_of = move |change: &&Change| change.action == which || change.action == also;
+            changes.iter().filter(is_of).map(|change| change.position.sequence).collect::<Vec<_>>()
+        };
+        let waiting = of(Action::Remove, Action::Lose);
+        let set_aside = of(Action::RemoveSetAside, Action::RemoveSetAside);
+        let mut waiting = store.remove(Which::Waiting, &waiting)?.into_iter();
+        let mut set_aside = store.remove(Which::SetAside, &set_aside)?.into_iter();
+        let mut found = Vec::with_capacity(changes.len());
+        for change in changes {
+            found.push(match change.action {
+                Action::Remove | Action::Lose => waiting.next().unwrap_or_default(),
+                Action::RemoveSetAside => set_aside.next().unwrap_or_default(),
+                Action::SetAside(reason) => {
+                    store.set_event_aside(change.position.sequence, reason.code())?
+                }
+            });
+        }
+        store.maintain()?;
         Ok(found)
     }
 
-    fn read(&mut self, from: u64) -> Option<Vec<FoundEvent>> {
+    fn read(&mut self, which: Which, from: u64) -> Option<Vec<FoundEvent>> {
         let mut events = Vec::new();
         let mut left = CHUNK_BYTES;
-        if from == 0 {
+        if which == Which::Waiting && from == 0 {
             self.round = RoundProgress::default();
         }
         let (spool, round) = (&self.spool, &mut self.round);
-        let result = self.store.as_ref().ok()?.read(from, |position, frame| {
-            // Claims are looked at here, between two transactions: the claim of an event that is being
+        let result = self.store.as_mut().ok()?.read(which, from, |position, frame| {
+            // Claims are looked at here, between two changes: the claim of an event that is being
             // removed stays as long as the event does.
-            let is_withheld = spool.claims().contains(&position.sequence)
-                || round.overtaken.contains(&position.shard());
+            let is_withheld = which == Which::Waiting
+                && (spool.claims().contains(&position.sequence)
+                    || round.overtaken.contains(&position.shard()));
             left = left.saturating_sub(frame.len());
             events.push((position, (!is_withheld).then(|| Bytes::copy_from_slice(frame))));
-            round.next = position.sequence + 1;
+            if which == Which::Waiting {
+                round.next = position.sequence + 1;
+            }
             left > 0 && events.len() < CHUNK
         });
-        result.map_err(|error| self.fail(Vec::new(), &error)).ok()?;
+        self.note_checked();
+        result.map_err(|error| self.fail(&error)).ok()?;
         Some(events)
     }
 
     /// The changes are durable. `found` says for each whether its event was there before.
-    fn confirm(&mut self, changes: Vec<PendingChange>, found: Vec<bool>) {
+    fn confirm(&mut self, changes: Vec<Change>, found: Vec<bool>) {
+        self.note_checked();
+        self.count();
         let spool = self.spool.clone();
-        let before = spool.events.swap(self.totals.events, Ordering::SeqCst);
-        // Before the replies: their receivers find the events counted.
-        self.set_gauges();
         let mut has_room = false;
-        for ((Change { position, action }, reply), found) in changes.into_iter().zip(found) {
-            if let Some(reply) = reply {
-                spool.metrics.written.inc();
-                // A request that is gone no longer needs to know.
-                let _ = reply.send(Ok(()));
+        for (Change { position, action }, found) in changes.into_iter().zip(found) {
+            if action == Action::RemoveSetAside {
+                has_room |= found;
+                spool.metrics.drained.inc_by(found.into());
                 continue;
             }
             spool.release(position);
             if found {
                 spool.leave_shard(position);
                 has_room = true;
-                if matches!(action, Action::Remove) {
-                    spool.metrics.drained.inc();
+                match action {
+                    Action::Remove => spool.metrics.drained.inc(),
+                    Action::Lose => spool.metrics.lost.inc(),
+                    Action::SetAside(_) | Action::RemoveSetAside => {}
                 }
             }
         }
         if has_room {
             spool.room.notify_waiters();
         }
+    }
+
+    /// Counts what is there. Before any reply: its receiver finds its event counted.
+    pub(super) fn count(&mut self) {
+        if let Ok(store) = &mut self.store {
+            self.totals = store.totals();
+        }
+        let before = self.spool.events.swap(self.totals.events, Ordering::SeqCst);
+        self.spool.set_aside.store(self.totals.set_aside, Ordering::SeqCst);
+        self.set_gauges();
         if before == 0 && self.totals.events > 0 {
+            self.spool.work.notify_one();
+        }
+    }
+
+    /// Counts what was found when segments were read.
+    pub(super) fn note_checked(&mut self) {
+        let Ok(store) = &mut self.store else { return };
+        let (spool, all) = (self.spool.clone(), store.take_checked());
+        let is_damaged = all.iter().any(|checked| checked.damage.is_some());
+        for checked in all {
+            for shard in checked.shards {
+                spool.shards[shard].fetch_add(1, Ordering::SeqCst);
+            }
+            if let Some(SegmentDamage { segment, read, missing, topics }) = checked.damage {
+                spool.metrics.damages.inc();
+                spool.metrics.lost.inc_by(missing);
+                error!(
+                    segment,
+                    read,
+                    missing,
+                    topics = topics.join(", "),
+                    "The spool was damaged: what can be read of it goes on, and what is missing is lost. A \
+                     damaged file is kept under the name damaged-...: see the runbook."
+                );
+            }
+        }
+        let is_checked = store.is_checked();
+        if is_damaged {
+            self.count();
+        }
+        if is_checked && !spool.is_checked.swap(true, Ordering::SeqCst) {
             spool.work.notify_one();
         }
     }
 
-    /// The disk fails: none of the changes counts as durable.
-    fn fail(&mut self, changes: Vec<PendingChange>, error: &StoreError) {
+    /// The disk fails: the store is opened again, which trusts nothing that was being written.
+    pub(super) fn fail(&mut self, error: &StoreError) {
         if self.store.is_ok() {
+            self.note_checked();
             self.close_failed(error);
         }
-        for (change, reply) in changes {
-            match reply {
-                Some(reply) => {
-                    let why = NotSpooled::Failed(error.to_string().into());
-                    self.spool.refuse(change.position, reply, why);
-                }
-                None => self.retry.push((change, None)),
-            }
-        }
         if error.is_disk_full() {
-            self.full_at = Some(self.totals.bytes);
-            store::give_up_reserve(&self.spool.settings.dir);
+            self.be_full();
             // With that room, events can be removed again.
             self.recover();
         }
         self.set_gauges();
     }
 
-    /// Tries to get the disk back, and its reserve.
-    fn recover(&mut self) {
-        if self.store.is_err() && self.open().is_ok() {
-            info!("The spool's disk works again.");
-        }
-        let Some(full_at) = self.full_at.filter(|_| self.store.is_ok()) else { return };
-        // Where events were removed the store has room inside; else there must be some on the disk.
-        let has_room = full_at.saturating_sub(self.totals.bytes) >= 2 * store::RESERVE_BYTES;
-        let folder = self.spool.settings.dir.clone();
-        if store::take_reserve(&folder, !has_room).is_ok()
-            || has_room && self.compact() && store::take_reserve(&folder, false).is_ok()
-        {
-            self.full_at = None;
-            self.spool.room.notify_waiters();
-        }
-    }
-
-    fn compact(&mut self) -> bool {
-        let Ok(store) = &mut self.store else { return false };
-        store.compact(true).map_err(|error| self.fail(Vec::new(), &error)).is_ok()
-    }
-
-    fn open(&mut self) -> Result<(), StoreError> {
-        let opened = self.open_store().map(|store| self.store = Ok(store));
-        if let Err(error) = &opened {
-            let is_known = self.store.as_ref().is_err_and(|why| **why == *error.to_string());
-            if !is_known && !matches!(error, StoreError::InUse(_)) {
-                self.close_failed(error);
-            }
-        }
+    /// The disk is full: from now on events are only removed.
+    pub(super) fn be_full(&mut self) {
+        self.full_at = Some(self.totals.bytes);
+        reserve::give_up(&self.spool.settings.dir);
         self.set_gauges();
-        opened
-    }
-
-    /// Opens the store and counts what is in it.
-    fn open_store(&mut self) -> Result<Store, StoreError> {
-        let spool = self.spool.clone();
-        let folder = &spool.settings.dir;
-        let store = Store::open(folder, spool.frame_max, || spool.metrics.damages.inc())?;
-        self.totals = store.totals()?;
-        // Counted beside the counts in force, which others look at meanwhile. Only this thread takes
-        // events out of a shard, and those that come wait in the queue.
-        let mut shards = vec![0; SHARDS];
-        store.read(0, |position, _| {
-            shards[position.shard()] += 1;
-            true
-        })?;
-        let queue = spool.queue();
-        for request in &queue.waiting {
-            if let SpoolRequest::Change(change, Some(_)) = request {
-                shards[change.position.shard()] += 1;
-            }
-        }
-        for (shard, count) in spool.shards.iter().zip(shards) {
-            shard.store(count, Ordering::SeqCst);
-        }
-        drop(queue);
-        let Totals { events, bytes, last, .. } = self.totals;
-        spool.next_sequence.fetch_max(last + 1, Ordering::SeqCst);
-        spool.events.store(events, Ordering::SeqCst);
-        if self.full_at.is_none() && store::take_reserve(folder, false).is_err() {
-            self.full_at = Some(bytes);
-        }
-        if events > 0 {
-            info!(events, bytes, "Events wait in the spool.");
-            spool.work.notify_one();
-        }
-        Ok(store)
-    }
-
-    /// Lets go of a store that fails, and says so.
-    fn close_failed(&mut self, error: &StoreError) {
-        let reason = error.to_string();
-        error!(
-            reason, folder = %self.spool.settings.dir.display(),
-            "The spool's disk fails: what Kafka cannot take now is refused. Look at the disk, its \
-             room and its rights; it is tried again once a second."
-        );
-        self.store = Err(reason.into());
-    }
-
-    /// Sets gauges and readiness, and logs a change of the latter.
-    fn set_gauges(&mut self) {
-        let (spool, totals) = (&self.spool, &self.totals);
-        let metrics = &spool.metrics;
-        metrics.events.set(totals.events.cast_signed());
-        metrics.bytes.set(totals.bytes.cast_signed());
-        metrics.set_aside.set(totals.set_aside.cast_signed());
-        let now = Timestamp::now().as_millisecond();
-        metrics.oldest_age_seconds.set(totals.oldest_ms.map_or(0, |oldest| (now - oldest) / 1_000));
-        let is_working = self.may_put(totals.bytes + ROOM_MIN).is_ok();
-        metrics.working.set(is_working.into());
-        spool.health.set_can_spool(is_working);
-        let was_working = std::mem::replace(&mut self.was_working, is_working);
-        if was_working == is_working || self.store.is_err() {
-            return;
-        }
-        let (bytes, max_bytes) = (totals.bytes, spool.settings.max_bytes);
-        if is_working {
-            info!(bytes, max_bytes, "The spool has room again.");
-        } else {
-            let is_disk_full = self.full_at.is_some();
-            error!(
-                bytes,
-                max_bytes,
-                is_disk_full,
-                "The spool is full: what Kafka cannot take now is refused."
-            );
-        }
     }
 }
 
 impl Spool {
     /// Says that an event was not written.
-    fn refuse(&self, position: Position, reply: PutReply, why: NotSpooled) {
-        self.leave_shard(position);
+    fn refuse(&self, put: Put, why: NotSpooled) {
+        self.leave_shard(put.position);
         let refusal = match why {
             NotSpooled::Full => SpoolRefusal::Full,
             NotSpooled::Failed(_) => SpoolRefusal::Failed,
         };
         self.metrics.refused[refusal].inc();
-        let _ = reply.send(Err(why));
+        let _ = put.reply.send(Err(why));
     }
 
     fn leave_shard(&self, position: Position) {

@@ -1,0 +1,554 @@
+//! Histories of a store on a disk that fails a sync, forgets what the sync covered, and loses its power: at every
+//! sync of the history.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use jiff::Timestamp;
+
+use super::super::disk::{Disk, DiskFile};
+use super::super::segment::{NewEvent, SegmentDamage};
+use super::super::{Position, frame};
+use super::{Store, StoreError, Which};
+use crate::click::record::tests::record_of;
+
+const PAGE: usize = 4_096;
+
+/// What happens at one sync of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It fails, and what it covered counts as clean: the next sync succeeds without it.
+    Forgets,
+    /// The same, and what it covered is read from the disk again.
+    ForgetsAndEvicts,
+    /// The power goes just before it.
+    PowerCut,
+    /// The same, when a part of what was written had come to the disk by itself.
+    TornPowerCut,
+    /// The disk is full at the write before it.
+    Full,
+}
+
+#[derive(Default)]
+struct DiskState {
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    files: Vec<FileState>,
+    syncs: usize,
+    fault: Option<(usize, Fault)>,
+    /// Nothing works until the next life.
+    has_no_power: bool,
+}
+
+#[derive(Default, Clone)]
+struct FileState {
+    cached: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Clone, Default)]
+struct SimulatedDisk(Arc<Mutex<DiskState>>);
+
+struct SimulatedFile(SimulatedDisk, usize);
+
+impl SimulatedDisk {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
+        self.0.lock().expect("no test panics with it")
+    }
+
+    fn cut_power(&self) {
+        let state = &mut *self.state();
+        let is_torn = state.fault.is_some_and(|(_, fault)| fault == Fault::TornPowerCut);
+        if is_torn {
+            state.durable_names.clone_from(&state.names);
+        }
+        state.names.clone_from(&state.durable_names);
+        for (number, file) in state.files.iter_mut().enumerate() {
+            if is_torn {
+                file.durable.resize(file.cached.len(), 0);
+                for page in file.dirty.iter().filter(|page| (*page + number) % 2 == 0) {
+                    let end = ((page + 1) * PAGE).min(file.cached.len());
+                    let range = (page * PAGE).min(end)..end;
+                    file.durable[range.clone()].copy_from_slice(&file.cached[range]);
+                }
+            }
+            file.cached.clone_from(&file.durable);
+            file.dirty.clear();
+        }
+        state.has_no_power = false;
+        state.fault = None;
+    }
+}
+
+impl DiskState {
+    /// Counts a sync. Returns the fault that happens at it.
+    fn sync(&mut self) -> Option<Fault> {
+        self.syncs += 1;
+        let fault = self.fault.filter(|(at, _)| *at == self.syncs).map(|(_, fault)| fault);
+        self.has_no_power |= matches!(fault, Some(Fault::PowerCut | Fault::TornPowerCut));
+        fault
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.has_no_power { Err(io::Error::other("no power")) } else { Ok(()) }
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.state().check()?;
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state();
+        state.check()?;
+        state.files.push(FileState::default());
+        let number = state.files.len() - 1;
+        state.names.insert(name.to_owned(), number);
+        Ok(Box::new(SimulatedFile(self.clone(), number)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let state = self.state();
+        state.check()?;
+        let number = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(SimulatedFile(self.clone(), number)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.check()?;
+        let number = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), number);
+        Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let number = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), number);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.check()?;
+        state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let state = &mut *self.state();
+        state.check()?;
+        match state.sync() {
+            None | Some(Fault::Full) => {
+                state.durable_names.clone_from(&state.names);
+                Ok(())
+            }
+            Some(_) => Err(io::Error::other("the sync failed")),
+        }
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.state().files[self.1].cached.len() as u64)
+    }
+
+    fn read(&self, place: u64, length: usize) -> io::Result<Vec<u8>> {
+        let state = self.0.state();
+        state.check()?;
+        let place = usize::try_from(place).expect("a small file");
+        let bytes = state.files[self.1].cached.get(place..place + length);
+        Ok(bytes.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())
+    }
+
+    fn write(&self, place: u64, bytes: &[u8]) -> io::Result<()> {
+        let state = &mut *self.0.state();
+        state.check()?;
+        let place = usize::try_from(place).expect("a small file");
+        let is_full = state.fault == Some((state.syncs + 1, Fault::Full));
+        // A full disk takes a part of a write.
+        let bytes = if is_full { &bytes[..bytes.len() / 2] } else { bytes };
+        let file = &mut state.files[self.1];
+        let length = file.cached.len().max(place + bytes.len());
+        file.cached.resize(length, 0);
+        file.cached[place..place + bytes.len()].copy_from_slice(bytes);
+        file.dirty.extend(place / PAGE..=(place + bytes.len()) / PAGE);
+        if is_full {
+            // Only once.
+            state.fault = None;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        let state = &mut *self.0.state();
+        state.check()?;
+        state.files[self.1].cached.truncate(usize::try_from(length).expect("a small file"));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let state = &mut *self.0.state();
+        state.check()?;
+        let fault = state.sync();
+        let file = &mut state.files[self.1];
+        let dirty = match fault {
+            Some(Fault::PowerCut | Fault::TornPowerCut) => {
+                return Err(io::Error::other("no power"));
+            }
+            _ => std::mem::take(&mut file.dirty),
+        };
+        let is_forgotten = matches!(fault, Some(Fault::Forgets | Fault::ForgetsAndEvicts));
+        if !is_forgotten {
+            file.durable.resize(file.cached.len(), 0);
+        }
+        for page in dirty {
+            let pages = |bytes: &Vec<u8>| {
+                (page * PAGE).min(bytes.len())..((page + 1) * PAGE).min(bytes.len())
+            };
+            match fault {
+                Some(Fault::Forgets) => {}
+                Some(Fault::ForgetsAndEvicts) => {
+                    let range = pages(&file.cached);
+                    for at in range {
+                        file.cached[at] = file.durable.get(at).copied().unwrap_or(0);
+                    }
+                }
+                _ => {
+                    let range = pages(&file.cached);
+                    file.durable[range.clone()].copy_from_slice(&file.cached[range]);
+                }
+            }
+        }
+        if is_forgotten { Err(io::Error::other("the sync failed")) } else { Ok(()) }
+    }
+
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(self.0.state().names.values().any(|number| *number == self.1))
+    }
+}
+
+/// A store, what it should hold, and what it may hold.
+struct History {
+    folder: tempfile::TempDir,
+    disk: SimulatedDisk,
+    store: Option<Store>,
+    /// Events that were confirmed, and whose removal was not.
+    held: BTreeSet<u64>,
+    /// Events whose put or removal failed: nobody was told that they are there, or gone.
+    unsure: BTreeSet<u64>,
+    next: u64,
+    failures: usize,
+}
+
+impl History {
+    fn new(fault: Option<(usize, Fault)>) -> History {
+        let disk = SimulatedDisk::default();
+        disk.state().fault = fault;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (held, unsure) = Default::default();
+        History { folder, disk, store: None, held, unsure, next: 1, failures: 0 }
+    }
+
+    fn open(disk: &SimulatedDisk, folder: &Path) -> Result<Store, StoreError> {
+        // Segments of 64 KiB.
+        Store::open(Arc::new(disk.clone()), folder, 1 << 20, 1 << 20)
+    }
+
+    /// The store; after a failure it is opened again, as the writer does, and after a power cut with what is left.
+    fn store(&mut self) -> &mut Store {
+        for _ in 0..3 {
+            if self.store.is_some() {
+                break;
+            }
+            if self.disk.state().has_no_power {
+                self.disk.cut_power();
+            }
+            match History::open(&self.disk, self.folder.path()) {
+                Ok(store) => self.store = Some(store),
+                Err(_) => self.failures += 1,
+            }
+        }
+        self.store.as_mut().expect("one fault alone")
+    }
+
+    fn put(&mut self, count: u64) {
+        let numbers: Vec<u64> = (self.next..self.next + count).collect();
+        self.next += count;
+        let frames: Vec<_> =
+            numbers.iter().map(|number| (position(*number), event(*number))).collect();
+        let mut events: Vec<NewEvent> = frames
+            .iter()
+            .map(|(position, frame)| NewEvent { entry: *position, frame, topic: "clicks" })
+            .collect();
+        match self.store().put(&mut events) {
+            Ok(()) => self.held.extend(numbers),
+            Err(append) => {
+                self.unsure.extend(numbers);
+                self.failures += 1;
+                if !append.into_error().is_disk_full() {
+                    self.store = None;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, numbers: Vec<u64>) {
+        let result = self.store().remove(Which::Waiting, &numbers).and_then(|_| {
+            let store = self.store.as_mut().expect("it is open");
+            store.maintain()
+        });
+        for number in &numbers {
+            self.held.remove(number);
+        }
+        if result.is_err() {
+            self.failures += 1;
+            self.unsure.extend(numbers);
+            self.store = None;
+        }
+    }
+
+    fn numbers(&mut self, which: Which) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let read = self.store().read(which, 0, |position, bytes| {
+            assert!(frame::read(bytes).is_some_and(|frame| frame.position == position));
+            numbers.push(position.sequence);
+            true
+        });
+        read.expect("a disk that works");
+        numbers
+    }
+
+    /// What is missing, once all of the store was read.
+    fn damages(&mut self) -> Vec<SegmentDamage> {
+        let store = self.store();
+        while !store.is_checked() {
+            store.check_next().expect("read");
+        }
+        store.take_checked().into_iter().filter_map(|checked| checked.damage).collect()
+    }
+
+    /// What is there is what was promised, in its order; nothing that is surely gone came back.
+    fn check(&mut self, what: &str) {
+        let there = self.numbers(Which::Waiting);
+        assert!(there.is_sorted(), "{what}: {there:?}");
+        let there: BTreeSet<u64> = there.into_iter().collect();
+        let lost: Vec<_> = self.held.difference(&there).collect();
+        assert!(lost.is_empty(), "{what}: lost {lost:?}");
+        let more: Vec<_> =
+            there.difference(&self.held).filter(|n| !self.unsure.contains(n)).collect();
+        assert!(more.is_empty(), "{what}: there again {more:?}");
+        let damaged = self.damages().into_iter();
+        let missing = damaged.map(|damage| damage.missing).sum::<u64>();
+        // Of a torn batch nobody can tell that it was never confirmed.
+        assert!(missing == 0 || what.contains("Torn") && missing <= 20, "{what}: {missing}");
+    }
+
+    /// Several segments, most of them emptied, one written anew because little is left of it.
+    fn run(&mut self) {
+        for round in 0..24 {
+            self.put(1 + round % 7);
+            if round % 3 == 2 {
+                let oldest: Vec<u64> = self.held.iter().copied().take(4).collect();
+                self.remove(oldest);
+            }
+        }
+        self.put(120);
+        // Every event but each tenth.
+        let most: Vec<u64> = self.held.iter().copied().filter(|number| number % 10 > 0).collect();
+        for some in most.chunks(40) {
+            self.remove(some.to_vec());
+        }
+        self.put(20);
+    }
+}
+
+fn position(sequence: u64) -> Position {
+    Position { sequence, shard: u16::try_from(sequence % 7).expect("a shard") }
+}
+
+fn event(sequence: u64) -> bytes::Bytes {
+    let body = format!(
+        r#"{{"campid":"{}","relid":"{sequence}","text":"{}"}}"#,
+        sequence % 7,
+        "x".repeat(500)
+    );
+    let record = record_of(&body, "2026-01-10T12:00:00Z", None);
+    frame::write(position(sequence), Timestamp::UNIX_EPOCH, &record).expect("a frame")
+}
+
+#[test]
+fn no_failed_sync_no_full_disk_and_no_power_cut_loses_an_event() {
+    let mut calm = History::new(None);
+    calm.run();
+    calm.check("calm");
+    let syncs = calm.disk.state().syncs;
+    assert!(syncs > 40, "{syncs}");
+    let mut failures = HashMap::new();
+    for fault in
+        [Fault::Forgets, Fault::ForgetsAndEvicts, Fault::PowerCut, Fault::TornPowerCut, Fault::Full]
+    {
+        for at in 1..=syncs {
+            let what = format!("{fault:?} at {at}");
+            let mut history = History::new(Some((at, fault)));
+            history.run();
+            history.check(&what);
+            *failures.entry(format!("{fault:?}")).or_insert(0) += history.failures;
+            // And the power goes at the end.
+            history.store = None;
+            history.disk.cut_power();
+            history.check(&format!("{what}, then a power cut"));
+        }
+    }
+    assert!(failures.values().all(|count| *count >= syncs / 2), "{failures:?}");
+}
+
+#[test]
+fn a_store_that_was_closed_is_read_without_reading_its_events() {
+    let mut history = History::new(None);
+    history.put(300);
+    history.remove((1..100).collect());
+    let totals = history.store().totals();
+    history.store.take().expect("it is open").close().expect("closed");
+    let mut store = History::open(&history.disk, history.folder.path()).expect("a store");
+    assert!(!store.is_checked());
+    assert_eq!(store.totals(), totals);
+    while !store.is_checked() {
+        store.check_next().expect("read");
+    }
+    assert_eq!(store.totals(), totals);
+    let shards: usize = store.take_checked().iter().map(|checked| checked.shards.len()).sum();
+    assert_eq!(shards, 201);
+}
+
+#[test]
+fn the_disk_is_given_back_as_events_go() {
+    let mut history = History::new(None);
+    for _ in 0..20 {
+        history.put(100);
+    }
+    let names = history.disk.state().names.len();
+    assert!(names > 20, "{names}");
+    // One in twelve stays, as with a partition without a leader.
+    let most: Vec<u64> = history.held.iter().copied().filter(|number| number % 12 > 0).collect();
+    for some in most.chunks(200) {
+        history.remove(some.to_vec());
+    }
+    for _ in 0..50 {
+        history.store().maintain().expect("room");
+    }
+    let totals = history.store().totals();
+    let state = history.disk.state();
+    let size: usize = state.names.values().map(|number| state.files[*number].cached.len()).sum();
+    drop(state);
+    let most = totals.bytes as usize * 12 / 10 + 3 * (64 << 10);
+    assert!(size < most, "{size} bytes for {}", totals.bytes);
+    history.check("sparse");
+    let rest: Vec<u64> = history.held.iter().copied().collect();
+    history.remove(rest);
+    history.check("empty");
+    assert_eq!(history.store().totals().bytes, 0);
+}
+
+#[test]
+fn what_was_damaged_is_counted() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage, u64); 5] = [
+        ("a flipped bit in an event", |file| file[700] ^= 1, 1),
+        ("a page of zeros", |file| file[4_096..8_192].fill(0), 7),
+        ("a file cut off", |file| file.truncate(20_000), 0),
+        ("an empty file", Vec::clear, 0),
+        ("no head", |file| file[..20].fill(0), 0),
+    ];
+    for (what, damage, most) in damages {
+        for is_closed in [true, false] {
+            let mut history = History::new(None);
+            history.put(40);
+            history.put(40);
+            history.store().tick().expect("noted");
+            history.remove(vec![1]);
+            let store = history.store.take().expect("it is open");
+            if is_closed {
+                store.close().expect("closed");
+            }
+            {
+                let mut state = history.disk.state();
+                let number = *state
+                    .names
+                    .iter()
+                    .find(|(name, _)| name.ends_with(".waiting"))
+                    .expect("one")
+                    .1;
+                damage(&mut state.files[number].cached);
+            }
+            let there = history.numbers(Which::Waiting);
+            let found = history.damages().into_iter();
+            let found: Vec<_> = found.collect();
+            assert_eq!(found.len(), 1, "{what}: {found:?}");
+            let missing = 79 - there.len() as u64;
+            assert_eq!(found[0].missing, missing, "{what} {is_closed} {found:?} {there:?}");
+            assert!(most == 0 || missing <= most, "{what}: {missing}");
+            // What a cut takes with it can be known only where the segment was complete.
+            if missing > 0 && (is_closed || !what.contains("file")) {
+                assert_eq!(found[0].topics, ["clicks"], "{what} {is_closed}");
+            }
+            let kept = history
+                .disk
+                .state()
+                .names
+                .keys()
+                .filter(|name| name.starts_with("damaged-"))
+                .count();
+            assert_eq!(kept, 1, "{what}");
+            // It is whole again.
+            history.store = None;
+            assert_eq!(history.numbers(Which::Waiting), there, "{what}");
+            let again = history.damages().into_iter();
+            assert_eq!(again.count(), 0, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_gone_is_missed() {
+    for is_closed in [true, false] {
+        let mut history = History::new(None);
+        history.put(40);
+        history.store().tick().expect("noted");
+        let store = history.store.take().expect("it is open");
+        if is_closed {
+            store.close().expect("closed");
+        }
+        history.disk.state().names.retain(|name, _| !name.ends_with(".waiting"));
+        let found = history.damages().into_iter();
+        assert_eq!(found.map(|damage| damage.missing).collect::<Vec<_>>(), [40], "{is_closed}");
+    }
+    // While the store is open nothing is lost.
+    let mut history = History::new(None);
+    history.put(40);
+    history.disk.state().names.retain(|name, _| !name.ends_with(".waiting"));
+    history.store().tick().expect("written anew");
+    let found = history.damages().into_iter();
+    assert_eq!(found.map(|damage| (damage.read, damage.missing)).collect::<Vec<_>>(), [(40, 0)]);
+    history.store = None;
+    history.disk.cut_power();
+    history.check("deleted");
+}
+
+#[test]
+fn a_folder_of_a_newer_version_is_left_alone() {
+    let mut history = History::new(None);
+    history.put(1);
+    history.store.take().expect("it is open").close().expect("closed");
+    let file = history.disk.create("manifest.json").expect("a file");
+    file.write(0, br#"{"format": 2, "other": true}"#).expect("written");
+    let opened = History::open(&history.disk, history.folder.path());
+    assert!(matches!(opened, Err(StoreError::Newer(2))));
+}
