@@ -99,10 +99,11 @@ impl Forwarder {
     }
 
     async fn run(&self) -> Infallible {
-        let (mut rest, mut retries) = (REST_MIN, Retries::default());
+        let mut retries = Retries::new(&self.publisher, &self.spool, &self.state);
+        let mut rest = REST_MIN;
         loop {
             self.state.breaker.close_if_recovered();
-            retries.run(self).await;
+            retries.run().await;
             let (began, waiting) = (Instant::now(), self.spool.events());
             if waiting > 0 && self.round().await {
                 rest = REST_MIN;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::forwarder::Forwarder;
-use super::publish_or_bury;
-use super::spool::{Position, SpooledState};
+use super::spool::{Position, Spool, SpooledState};
+use super::{DeliveryState, publish_or_bury};
 use crate::click::outcome::Refusal;
 use crate::click::record::Record;
+use crate::kafka::Publisher;
 
 /// The pause between two tries of one event of each topic.
 const PROBE_PAUSE: Duration = Duration::from_secs(60);
@@ -23,30 +23,30 @@ const PROBE_PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_secs(600);
 const PAUSE_MAX: Duration = Duration::from_secs(4 * 3_600);
 
-/// When to try next.
-pub(super) struct Retries {
+/// Tries events again, and knows when to.
+pub(super) struct Retries<'r> {
+    publisher: &'r Publisher,
+    spool: &'r Spool,
+    state: &'r DeliveryState,
     probe: Instant,
     all: Instant,
     pause: Duration,
 }
 
-impl Default for Retries {
-    fn default() -> Retries {
+impl<'r> Retries<'r> {
+    pub fn new(publisher: &'r Publisher, spool: &'r Spool, state: &'r DeliveryState) -> Self {
         let now = Instant::now();
-        Retries { probe: now, all: now, pause: PAUSE_MIN }
+        Retries { publisher, spool, state, probe: now, all: now, pause: PAUSE_MIN }
     }
-}
 
-impl Retries {
     /// Tries what is due.
-    pub async fn run(&mut self, forwarder: &Forwarder) {
+    pub async fn run(&mut self) {
         let now = Instant::now();
-        if forwarder.spool.set_aside() == 0 || forwarder.state.breaker.is_open() || now < self.probe
-        {
+        if self.spool.set_aside() == 0 || self.state.breaker.is_open() || now < self.probe {
             return;
         }
         let is_for_all = now >= self.all;
-        let delivered = if is_for_all { try_all(forwarder).await } else { probe(forwarder).await };
+        let delivered = if is_for_all { self.try_all().await } else { self.try_smallest().await };
         self.probe = Instant::now() + PROBE_PAUSE;
         if is_for_all {
             self.all = Instant::now() + self.pause;
@@ -56,65 +56,65 @@ impl Retries {
             (self.probe, self.all, self.pause) = (now, now, PAUSE_MIN);
         }
         if delivered > 0 {
-            let left = forwarder.spool.set_aside();
+            let left = self.spool.set_aside();
             info!(delivered, left, "Events that were set aside went to Kafka.");
         }
     }
-}
 
-/// Tries each event. Returns how many went to Kafka.
-async fn try_all(forwarder: &Forwarder) -> u64 {
-    let (mut delivered, mut from) = (0, 0);
-    while let Some(events) = forwarder.spool.read_set_aside(from).await
-        && let Some(last) = events.last()
-    {
-        from = last.position.sequence + 1;
-        for event in events {
-            let SpooledState::Ready(record) = event.state else { continue };
-            let Some(is_delivered) = try_one(forwarder, event.position, &record).await else {
-                return delivered;
-            };
-            delivered += u64::from(is_delivered);
-        }
-    }
-    delivered
-}
-
-/// Tries the smallest event of each topic. Returns how many went to Kafka.
-async fn probe(forwarder: &Forwarder) -> u64 {
-    let mut smallest: HashMap<Arc<str>, (Position, Record)> = HashMap::new();
-    let mut from = 0;
-    while let Some(events) = forwarder.spool.read_set_aside(from).await
-        && let Some(last) = events.last()
-    {
-        from = last.position.sequence + 1;
-        for event in events {
-            let SpooledState::Ready(record) = event.state else { continue };
-            let known = smallest.get(record.topic());
-            if known.is_none_or(|(_, known)| record.value().len() < known.value().len()) {
-                smallest.insert(record.topic().clone(), (event.position, record));
+    /// Tries each event. Returns how many went to Kafka.
+    async fn try_all(&self) -> u64 {
+        let (mut delivered, mut from) = (0, 0);
+        while let Some(events) = self.spool.read_set_aside(from).await
+            && let Some(last) = events.last()
+        {
+            from = last.position.sequence + 1;
+            for event in events {
+                let SpooledState::Ready(record) = event.state else { continue };
+                let Some(is_delivered) = self.try_one(event.position, &record).await else {
+                    return delivered;
+                };
+                delivered += u64::from(is_delivered);
             }
         }
+        delivered
     }
-    let mut delivered = 0;
-    for (position, record) in smallest.into_values() {
-        let Some(is_delivered) = try_one(forwarder, position, &record).await else { break };
-        delivered += u64::from(is_delivered);
-    }
-    delivered
-}
 
-/// Tries an event. Returns whether it went to Kafka; `None` where Kafka should be left alone for now.
-async fn try_one(forwarder: &Forwarder, position: Position, record: &Record) -> Option<bool> {
-    let deadline = Instant::now() + forwarder.state.ack_timeout;
-    let Forwarder { publisher, state, spool, .. } = forwarder;
-    let published = publish_or_bury(publisher, state, record, deadline).await;
-    match published.map_err(|rejection| rejection.refusal) {
-        Ok(_receipt) => {
-            spool.remove_set_aside(position);
-            Some(true)
+    /// Tries the smallest event of each topic. Returns how many went to Kafka.
+    async fn try_smallest(&self) -> u64 {
+        let mut smallest: HashMap<Arc<str>, (Position, Record)> = HashMap::new();
+        let mut from = 0;
+        while let Some(events) = self.spool.read_set_aside(from).await
+            && let Some(last) = events.last()
+        {
+            from = last.position.sequence + 1;
+            for event in events {
+                let SpooledState::Ready(record) = event.state else { continue };
+                let known = smallest.get(record.topic());
+                if known.is_none_or(|(_, known)| record.value().len() < known.value().len()) {
+                    smallest.insert(record.topic().clone(), (event.position, record));
+                }
+            }
         }
-        Err(Refusal::RecordTooLarge | Refusal::KafkaRefused) => Some(false),
-        Err(_) => None,
+        let mut delivered = 0;
+        for (position, record) in smallest.into_values() {
+            let Some(is_delivered) = self.try_one(position, &record).await else { break };
+            delivered += u64::from(is_delivered);
+        }
+        delivered
+    }
+
+    /// Tries an event. Returns whether it went to Kafka; `None` where Kafka should be left alone for now.
+    async fn try_one(&self, position: Position, record: &Record) -> Option<bool> {
+        let deadline = Instant::now() + self.state.ack_timeout;
+        let Retries { publisher, state, spool, .. } = self;
+        let published = publish_or_bury(publisher, state, record, deadline).await;
+        match published.map_err(|rejection| rejection.refusal) {
+            Ok(_receipt) => {
+                spool.remove_set_aside(position);
+                Some(true)
+            }
+            Err(Refusal::RecordTooLarge | Refusal::KafkaRefused) => Some(false),
+            Err(_) => None,
+        }
     }
 }

@@ -16,7 +16,8 @@
 //!   events; `notes.rs`: what has left it; `manifest.rs`: which segments there are.
 //! - `spool/disk.rs`: the files below the store; `owner.rs`: who uses them.
 //! - `spool/frame.rs`: one event as bytes; `salvage.rs`: finds whole events in any file.
-//! - `spool/legacy.rs`: the spool of versions before segments.
+//! - `spool/legacy.rs`: the spool of versions before segments; `upgrade.rs`: what it held; `missing.rs`: what is gone.
+//! - `spool/rewriting.rs`: segments that are written anew; `reserve.rs`: room for a full disk.
 //! - `spool/contents.rs`: what `hookbridge spool status` counts; `export.rs`: what `hookbridge spool export` reads.
 //! - `spool/export.rs`: reads events for `hookbridge spool export`.
 //! - `spool/inspection.rs`: whether the folder will do, for `hookbridge check`.
@@ -31,12 +32,14 @@
 
 mod contents;
 mod disk;
+mod error;
 mod export;
 mod frame;
 mod inspection;
 mod layout;
 mod legacy;
 mod manifest;
+mod missing;
 mod notes;
 mod opening;
 mod owner;
@@ -70,11 +73,11 @@ use requests::{Action, Change, Put, RequestQueue, SpoolRequest};
 use store::Which;
 
 pub use contents::{Contents, EventCount, contents};
+pub use error::StoreError;
 pub use export::{ExportSource, export};
 pub use frame::Damage;
 pub use inspection::{Finding, inspect};
 pub use owner::Owner;
-pub use store::StoreError;
 pub use writer::SpoolWriter;
 
 /// Keys of one shard only wait for each other.
@@ -99,6 +102,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// Its number in the order of arrival.
+    pub fn sequence(self) -> u64 {
+        self.sequence
+    }
+
     pub(super) fn shard(self) -> usize {
         usize::from(self.shard)
     }

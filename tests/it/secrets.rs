@@ -156,8 +156,8 @@ async fn no_output_has_a_secret() {
 
 /// Whether a file in this folder has these bytes.
 fn is_in(bytes: &[u8], folder: &Path) -> bool {
-    let files = std::fs::read_dir(folder).unwrap();
-    let mut files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let mut files = files.filter(|path| path.is_file()).map(|path| std::fs::read(path).unwrap());
     files.any(|file| memchr::memmem::find(&file, bytes).is_some())
 }
 

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::disk::{Disk, Folder};
+use super::error::StoreError;
 use super::legacy::{self, Legacy};
 use super::manifest::Manifest;
 use super::owner::Owner;
 use super::segment::{self, Kind};
-use super::store::{StoreError, Which};
+use super::store::Which;
 use super::{SetAsideReason, frame, when_free};
 
 /// What is in a spool's folder.

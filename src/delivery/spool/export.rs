@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::contents::{each_event, not_in_use};
+use super::error::StoreError;
 use super::salvage::salvage;
-use super::store::{StoreError, Which};
+use super::store::Which;
 use super::{frame, when_free};
 use crate::click::record::Record;
 

@@ -83,6 +83,12 @@ pub(super) fn shard(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_le_bytes(field(bytes, 24)?))
 }
 
+/// The topic of an event; empty where it cannot be read.
+pub(super) fn topic(bytes: &[u8]) -> String {
+    let record = read(bytes).and_then(|frame| frame.record().ok());
+    record.map_or(String::new(), |record| record.topic().to_string())
+}
+
 pub(super) fn field<const LENGTH: usize>(bytes: &[u8], from: usize) -> Option<[u8; LENGTH]> {
     bytes.get(from..)?.first_chunk().copied()
 }

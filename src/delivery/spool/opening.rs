@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use tracing::{error, info};
 
 use super::disk::Folder;
+use super::error::StoreError;
 use super::owner::Lock;
-use super::store::{Store, StoreError, Totals};
+use super::store::{Store, Totals};
 use super::writer::{ROOM_MIN, WriterThread};
 use super::{SpoolRequest, reserve};
 use crate::config::SpoolSettings;

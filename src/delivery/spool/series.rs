@@ -10,12 +10,12 @@ use std::io;
 use tracing::error;
 
 use super::disk::Disk;
+use super::error::StoreError;
 use super::frame;
 use super::layout::{self, Commit, Entry, SEGMENT_HEAD, SegmentHead, Topics};
 use super::manifest::Listed;
 use super::notes::{self, Note};
 use super::segment::{Checked, Kind, NewEvent, Segment};
-use super::store::StoreError;
 
 /// Indexes in memory, beside those that are needed at once.
 const LOADED_MAX: usize = 6;

@@ -4,7 +4,7 @@
 //! fails: Linux forgets what it could not write, and the next sync succeeds without it. Opening begins a new
 //! segment and writes anew what was not complete, so nothing is ever built on a file that may have lost something.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use tracing::error;
 
 use super::disk::Disk;
+use super::error::StoreError;
 use super::layout::Entry;
 use super::legacy::{self, Legacy};
 use super::manifest::{Listed, Manifest};
-use super::owner::Owner;
+use super::missing::{gone_segment, has_reserve, read_manifest};
 use super::segment::{Checked, Kind, NewEvent, Segment, SegmentDamage};
 use super::series::{Append, Series};
-use super::upgrade::{gone_segment, has_reserve, read_manifest};
 use super::{Position, frame};
 
 /// The length at which the next segment begins: a part of `spool.max_bytes` within these bounds.
@@ -63,28 +63,6 @@ pub(super) struct Totals {
     pub oldest_ms: Option<i64>,
     /// The highest sequence number in use.
     pub last: u64,
-}
-
-/// Why the disk cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{0} uses it; each process needs a folder of its own")]
-    InUse(Owner),
-    #[error("a newer hookbridge wrote it (format {0}); use that version or a newer one")]
-    Newer(u32),
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Other(String),
-}
-
-impl StoreError {
-    pub(super) fn is_disk_full(&self) -> bool {
-        let StoreError::Io(error) = self else { return false };
-        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-    }
 }
 
 impl Store {
@@ -212,7 +190,7 @@ impl Store {
     /// Takes an event out of the order, and keeps it. Says whether it was there.
     pub fn set_event_aside(&mut self, sequence: u64, code: u32) -> Result<bool, StoreError> {
         let Some(frame) = self.get(sequence)? else { return Ok(false) };
-        let topic = topic_of(&frame);
+        let topic = frame::topic(&frame);
         let shard = frame::shard(&frame).unwrap_or_default();
         let event = NewEvent { entry: Position { sequence, shard }, frame: &frame, topic: &topic };
         self.append(Which::SetAside, &mut [event]).map_err(Append::into_error)?;
@@ -404,12 +382,6 @@ impl Store {
     fn keep_older_programs_out(&self) -> Result<(), StoreError> {
         Ok(legacy::keep_older_programs_out(&self.folder)?)
     }
-}
-
-/// The topic of an event.
-pub(super) fn topic_of(bytes: &[u8]) -> String {
-    let record = frame::read(bytes).and_then(|frame| frame.record().ok());
-    record.map_or(String::new(), |record| record.topic().to_string())
 }
 
 impl Append {

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::error::StoreError;
 use super::owner::Lock;
 use super::reserve;
 use super::segment::{NewEvent, SegmentDamage};
 use super::series::Append;
-use super::store::{Store, StoreError, Totals, Which};
+use super::store::{Store, Totals, Which};
 use super::{Action, Change, FoundEvent, NotSpooled, Position, Put, Spool, SpoolRequest};
 use crate::observe::metrics::SpoolRefusal;
 

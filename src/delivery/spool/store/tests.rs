@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use jiff::Timestamp;
 
 use super::super::disk::{Disk, DiskFile};
+use super::super::error::StoreError;
 use super::super::segment::{NewEvent, SegmentDamage};
 use super::super::{Position, frame};
-use super::{Store, StoreError, Which};
+use super::{Store, Which};
 use crate::click::record::tests::record_of;
 
 const PAGE: usize = 4_096;
