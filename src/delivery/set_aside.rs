@@ -23,70 +23,84 @@ const PROBE_PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_secs(600);
 const PAUSE_MAX: Duration = Duration::from_secs(4 * 3_600);
 
+/// Events that are tried before the forwarder goes on with what waits.
+const TRIED_AT_ONCE: usize = 50;
+
+/// Chunks that are looked at for the smallest events: some 30 MB.
+const CHUNKS_PROBED: usize = 16;
+
 /// Tries events again, and knows when to.
 pub(super) struct Retries<'r> {
     publisher: &'r Publisher,
     spool: &'r Spool,
     state: &'r DeliveryState,
+    /// When to try the smallest ones next, and when all.
     probe: Instant,
     all: Instant,
     pause: Duration,
+    /// The first sequence number that is not tried yet, while all are tried.
+    next: Option<u64>,
 }
 
 impl<'r> Retries<'r> {
     pub fn new(publisher: &'r Publisher, spool: &'r Spool, state: &'r DeliveryState) -> Self {
         let now = Instant::now();
-        Retries { publisher, spool, state, probe: now, all: now, pause: PAUSE_MIN }
+        Retries { publisher, spool, state, probe: now, all: now, pause: PAUSE_MIN, next: None }
     }
 
-    /// Tries what is due.
+    /// Tries some of what is due.
     pub async fn run(&mut self) {
         let now = Instant::now();
-        if self.spool.set_aside() == 0 || self.state.breaker.is_open() || now < self.probe {
+        if self.spool.set_aside() == 0 || self.state.breaker.is_open() {
             return;
         }
-        let is_for_all = now >= self.all;
-        let delivered = if is_for_all { self.try_all().await } else { self.try_smallest().await };
-        self.probe = Instant::now() + PROBE_PAUSE;
-        if is_for_all {
-            self.all = Instant::now() + self.pause;
+        let mut delivered = 0;
+        if now >= self.all {
+            self.next = Some(0);
+            self.all = now + self.pause;
             self.pause = (self.pause * 2).min(PAUSE_MAX);
-        } else if delivered > 0 {
-            // Others may get through, too.
-            (self.probe, self.all, self.pause) = (now, now, PAUSE_MIN);
+        }
+        if let Some(from) = self.next {
+            (delivered, self.next) = self.try_some(from).await;
+            self.probe = Instant::now() + PROBE_PAUSE;
+        } else if now >= self.probe {
+            delivered = self.try_smallest().await;
+            self.probe = Instant::now() + PROBE_PAUSE;
+            if delivered > 0 {
+                // Others may get through, too.
+                (self.all, self.pause) = (now, PAUSE_MIN);
+            }
         }
         if delivered > 0 {
-            let left = self.spool.set_aside();
-            info!(delivered, left, "Events that were set aside went to Kafka.");
+            info!(delivered, "Events that were set aside went to Kafka.");
         }
     }
 
-    /// Tries each event. Returns how many went to Kafka.
-    async fn try_all(&self) -> u64 {
-        let (mut delivered, mut from) = (0, 0);
-        while let Some(events) = self.spool.read_set_aside(from).await
-            && let Some(last) = events.last()
-        {
-            from = last.position.sequence + 1;
-            for event in events {
-                let SpooledState::Ready(record) = event.state else { continue };
-                let Some(is_delivered) = self.try_one(event.position, &record).await else {
-                    return delivered;
-                };
-                delivered += u64::from(is_delivered);
+    /// Tries events from this sequence number on. Returns how many went to Kafka, and where to go on.
+    async fn try_some(&self, from: u64) -> (u64, Option<u64>) {
+        let mut delivered = 0;
+        let events = self.spool.read_set_aside(from).await.unwrap_or_default();
+        for event in events.iter().take(TRIED_AT_ONCE) {
+            let SpooledState::Ready(record) = &event.state else { continue };
+            match self.try_one(event.position, record).await {
+                Some(is_delivered) => delivered += u64::from(is_delivered),
+                None => return (delivered, Some(event.position.sequence)),
             }
         }
-        delivered
+        let last = events.iter().take(TRIED_AT_ONCE).last();
+        (delivered, last.map(|last| last.position.sequence + 1))
     }
 
     /// Tries the smallest event of each topic. Returns how many went to Kafka.
     async fn try_smallest(&self) -> u64 {
         let mut smallest: HashMap<Arc<str>, (Position, Record)> = HashMap::new();
-        let mut from = 0;
-        while let Some(events) = self.spool.read_set_aside(from).await
+        let (mut from, mut chunks) = (0, 0);
+        while chunks < CHUNKS_PROBED
+            && let Some(events) = self.spool.read_set_aside(from).await
             && let Some(last) = events.last()
         {
             from = last.position.sequence + 1;
+            chunks += 1;
             for event in events {
                 let SpooledState::Ready(record) = event.state else { continue };
                 let known = smallest.get(record.topic());
