@@ -1,7 +1,7 @@
 //! The durable queue on disk: events that Kafka cannot take now wait here, in the order of arrival.
 //!
-//! An event is in the spool when [`Spool::put`] has returned `Ok`, and not before: its transaction is
-//! committed and fsynced. It leaves when the forwarder has seen Kafka's acknowledgement.
+//! An event is in the spool when [`Spool::put`] has returned `Ok`, and not before: its batch is
+//! written and synced. It leaves when the forwarder has seen Kafka's acknowledgement.
 //!
 //! An event's [`Position`] is its sequence number, taken on arrival, and its shard, a hash of topic and
 //! key. As long as a shard holds events, later ones of the same shard go behind them; the memory that
@@ -16,10 +16,11 @@
 //!   events; `notes.rs`: what has left it; `manifest.rs`: which segments there are.
 //! - `spool/disk.rs`: the files below the store; `owner.rs`: who uses them.
 //! - `spool/frame.rs`: one event as bytes; `salvage.rs`: finds whole events in any file.
-//! - `spool/legacy.rs`: the spool of versions before segments; `upgrade.rs`: what it held; `missing.rs`: what is gone.
+//! - `spool/legacy.rs`: the spool of versions before segments; `upgrade.rs`: what it held.
+//! - `spool/missing.rs`: what is gone since the last life.
 //! - `spool/rewriting.rs`: segments that are written anew; `reserve.rs`: room for a full disk.
-//! - `spool/contents.rs`: what `hookbridge spool status` counts; `export.rs`: what `hookbridge spool export` reads.
-//! - `spool/export.rs`: reads events for `hookbridge spool export`.
+//! - `spool/contents.rs`: what `hookbridge spool status` counts.
+//! - `spool/export.rs`: what `hookbridge spool export` reads.
 //! - `spool/inspection.rs`: whether the folder will do, for `hookbridge check`.
 //!
 //! # Why segments
@@ -70,7 +71,7 @@ use crate::config::SpoolSettings;
 use crate::observe::health::Health;
 use crate::observe::metrics::{SpoolMetrics, SpoolRefusal};
 use requests::{Action, Change, Put, RequestQueue, SpoolRequest};
-use store::Which;
+use segment::Kind;
 
 pub use contents::{Contents, EventCount, contents};
 pub use error::StoreError;
@@ -344,15 +345,15 @@ impl Spool {
     /// Reads the next chunk of events from this sequence number on; 0 begins a new round. `None` while
     /// the disk cannot be read.
     pub async fn read(&self, from: u64) -> Option<Vec<SpooledEvent>> {
-        self.read_chunk(Which::Waiting, from).await
+        self.read_chunk(Kind::Waiting, from).await
     }
 
     /// The same for events that are set aside.
     pub(super) async fn read_set_aside(&self, from: u64) -> Option<Vec<SpooledEvent>> {
-        self.read_chunk(Which::SetAside, from).await
+        self.read_chunk(Kind::SetAside, from).await
     }
 
-    async fn read_chunk(&self, which: Which, from: u64) -> Option<Vec<SpooledEvent>> {
+    async fn read_chunk(&self, which: Kind, from: u64) -> Option<Vec<SpooledEvent>> {
         let (reply, found) = oneshot::channel();
         self.push(self.queue(), SpoolRequest::Read { which, from, reply });
         let event = |(position, frame)| SpooledEvent { position, state: SpooledState::of(frame) };

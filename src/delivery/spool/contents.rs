@@ -10,7 +10,6 @@ use super::legacy::{self, Legacy};
 use super::manifest::Manifest;
 use super::owner::Owner;
 use super::segment::{self, Kind};
-use super::store::Which;
 use super::{SetAsideReason, frame, when_free};
 
 /// What is in a spool's folder.
@@ -49,17 +48,17 @@ impl EventCount {
 pub async fn contents(folder: &Path, patience: Duration) -> Result<Contents, StoreError> {
     when_free(patience, || not_in_use(folder)).await?;
     let mut contents = Contents::default();
-    for which in [Which::Waiting, Which::SetAside] {
-        let missing = each_event(folder, which, |bytes, code| {
+    for kind in [Kind::Waiting, Kind::SetAside] {
+        let missing = each_event(folder, kind, |bytes, code| {
             let read = frame::read(bytes).and_then(|f| Some((f.written_ms, f.record().ok()?)));
             let Some((written_ms, record)) = read else {
                 contents.missing += 1;
                 return true;
             };
             let topic = record.topic().to_string();
-            let count = match which {
-                Which::Waiting => contents.topics.entry(topic).or_default(),
-                Which::SetAside => {
+            let count = match kind {
+                Kind::Waiting => contents.topics.entry(topic).or_default(),
+                Kind::SetAside => {
                     contents.set_aside.entry((topic, SetAsideReason::of(code))).or_default()
                 }
             };
@@ -82,7 +81,7 @@ pub(super) fn not_in_use(folder: &Path) -> Result<(), StoreError> {
 /// true. Returns how many events are missing.
 pub(super) fn each_event(
     folder: &Path,
-    which: Which,
+    kind: Kind,
     mut found: impl FnMut(&[u8], Option<u32>) -> bool,
 ) -> Result<u64, StoreError> {
     let disk = Folder::at(folder)?;
@@ -97,14 +96,14 @@ pub(super) fn each_event(
     let manifest = manifest.unwrap_or_default();
     if legacy::is_there(folder) {
         let legacy = Legacy::open(folder)?;
-        match which {
-            Which::Waiting => legacy.read(0, |_, bytes| found(bytes, None))?,
-            Which::SetAside => legacy.read_set_aside(|_, bytes| found(bytes, None))?,
+        match kind {
+            Kind::Waiting => legacy.read(0, |_, bytes| found(bytes, None))?,
+            Kind::SetAside => legacy.read_set_aside(|_, bytes| found(bytes, None))?,
         }
     }
-    let (kind, list) = match which {
-        Which::Waiting => (Kind::Waiting, &manifest.waiting),
-        Which::SetAside => (Kind::SetAside, &manifest.set_aside),
+    let list = match kind {
+        Kind::Waiting => &manifest.waiting,
+        Kind::SetAside => &manifest.set_aside,
     };
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| kind.number(name)).collect();
     numbers.sort_unstable();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::contents::{each_event, not_in_use};
 use super::error::StoreError;
 use super::salvage::salvage;
-use super::store::Which;
+use super::segment::Kind;
 use super::{frame, when_free};
 use crate::click::record::Record;
 
@@ -42,7 +42,7 @@ pub async fn export(
     };
     when_free(patience, || not_in_use(folder)).await?;
     let kinds =
-        if is_only_set_aside { &[Which::SetAside][..] } else { &[Which::Waiting, Which::SetAside] };
+        if is_only_set_aside { &[Kind::SetAside][..] } else { &[Kind::Waiting, Kind::SetAside] };
     for which in kinds {
         let mut is_wanted = true;
         let missing = each_event(folder, *which, |bytes, _| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::store::Which;
+use super::segment::Kind;
 use super::{FoundEvent, NotSpooled, Position, SetAsideReason};
 
 /// Requests that wait for the writer.
@@ -23,7 +23,7 @@ pub(super) struct RequestQueue {
 pub(super) enum SpoolRequest {
     Put(Put),
     Change(Change),
-    Read { which: Which, from: u64, reply: oneshot::Sender<Option<Vec<FoundEvent>>> },
+    Read { which: Kind, from: u64, reply: oneshot::Sender<Option<Vec<FoundEvent>>> },
 }
 
 /// An event to be written.

@@ -12,7 +12,7 @@ use super::notes::{self, Note, NotesFile};
 /// Bytes of a file that are read at once, where events are read in their order.
 const READ_AHEAD: usize = 256 << 10;
 
-/// What two series do not share: the extension of their files.
+/// Which events a segment has; the extension of its file says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Waiting,

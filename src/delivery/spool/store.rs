@@ -45,13 +45,6 @@ pub(super) struct Store {
     pub(super) oldest: Option<(u64, i64)>,
 }
 
-/// Which events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Waiting,
-    SetAside,
-}
-
 /// What a store says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Totals {
@@ -148,10 +141,10 @@ impl Store {
     ///
     /// Where the disk is full the store goes on as it was; after another error it must be opened again.
     pub fn put(&mut self, events: &mut [NewEvent]) -> Result<(), Append> {
-        self.append(Which::Waiting, events)
+        self.append(Kind::Waiting, events)
     }
 
-    pub(super) fn append(&mut self, which: Which, events: &mut [NewEvent]) -> Result<(), Append> {
+    pub(super) fn append(&mut self, which: Kind, events: &mut [NewEvent]) -> Result<(), Append> {
         let full = |error: io::Error| {
             let error = StoreError::from(error);
             if error.is_disk_full() { Append::Full(error) } else { Append::Failed(error) }
@@ -171,13 +164,13 @@ impl Store {
     }
 
     /// Removes events durably. Says for each whether it was there.
-    pub fn remove(&mut self, which: Which, sequences: &[u64]) -> Result<Vec<bool>, StoreError> {
+    pub fn remove(&mut self, which: Kind, sequences: &[u64]) -> Result<Vec<bool>, StoreError> {
         let series = match which {
-            Which::Waiting => &mut self.waiting,
-            Which::SetAside => &mut self.set_aside,
+            Kind::Waiting => &mut self.waiting,
+            Kind::SetAside => &mut self.set_aside,
         };
         let mut found = series.remove(&*self.disk, sequences, &mut self.next_id)?;
-        if which == Which::Waiting
+        if which == Kind::Waiting
             && let Some(legacy) = &mut self.legacy
             && found.iter().any(|found| !found)
         {
@@ -193,12 +186,12 @@ impl Store {
         let topic = frame::topic(&frame);
         let shard = frame::shard(&frame).unwrap_or_default();
         let event = NewEvent { entry: Position { sequence, shard }, frame: &frame, topic: &topic };
-        self.append(Which::SetAside, &mut [event]).map_err(Append::into_error)?;
+        self.append(Kind::SetAside, &mut [event]).map_err(Append::into_error)?;
         let disk = self.disk.clone();
         if let Some(segment) = self.set_aside.segments.last_mut() {
             segment.note_refused(&*disk, sequence, code)?;
         }
-        self.remove(Which::Waiting, &[sequence])?;
+        self.remove(Kind::Waiting, &[sequence])?;
         Ok(true)
     }
 
@@ -218,12 +211,12 @@ impl Store {
     /// Calls `found` with the events from this sequence number on, as long as it returns true.
     pub fn read(
         &mut self,
-        which: Which,
+        which: Kind,
         from: u64,
         mut found: impl FnMut(Position, &[u8]) -> bool,
     ) -> Result<(), StoreError> {
         let mut goes_on = true;
-        if let (Which::Waiting, Some(legacy)) = (which, &self.legacy) {
+        if let (Kind::Waiting, Some(legacy)) = (which, &self.legacy) {
             // All of it is older than any segment.
             legacy.read(from, |position, frame| {
                 goes_on = found(position, frame);
@@ -232,8 +225,8 @@ impl Store {
         }
         if goes_on {
             let series = match which {
-                Which::Waiting => &mut self.waiting,
-                Which::SetAside => &mut self.set_aside,
+                Kind::Waiting => &mut self.waiting,
+                Kind::SetAside => &mut self.set_aside,
             };
             let found = |entry: Entry, frame: &[u8]| found(entry.position, frame);
             series.read(&*self.disk, from, &mut self.next_id, found)?;
@@ -310,7 +303,7 @@ impl Store {
         for segment in &set_aside {
             self.set_aside.delete(&*self.disk, segment)?;
         }
-        for which in [Which::Waiting, Which::SetAside] {
+        for which in [Kind::Waiting, Kind::SetAside] {
             self.write_sparse_anew(which)?;
             self.series(which).unload();
         }
@@ -318,7 +311,7 @@ impl Store {
     }
 
     /// Writes what is left of segments anew where they take a sixth more than that.
-    fn write_sparse_anew(&mut self, which: Which) -> Result<(), StoreError> {
+    fn write_sparse_anew(&mut self, which: Kind) -> Result<(), StoreError> {
         let (disk, segment_max) = (self.disk.clone(), self.segment_max);
         let series = self.series(which);
         let size: u64 = series.segments.iter().map(Segment::size).sum();
@@ -363,10 +356,10 @@ impl Store {
         self.maintain()
     }
 
-    fn series(&mut self, which: Which) -> &mut Series {
+    fn series(&mut self, which: Kind) -> &mut Series {
         match which {
-            Which::Waiting => &mut self.waiting,
-            Which::SetAside => &mut self.set_aside,
+            Kind::Waiting => &mut self.waiting,
+            Kind::SetAside => &mut self.set_aside,
         }
     }
 

@@ -8,9 +8,9 @@ use super::Position;
 use super::error::StoreError;
 use super::frame;
 use super::legacy::{self, Legacy};
-use super::segment::{Checked, NewEvent, SegmentDamage};
+use super::segment::{Checked, Kind, NewEvent, SegmentDamage};
 use super::series::Append;
-use super::store::{Store, Which};
+use super::store::Store;
 
 impl Store {
     pub(super) fn open_legacy(&mut self, frame_max: usize) -> Result<(), StoreError> {
@@ -49,7 +49,7 @@ impl Store {
                 adopted.push((position, bytes));
             }
         }
-        self.append_frames(Which::SetAside, &adopted)
+        self.append_frames(Kind::SetAside, &adopted)
     }
 
     /// Writes every event that can be read of a damaged file of an earlier version into a segment.
@@ -68,12 +68,12 @@ impl Store {
             if bytes >= BATCH {
                 bytes = 0;
                 events += batch.len();
-                self.append_frames(Which::Waiting, &std::mem::take(&mut batch))?;
+                self.append_frames(Kind::Waiting, &std::mem::take(&mut batch))?;
             }
             Ok(())
         })?;
         events += batch.len();
-        self.append_frames(Which::Waiting, &batch)?;
+        self.append_frames(Kind::Waiting, &batch)?;
         error!(events, "Events were read out of the damaged spool.");
         let shards = Vec::new();
         self.legacy_checked.push(Checked { shards, damage: Some(SegmentDamage::default()) });
@@ -82,7 +82,7 @@ impl Store {
 
     fn append_frames(
         &mut self,
-        which: Which,
+        which: Kind,
         frames: &[(Position, Vec<u8>)],
     ) -> Result<(), StoreError> {
         if frames.is_empty() {
@@ -95,7 +95,7 @@ impl Store {
             .map(|((position, frame), topic)| NewEvent { entry: *position, frame, topic })
             .collect();
         self.append(which, &mut events).map_err(Append::into_error)?;
-        if which == Which::Waiting {
+        if which == Kind::Waiting {
             let shards = frames.iter().map(|(position, _)| position.shard()).collect();
             self.legacy_checked.push(Checked { shards, damage: None });
         }

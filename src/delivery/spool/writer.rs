@@ -13,9 +13,9 @@ use tracing::{error, warn};
 use super::error::StoreError;
 use super::owner::Lock;
 use super::reserve;
-use super::segment::{NewEvent, SegmentDamage};
+use super::segment::{Kind, NewEvent, SegmentDamage};
 use super::series::Append;
-use super::store::{Store, Totals, Which};
+use super::store::{Store, Totals};
 use super::{Action, Change, FoundEvent, NotSpooled, Position, Put, Spool, SpoolRequest};
 use crate::observe::metrics::SpoolRefusal;
 
@@ -278,8 +278,8 @@ impl WriterThread {
         };
         let waiting = of(Action::Remove, Action::Lose);
         let set_aside = of(Action::RemoveSetAside, Action::RemoveSetAside);
-        let mut waiting = store.remove(Which::Waiting, &waiting)?.into_iter();
-        let mut set_aside = store.remove(Which::SetAside, &set_aside)?.into_iter();
+        let mut waiting = store.remove(Kind::Waiting, &waiting)?.into_iter();
+        let mut set_aside = store.remove(Kind::SetAside, &set_aside)?.into_iter();
         let mut found = Vec::with_capacity(changes.len());
         for change in changes {
             found.push(match change.action {
@@ -294,22 +294,22 @@ impl WriterThread {
         Ok(found)
     }
 
-    fn read(&mut self, which: Which, from: u64) -> Option<Vec<FoundEvent>> {
+    fn read(&mut self, which: Kind, from: u64) -> Option<Vec<FoundEvent>> {
         let mut events = Vec::new();
         let mut left = CHUNK_BYTES;
-        if which == Which::Waiting && from == 0 {
+        if which == Kind::Waiting && from == 0 {
             self.round = RoundProgress::default();
         }
         let (spool, round) = (&self.spool, &mut self.round);
         let result = self.store.as_mut().ok()?.read(which, from, |position, frame| {
             // Claims are looked at here, between two changes: the claim of an event that is being
             // removed stays as long as the event does.
-            let is_withheld = which == Which::Waiting
+            let is_withheld = which == Kind::Waiting
                 && (spool.claims().contains(&position.sequence)
                     || round.overtaken.contains(&position.shard()));
             left = left.saturating_sub(frame.len());
             events.push((position, (!is_withheld).then(|| Bytes::copy_from_slice(frame))));
-            if which == Which::Waiting {
+            if which == Kind::Waiting {
                 round.next = position.sequence + 1;
             }
             left > 0 && events.len() < CHUNK

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 
 use super::super::disk::{Disk, DiskFile};
 use super::super::error::StoreError;
+use super::super::segment::Kind;
 use super::super::segment::{NewEvent, SegmentDamage};
 use super::super::{Position, frame};
-use super::{Store, Which};
+use super::Store;
 use crate::click::record::tests::record_of;
 
 const PAGE: usize = 4_096;
@@ -302,7 +303,7 @@ impl History {
     }
 
     fn remove(&mut self, numbers: Vec<u64>) {
-        let result = self.store().remove(Which::Waiting, &numbers).and_then(|_| {
+        let result = self.store().remove(Kind::Waiting, &numbers).and_then(|_| {
             let store = self.store.as_mut().expect("it is open");
             store.maintain()
         });
@@ -316,7 +317,7 @@ impl History {
         }
     }
 
-    fn numbers(&mut self, which: Which) -> Vec<u64> {
+    fn numbers(&mut self, which: Kind) -> Vec<u64> {
         let mut numbers = Vec::new();
         let read = self.store().read(which, 0, |position, bytes| {
             assert!(frame::read(bytes).is_some_and(|frame| frame.position == position));
@@ -338,7 +339,7 @@ impl History {
 
     /// What is there is what was promised, in its order; nothing that is surely gone came back.
     fn check(&mut self, what: &str) {
-        let there = self.numbers(Which::Waiting);
+        let there = self.numbers(Kind::Waiting);
         assert!(there.is_sorted(), "{what}: {there:?}");
         let there: BTreeSet<u64> = there.into_iter().collect();
         let lost: Vec<_> = self.held.difference(&there).collect();
@@ -489,7 +490,7 @@ fn what_was_damaged_is_counted() {
                     .1;
                 damage(&mut state.files[number].cached);
             }
-            let there = history.numbers(Which::Waiting);
+            let there = history.numbers(Kind::Waiting);
             let found = history.damages().into_iter();
             let found: Vec<_> = found.collect();
             assert_eq!(found.len(), 1, "{what}: {found:?}");
@@ -510,7 +511,7 @@ fn what_was_damaged_is_counted() {
             assert_eq!(kept, 1, "{what}");
             // It is whole again.
             history.store = None;
-            assert_eq!(history.numbers(Which::Waiting), there, "{what}");
+            assert_eq!(history.numbers(Kind::Waiting), there, "{what}");
             let again = history.damages().into_iter();
             assert_eq!(again.count(), 0, "{what}");
         }
