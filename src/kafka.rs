@@ -8,7 +8,7 @@
 //!
 //! - `publisher.rs`: what a worker thread uses, and its sender task.
 //! - `send_queue.rs`: records in flight and their delivery reports.
-//! - `client.rs`: takes records, polls reports; the only `unsafe`.
+//! - `current.rs`: the client in use; `client.rs`: takes records, polls reports; the only `unsafe`.
 //! - `context.rs`: the callbacks of librdkafka.
 //! - `fault.rs`: the one table of what Kafka's error codes mean for us.
 //! - `circuit_breaker.rs`: whether events may try Kafka directly.
@@ -28,6 +28,7 @@ mod broker;
 mod circuit_breaker;
 mod client;
 mod context;
+mod current;
 mod ending;
 mod fault;
 mod inspect;

@@ -41,7 +41,7 @@ impl Workers {
     ) -> io::Result<Workers> {
         let workers = (0..worker_count(ingest.limits.workers)).map(|number| {
             let publisher = kafka.publisher();
-            let sender_task = publisher.sender_task();
+            let sender_task = kafka.sender_task(&publisher);
             // One worker polls the delivery reports for all.
             let report_poller = (number == 0).then(|| kafka.delivery_report_poller());
             let spool = backlog.map(|backlog| backlog.spool.clone());

@@ -1,6 +1,5 @@
 //! The spool, open, and the forwarder at work on it.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,13 +38,9 @@ impl Backlog {
     ) -> io::Result<Backlog> {
         let (stop_forwarder, stopped) = oneshot::channel();
         let publisher = kafka.publisher();
-        let forwarder = Forwarder {
-            publisher,
-            spool: spool.clone(),
-            state: state.clone(),
-            refused_times: RefCell::default(),
-        };
-        let forwarder = forwarder.start(stopped)?;
+        let sender_task = kafka.sender_task(&publisher);
+        let forwarder = Forwarder::new(publisher, spool.clone(), state.clone());
+        let forwarder = forwarder.start(sender_task, stopped)?;
         Ok(Backlog { spool, writer, state: state.clone(), forwarder, stop_forwarder })
     }
 
@@ -53,13 +48,18 @@ impl Backlog {
     /// forwarder. Returns how many events are left on disk, and the writer, to be closed after the Kafka
     /// client.
     pub async fn finish(self, deadline: Instant) -> (u64, SpoolWriter) {
-        let DeliveryState { breaker, health, .. } = &self.state;
-        let is_away = || breaker.is_idle() && (breaker.is_open() || !health.brokers_respond());
-        while self.spool.events() > 0 && Instant::now() < deadline && !is_away() {
-            sleep(LOOK_INTERVAL).await;
-        }
+        emptied(&self.spool, &self.state, deadline).await;
         drop(self.stop_forwarder);
         let _ = tokio::task::spawn_blocking(|| self.forwarder.join()).await;
         (self.spool.events(), self.writer)
+    }
+}
+
+/// Waits until the spool is empty, at most until the deadline or until Kafka is away.
+pub(super) async fn emptied(spool: &Spool, state: &DeliveryState, deadline: Instant) {
+    let DeliveryState { breaker, health, .. } = state;
+    let is_away = || breaker.is_idle() && (breaker.is_open() || !health.brokers_respond());
+    while spool.events() > 0 && Instant::now() < deadline && !is_away() {
+        sleep(LOOK_INTERVAL).await;
     }
 }

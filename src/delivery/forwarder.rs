@@ -49,11 +49,11 @@ const REST_FACTOR: u32 = 4;
 
 /// What the forwarder's thread works with.
 pub(super) struct Forwarder {
-    pub publisher: Publisher,
-    pub spool: Arc<Spool>,
-    pub state: DeliveryState,
+    publisher: Publisher,
+    spool: Arc<Spool>,
+    state: DeliveryState,
     /// The newest timestamp of an old event that each topic refused.
-    pub refused_times: RefCell<HashMap<Arc<str>, i64>>,
+    refused_times: RefCell<HashMap<Arc<str>, i64>>,
 }
 
 /// An event in flight.
@@ -84,13 +84,22 @@ struct Chunk {
 }
 
 impl Forwarder {
-    /// Starts the thread, which ends when the other end of `stopped` is dropped.
-    pub fn start(self, stopped: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
+    pub fn new(publisher: Publisher, spool: Arc<Spool>, state: DeliveryState) -> Forwarder {
+        Forwarder { publisher, spool, state, refused_times: RefCell::default() }
+    }
+
+    /// Starts the thread, which ends when the other end of `stopped` is dropped. It runs the publisher's sender
+    /// task, too.
+    pub fn start(
+        self,
+        sender_task: impl Future<Output = Infallible> + Send + 'static,
+        stopped: oneshot::Receiver<()>,
+    ) -> io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name("forwarder".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    never = self.publisher.sender_task() => match never {},
+                    never = sender_task => match never {},
                     never = self.run() => match never {},
                     _ = stopped => {}
                 }
@@ -98,7 +107,7 @@ impl Forwarder {
         })
     }
 
-    async fn run(&self) -> Infallible {
+    pub async fn run(&self) -> Infallible {
         let mut retries = Retries::new(&self.publisher, &self.spool, &self.state);
         let mut rest = REST_MIN;
         loop {
@@ -114,6 +123,7 @@ impl Forwarder {
             }
             rest = rest.max(began.elapsed() * REST_FACTOR);
             tokio::select! {
+                biased;
                 () = sleep(rest) => rest = (rest * 2).min(REST_MAX),
                 () = self.spool.work() => rest = REST_MIN,
                 () = self.state.breaker.changed() => rest = REST_MIN,

@@ -3,7 +3,7 @@
 //! At the start each of them, and then with growing pauses; between these, once a minute, the smallest of each topic,
 //! so that a limit that was raised is noticed soon.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl<'r> Retries<'r> {
 
     /// Tries the smallest event of each topic. Returns how many went to Kafka.
     async fn try_smallest(&self) -> u64 {
-        let mut smallest: HashMap<Arc<str>, (Position, Record)> = HashMap::new();
+        let mut smallest: BTreeMap<Arc<str>, (Position, Record)> = BTreeMap::new();
         let (mut from, mut chunks) = (0, 0);
         while chunks < CHUNKS_PROBED
             && let Some(events) = self.spool.read_set_aside(from).await

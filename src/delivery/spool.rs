@@ -70,6 +70,7 @@ use crate::click::record::Record;
 use crate::config::SpoolSettings;
 use crate::observe::health::Health;
 use crate::observe::metrics::{SpoolMetrics, SpoolRefusal};
+use disk::{Folder, OpenDisk};
 use requests::{Action, Change, Put, RequestQueue, SpoolRequest};
 use segment::Kind;
 
@@ -235,13 +236,29 @@ impl Spool {
         metrics: &SpoolMetrics,
         health: &Arc<Health>,
     ) -> Result<(Arc<Spool>, SpoolWriter), StoreError> {
+        let (metrics, health, first) = (metrics.clone(), health.clone(), first_sequence());
+        let spool = Arc::new(Spool::new(settings, max_body_bytes, first, metrics, health));
+        let folder = settings.dir.clone();
+        let open_disk: OpenDisk = Box::new(move || Ok(Arc::new(Folder::make(&folder)?)));
+        let writer = SpoolWriter::start(spool.clone(), open_disk)?;
+        Ok((spool, writer))
+    }
+
+    /// A spool without its writer.
+    fn new(
+        settings: &SpoolSettings,
+        max_body_bytes: usize,
+        first_sequence: u64,
+        metrics: SpoolMetrics,
+        health: Arc<Health>,
+    ) -> Spool {
         metrics.max_bytes.set(settings.max_bytes.cast_signed());
-        let spool = Arc::new(Spool {
+        Spool {
             settings: settings.clone(),
             frame_max: max_body_bytes + FRAME_OVERHEAD,
             queue: Mutex::default(),
             wake_writer: Condvar::new(),
-            next_sequence: AtomicU64::new(first_sequence()),
+            next_sequence: AtomicU64::new(first_sequence),
             shards: std::iter::repeat_with(AtomicU32::default).take(SHARDS).collect(),
             is_checked: AtomicBool::new(false),
             claims: Mutex::default(),
@@ -249,11 +266,9 @@ impl Spool {
             set_aside: AtomicU64::new(0),
             room: Notify::new(),
             work: Notify::new(),
-            metrics: metrics.clone(),
-            health: health.clone(),
-        });
-        let writer = SpoolWriter::start(spool.clone())?;
-        Ok((spool, writer))
+            metrics,
+            health,
+        }
     }
 
     /// The next position in the order, for a record that has just arrived.
@@ -407,6 +422,12 @@ impl Spool {
         if count == 1 || count == queue.enough {
             self.wake_writer.notify_one();
         }
+    }
+
+    /// Has the writer end once it has carried out all requests.
+    fn stop_writer(&self) {
+        self.queue().is_stopped = true;
+        self.wake_writer.notify_one();
     }
 
     // Nothing is done under these locks that could leave their content half done.

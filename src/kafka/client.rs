@@ -14,7 +14,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rdkafka::ClientContext;
 use rdkafka::bindings as native;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -22,12 +21,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::error;
 
 use super::context::{Context, Subscribers, code};
+use super::current::RecordSink;
 use super::fault::Failure;
 use super::send_queue::InFlightRecord;
 use super::settings;
@@ -42,15 +41,6 @@ const HEADERS: usize = 8;
 
 /// The principal that a token is for: librdkafka wants one, and sends it to nobody.
 const PRINCIPAL: &CStr = c"hookbridge";
-
-/// The client in use, which the supervisor may replace.
-pub(super) struct CurrentClient {
-    pub client: ArcSwap<Client>,
-    /// The generation of `client`, for tasks that wait for the next.
-    pub generation: watch::Sender<u64>,
-    /// Held while a record that was refused in a batch is sent alone.
-    pub alone: tokio::sync::Mutex<()>,
-}
 
 /// A producer with its event queue. Each replacement has the next generation.
 pub(super) struct Client {
@@ -90,31 +80,6 @@ impl Client {
         Ok(Client { queue, producer, readiness })
     }
 
-    pub fn generation(&self) -> u64 {
-        self.producer.context().generation
-    }
-
-    /// Hands a record to librdkafka, which only enqueues it.
-    pub fn send(&self, sent: Arc<InFlightRecord>) {
-        let record = sent.record();
-        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS));
-        record.each_header(|key, value| {
-            headers = headers.take().map(|some| some.insert(Header { key, value: Some(value) }));
-        });
-        let message = BaseRecord {
-            partition: None,
-            payload: Some(record.value()),
-            key: record.key(),
-            timestamp: Some(record.timestamp_ms()),
-            headers,
-            ..BaseRecord::with_opaque_to(record.topic(), sent.clone())
-        };
-        if let Err((error, message)) = self.producer.send(message) {
-            let failure = Failure::new(code(&error));
-            self.producer.context().settle(message.delivery_opaque, Err(failure));
-        }
-    }
-
     /// Serves events as they come.
     pub async fn poll(&self) -> Infallible {
         let readiness = self.readiness.try_clone().and_then(listen);
@@ -137,6 +102,33 @@ impl Client {
             if !is_notified {
                 sleep(POLL_INTERVAL).await;
             }
+        }
+    }
+}
+
+impl RecordSink for Client {
+    fn generation(&self) -> u64 {
+        self.producer.context().generation
+    }
+
+    /// Hands a record to librdkafka, which only enqueues it.
+    fn send(&self, sent: Arc<InFlightRecord>) {
+        let record = sent.record();
+        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS));
+        record.each_header(|key, value| {
+            headers = headers.take().map(|some| some.insert(Header { key, value: Some(value) }));
+        });
+        let message = BaseRecord {
+            partition: None,
+            payload: Some(record.value()),
+            key: record.key(),
+            timestamp: Some(record.timestamp_ms()),
+            headers,
+            ..BaseRecord::with_opaque_to(record.topic(), sent.clone())
+        };
+        if let Err((error, message)) = self.producer.send(message) {
+            let failure = Failure::new(code(&error));
+            self.producer.context().settle(message.delivery_opaque, Err(failure));
         }
     }
 }
@@ -254,8 +246,10 @@ mod tests {
         let kafka = Kafka::start(&config, metrics, Arc::new(Health::default()), breaker);
         let kafka = kafka.expect("a producer");
         let publisher = kafka.publisher();
-        let (report_poller, sender_task) =
-            (tokio::spawn(kafka.delivery_report_poller()), tokio::spawn(publisher.sender_task()));
+        let (report_poller, sender_task) = (
+            tokio::spawn(kafka.delivery_report_poller()),
+            tokio::spawn(kafka.sender_task(&publisher)),
+        );
         let record = || record_of(r#"{"campid":7}"#, "2026-01-10T12:00:00Z", None);
         for generation in 0..3 {
             let all: Vec<_> =

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::CurrentClient;
+use super::current::{CurrentClient, ProducerInUse, RecordSink};
 use super::fault::{Failure, Fault, Remedy};
 use super::send_queue::{Acknowledged, InFlightRecord, Preconditions, SendQueue};
 use crate::click::record::Record;
@@ -37,14 +37,17 @@ const BATCHING_DELAY: Duration = Duration::from_millis(5);
 /// Publishes records from one worker thread.
 #[derive(Clone)]
 pub struct Publisher {
-    pub(super) current: Arc<CurrentClient>,
+    pub(super) in_use: Arc<ProducerInUse>,
     pub(super) queue: Arc<SendQueue>,
 }
 
-impl Publisher {
-    /// Moves records and reports; to be run on the thread whose requests publish.
-    pub fn sender_task(&self) -> impl Future<Output = Infallible> + Send + use<> {
-        let Publisher { current, queue } = self.clone();
+impl<C: RecordSink> CurrentClient<C> {
+    /// Moves the records and reports of a publisher; to be run on the thread whose requests publish.
+    pub fn sender_task(
+        self: Arc<Self>,
+        publisher: &Publisher,
+    ) -> impl Future<Output = Infallible> + Send + use<C> {
+        let queue = publisher.queue.clone();
         async move {
             let (mut reports, mut records) = (Vec::new(), Vec::new());
             let (mut in_flight, mut delayed_until) = (0_usize, None);
@@ -70,7 +73,7 @@ impl Publisher {
                 }
                 delayed_until = None;
                 std::mem::swap(&mut records, &mut *lock(&queue.records));
-                let client = current.client.load();
+                let client = self.client.load();
                 for sent in records.drain(..) {
                     let failures = queue.failures.load(Ordering::SeqCst);
                     if sent.preconditions.are_met(client.generation(), failures) {
@@ -84,10 +87,12 @@ impl Publisher {
             }
         }
     }
+}
 
+impl Publisher {
     /// The generation of the producer in use.
     pub fn generation(&self) -> u64 {
-        self.current.client.load().generation()
+        *self.in_use.generation.borrow()
     }
 
     /// How many records sent by this publisher have failed.
@@ -126,7 +131,7 @@ impl Publisher {
 
     /// Sends a record that was refused in a batch, one such record at a time.
     async fn publish_alone(&self, record: &Record) -> Result<Acknowledged, Failure> {
-        let _turn = self.current.alone.lock().await;
+        let _turn = self.in_use.alone.lock().await;
         let mut record = record.clone();
         loop {
             let verdict = self.publish_in_batch(&record).await;
@@ -150,7 +155,7 @@ impl Publisher {
         let verdict = self.send(record.clone(), preconditions).verdict().await;
         match verdict.as_ref().map_err(|failure| failure.fault) {
             Err(Fault::ProducerFailed) => {
-                let mut generations = self.current.generation.subscribe();
+                let mut generations = self.in_use.generation.subscribe();
                 let _ = generations.wait_for(|current| *current > generation).await;
             }
             Err(Fault::Unproven) => {}

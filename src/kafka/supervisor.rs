@@ -7,15 +7,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rdkafka::producer::{Producer, PurgeConfig};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::circuit_breaker::CircuitBreaker;
-use super::client::{Client, CurrentClient};
+use super::client::Client;
 use super::context::{Subscribers, SupervisorRequest};
+use super::current::CurrentClient;
 use super::ending::{CLOSE_TIMEOUT, end_within};
 use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
@@ -41,7 +40,7 @@ const REQUESTS_MAX: usize = 64;
 
 /// The connection to Kafka.
 pub struct Kafka {
-    current: Arc<CurrentClient>,
+    current: Arc<CurrentClient<Client>>,
     requests: SyncSender<SupervisorRequest>,
     thread: JoinHandle<()>,
     tokens: Option<TokenRenewal>,
@@ -49,7 +48,7 @@ pub struct Kafka {
 
 /// What the thread works with.
 struct Supervisor {
-    current: Arc<CurrentClient>,
+    current: Arc<CurrentClient<Client>>,
     subscribers: Subscribers,
     config: Config,
     /// Whether the topics have been inspected since the start.
@@ -76,11 +75,7 @@ impl Kafka {
         let (requests, received) = sync_channel(REQUESTS_MAX);
         let subscribers = Subscribers { metrics, health, breaker, supervisor: requests.clone() };
         let client = Client::start(config, 0, subscribers.clone())?;
-        let current = Arc::new(CurrentClient {
-            client: ArcSwap::from_pointee(client),
-            generation: watch::Sender::new(0),
-            alone: tokio::sync::Mutex::default(),
-        });
+        let current = CurrentClient::new(client);
         let tokens = TokenRenewal::start(config, current.clone(), subscribers.breaker.clone())?;
         let supervisor = Supervisor {
             current: current.clone(),
@@ -100,14 +95,22 @@ impl Kafka {
 
     /// A publisher for one worker thread.
     pub fn publisher(&self) -> Publisher {
-        Publisher { current: self.current.clone(), queue: Arc::default() }
+        self.current.publisher()
+    }
+
+    /// Moves the records and reports of a publisher; to be run on the thread whose requests publish.
+    pub fn sender_task(
+        &self,
+        publisher: &Publisher,
+    ) -> impl Future<Output = Infallible> + Send + use<> {
+        self.current.clone().sender_task(publisher)
     }
 
     /// Polls delivery reports, statistics and errors; to be run on one thread, best that of a worker.
     pub fn delivery_report_poller(&self) -> impl Future<Output = Infallible> + Send + use<> {
         let current = self.current.clone();
         async move {
-            let mut generations = current.generation.subscribe();
+            let mut generations = current.in_use.generation.subscribe();
             loop {
                 generations.mark_unchanged();
                 let client = current.client.load_full();
@@ -122,7 +125,7 @@ impl Kafka {
 
     #[cfg(test)]
     pub(super) fn replace_producer(&self) {
-        let generation = self.current.client.load().generation();
+        let generation = self.current.generation();
         self.requests.send(SupervisorRequest::Replace(generation)).expect("a supervisor");
     }
 
@@ -162,7 +165,7 @@ impl Supervisor {
             }
             match requests.recv_timeout(REPLACE_INTERVAL) {
                 Ok(SupervisorRequest::Replace(generation)) => {
-                    self.is_broken |= self.current.client.load().generation() == generation;
+                    self.is_broken |= self.current.generation() == generation;
                 }
                 Ok(SupervisorRequest::Explain) => {
                     if self.explained.is_none_or(|last| last.elapsed() >= EXPLAIN_INTERVAL) {
@@ -181,11 +184,10 @@ impl Supervisor {
     /// Starts a new producer and closes the old one, which fails its records: their requests try
     /// once more with the new one.
     fn replace(&mut self) {
-        let generation = self.current.client.load().generation() + 1;
+        let generation = self.current.generation() + 1;
         match Client::start(&self.config, generation, self.subscribers.clone()) {
             Ok(client) => {
-                let old = self.current.client.swap(Arc::new(client));
-                self.current.generation.send_replace(generation);
+                let old = self.current.replace(client);
                 self.subscribers.metrics.kafka.producer_rebuilds.inc();
                 warn!(generation, "The Kafka producer was replaced.");
                 close_replaced(old);

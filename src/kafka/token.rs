@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::circuit_breaker::CircuitBreaker;
-use super::client::{CurrentClient, set_token};
+use super::client::{Client, set_token};
+use super::current::{CurrentClient, RecordSink};
 use crate::config::{Config, Followed, Problem};
 
 pub(super) use msk::region;
@@ -130,7 +131,7 @@ impl TokenRenewal {
     /// None where the settings name no source.
     pub fn start(
         config: &Config,
-        current: Arc<CurrentClient>,
+        current: Arc<CurrentClient<Client>>,
         breaker: Arc<CircuitBreaker>,
     ) -> Result<Option<TokenRenewal>, Problem> {
         let Some(tokens) = Tokens::of(config) else { return Ok(None) };
@@ -151,7 +152,7 @@ impl TokenRenewal {
 
 fn renew(
     mut tokens: Tokens,
-    current: &CurrentClient,
+    current: &CurrentClient<Client>,
     breaker: &CircuitBreaker,
     stopped: &Receiver<()>,
 ) {

@@ -22,7 +22,7 @@ impl Sink {
         let kafka = DeliveryState::new(&config)?.start_kafka(&config)?;
         let publisher = kafka.publisher();
         tokio::spawn(kafka.delivery_report_poller());
-        tokio::spawn(publisher.sender_task());
+        tokio::spawn(kafka.sender_task(&publisher));
         Ok(Sink { kafka, publisher })
     }
 

@@ -5,9 +5,26 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::owner::Lock;
+
+/// Opens the disk: once at the start, and again after each failure.
+pub(super) type OpenDisk = Box<dyn Fn() -> io::Result<Arc<dyn Disk>> + Send>;
 
 /// A folder of files.
 pub(super) trait Disk: Send + Sync {
+    /// Where the folder is in the file system, if it is there.
+    fn path(&self) -> Option<&Path>;
+
+    /// Takes the folder for this process, until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Another process has it, or the disk fails.
+    fn lock(&self) -> Result<Box<dyn FolderLock>, StoreError>;
+
     fn names(&self) -> io::Result<Vec<String>>;
 
     /// Makes an empty file; one of this name is gone.
@@ -26,6 +43,12 @@ pub(super) trait Disk: Send + Sync {
 
     /// Makes the names survive a power cut; a file's sync does so for its bytes.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// A folder that no other process uses.
+pub(super) trait FolderLock: Send {
+    /// Tells others which process has it.
+    fn sign(&mut self);
 }
 
 /// An open file.
@@ -63,6 +86,14 @@ impl Folder {
 }
 
 impl Disk for Folder {
+    fn path(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+
+    fn lock(&self) -> Result<Box<dyn FolderLock>, StoreError> {
+        Ok(Box::new(Lock::take(&self.0)?))
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
         fs::read_dir(&self.0)?.filter_map(|entry| name(entry).transpose()).collect()
@@ -122,3 +153,6 @@ impl DiskFile for File {
         Ok(self.metadata()?.nlink() > 0)
     }
 }
+
+#[cfg(test)]
+pub(in crate::delivery) mod simulated;

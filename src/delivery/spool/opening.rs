@@ -1,18 +1,14 @@
 //! The writer's store, opened, closed where its disk fails, and opened again; what is said of it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use tracing::{error, info};
 
-use super::disk::Folder;
 use super::error::StoreError;
-use super::owner::Lock;
 use super::store::{Store, Totals};
 use super::writer::{ROOM_MIN, WriterThread};
 use super::{SpoolRequest, reserve};
-use crate::config::SpoolSettings;
 
 impl WriterThread {
     /// Tries to get the disk back, and its reserve.
@@ -23,7 +19,8 @@ impl WriterThread {
         let Some(full_at) = self.full_at.filter(|_| self.store.is_ok()) else { return };
         // Where events were removed the disk has got room; else there must be some beside the reserve.
         let has_room = full_at.saturating_sub(self.totals.bytes) >= 2 * reserve::BYTES;
-        if reserve::take(&self.spool.settings.dir, !has_room).is_ok() {
+        let taken = (self.open_disk)().and_then(|disk| reserve::take(&*disk, !has_room));
+        if taken.is_ok() {
             self.full_at = None;
             self.spool.room.notify_waiters();
         }
@@ -52,17 +49,16 @@ impl WriterThread {
     /// shard counts as one that has events.
     fn open_store(&mut self) -> Result<Store, StoreError> {
         let spool = self.spool.clone();
-        let SpoolSettings { dir: folder, max_bytes } = &spool.settings;
-        let disk = Folder::make(folder)?;
+        let disk = (self.open_disk)()?;
         if self.lock.is_none() {
-            self.lock = Some(Lock::take(folder)?);
+            self.lock = Some(disk.lock()?);
         }
-        let opened = Store::open(Arc::new(disk), folder, *max_bytes, spool.frame_max);
+        let opened = Store::open(disk.clone(), spool.settings.max_bytes, spool.frame_max);
         if let Err(StoreError::InUse(_)) = &opened {
             self.lock = None;
         }
         let mut store = opened?;
-        self.lock.iter_mut().for_each(Lock::sign);
+        self.lock.iter_mut().for_each(|lock| lock.sign());
         self.totals = store.totals();
         spool.is_checked.store(false, Ordering::SeqCst);
         let queue = spool.queue();
@@ -77,7 +73,7 @@ impl WriterThread {
         spool.next_sequence.fetch_max(last + 1, Ordering::SeqCst);
         spool.events.store(events, Ordering::SeqCst);
         spool.set_aside.store(set_aside, Ordering::SeqCst);
-        if self.full_at.is_none() && reserve::take(folder, false).is_err() {
+        if self.full_at.is_none() && reserve::take(&*disk, false).is_err() {
             self.full_at = Some(bytes);
         }
         if events > 0 {

@@ -10,6 +10,7 @@ use jiff::{Timestamp, Unit};
 use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
+use super::disk::FolderLock;
 
 pub(super) const FILE: &str = "owner";
 
@@ -60,9 +61,11 @@ impl Lock {
             Err(error) => Err(io::Error::from(error).into()),
         }
     }
+}
 
+impl FolderLock for Lock {
     /// Writes this process into the file. On a disk that does not take it the owner is unknown to others.
-    pub fn sign(&mut self) {
+    fn sign(&mut self) {
         let (process, system) = (std::process::id(), rustix::system::uname());
         let host = system.nodename().to_string_lossy();
         let now = Timestamp::now().round(Unit::Second).unwrap_or_default();

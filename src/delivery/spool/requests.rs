@@ -19,6 +19,20 @@ pub(super) struct RequestQueue {
     pub is_stopped: bool,
 }
 
+impl RequestQueue {
+    /// Takes the first requests, so many at most.
+    pub fn take(&mut self, count_max: usize) -> Vec<SpoolRequest> {
+        let rest = self.waiting.split_off(self.waiting.len().min(count_max));
+        let taken = std::mem::replace(&mut self.waiting, rest);
+        for request in &taken {
+            if let SpoolRequest::Put(put) = request {
+                self.bytes -= put.frame.len();
+            }
+        }
+        taken
+    }
+}
+
 /// What the writer is asked to do.
 pub(super) enum SpoolRequest {
     Put(Put),

@@ -1,38 +1,43 @@
 //! Room on disk that is given up when there is no more.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
+
+use super::disk::Disk;
 
 /// A file that is deleted when the disk is full, so that events can still be removed: what has left is noted.
 pub(super) const FILE: &str = "reserve";
 pub(super) const BYTES: u64 = 4 << 20;
 
+/// Its name until it is whole.
+const PART: &str = "reserve.part";
+
+/// Bytes that are written at once.
+const PIECE: usize = 64 << 10;
+
 /// Takes room on disk that can be given up when there is no more; with `and_more`, only if there is as
 /// much again beside it.
-pub(super) fn take(folder: &Path, and_more: bool) -> io::Result<()> {
-    let path = folder.join(FILE);
-    if fs::metadata(&path).is_ok_and(|reserve| reserve.len() == BYTES) {
+pub(super) fn take(disk: &dyn Disk, and_more: bool) -> io::Result<()> {
+    if disk.open(FILE).and_then(|file| file.length()).is_ok_and(|length| length == BYTES) {
         return Ok(());
     }
-    // Under another name until it is whole.
-    let part = path.with_extension("part");
     let length = if and_more { 2 * BYTES } else { BYTES };
     let write = || {
-        let mut file = File::create(&part)?;
-        io::copy(&mut io::repeat(0).take(length), &mut file)?;
-        file.set_len(BYTES)?;
-        file.sync_all()?;
-        fs::rename(&part, path)
+        let file = disk.create(PART)?;
+        for place in (0..length).step_by(PIECE) {
+            file.write(place, &[0; PIECE])?;
+        }
+        file.truncate(BYTES)?;
+        file.sync()?;
+        disk.rename(PART, FILE)
     };
     write().inspect_err(|_| {
         // A part of it only takes room.
-        let _ = fs::remove_file(&part);
-        give_up(folder);
+        let _ = disk.remove(PART);
+        give_up(disk);
     })
 }
 
-pub(super) fn give_up(folder: &Path) {
+pub(super) fn give_up(disk: &dyn Disk) {
     // If it is not there, there is nothing to give up.
-    let _ = fs::remove_file(folder.join(FILE));
+    let _ = disk.remove(FILE);
 }

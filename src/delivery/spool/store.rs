@@ -5,7 +5,6 @@
 //! segment and writes anew what was not complete, so nothing is ever built on a file that may have lost something.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -23,13 +22,12 @@ use super::{Position, frame};
 
 /// The length at which the next segment begins: a part of `spool.max_bytes` within these bounds.
 const SEGMENT_PART: u64 = 256;
-const SEGMENT_MIN: u64 = 64 << 10;
+const SEGMENT_MIN: u64 = 8 << 10;
 const SEGMENT_MAX: u64 = 16 << 20;
 
 /// The events on disk, open.
 pub(super) struct Store {
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) folder: PathBuf,
     pub(super) waiting: Series,
     pub(super) set_aside: Series,
     pub(super) legacy: Option<Legacy>,
@@ -59,15 +57,14 @@ pub(super) struct Totals {
 }
 
 impl Store {
-    /// Opens the store in this folder, or makes it. The caller holds its lock.
+    /// Opens the store on this disk, or makes it. The caller holds its lock.
     pub fn open(
         disk: Arc<dyn Disk>,
-        folder: &Path,
         max_bytes: u64,
         frame_max: usize,
     ) -> Result<Store, StoreError> {
         let (manifest, mut damages) = read_manifest(&*disk)?;
-        let has_legacy = legacy::is_there(folder);
+        let has_legacy = disk.path().is_some_and(legacy::is_there);
         let names = disk.names()?;
         if manifest.is_none() && damages.is_empty() && !has_legacy && has_reserve(&names) {
             damages.push(SegmentDamage::default());
@@ -89,7 +86,6 @@ impl Store {
         let id = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
         let mut store = Store {
             disk,
-            folder: folder.to_owned(),
             next_number: waiting.last().0.max(set_aside.last().0) + 1,
             waiting,
             set_aside,
@@ -373,7 +369,7 @@ impl Store {
     }
 
     fn keep_older_programs_out(&self) -> Result<(), StoreError> {
-        Ok(legacy::keep_older_programs_out(&self.folder)?)
+        Ok(self.disk.path().map_or(Ok(()), legacy::keep_older_programs_out)?)
     }
 }
 

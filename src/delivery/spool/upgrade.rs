@@ -1,6 +1,7 @@
 //! What an earlier version left: looked at when the store is opened.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use tracing::{error, info};
 
@@ -14,7 +15,9 @@ use super::store::Store;
 
 impl Store {
     pub(super) fn open_legacy(&mut self, frame_max: usize) -> Result<(), StoreError> {
-        match Legacy::open(&self.folder) {
+        let disk = self.disk.clone();
+        let Some(folder) = disk.path() else { return Ok(()) };
+        match Legacy::open(folder) {
             Ok(legacy) => {
                 let mut shards = Vec::new();
                 legacy.read(0, |position, _| {
@@ -29,7 +32,7 @@ impl Store {
             }
             Err(StoreError::Damaged(reason)) => {
                 error!(reason, "The spool is damaged; what can be read of it goes on.");
-                self.salvage_legacy(frame_max)
+                self.salvage_legacy(folder, frame_max)
             }
             Err(error) => Err(error),
         }
@@ -53,13 +56,12 @@ impl Store {
     }
 
     /// Writes every event that can be read of a damaged file of an earlier version into a segment.
-    fn salvage_legacy(&mut self, frame_max: usize) -> Result<(), StoreError> {
+    fn salvage_legacy(&mut self, folder: &Path, frame_max: usize) -> Result<(), StoreError> {
         const BATCH: usize = 4 << 20;
         let (mut batch, mut bytes, mut events) = (Vec::new(), 0, 0);
-        let folder = self.folder.clone();
         // A page that was copied may be there twice.
         let mut seen = HashSet::new();
-        legacy::read_damaged(&folder, frame_max, |frame| {
+        legacy::read_damaged(folder, frame_max, |frame| {
             if !seen.insert(frame.position.sequence) {
                 return Ok(());
             }

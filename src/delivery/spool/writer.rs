@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::disk::{FolderLock, OpenDisk};
 use super::error::StoreError;
-use super::owner::Lock;
 use super::reserve;
 use super::segment::{Kind, NewEvent, SegmentDamage};
 use super::series::Append;
@@ -44,8 +44,9 @@ pub struct SpoolWriter {
 
 pub(super) struct WriterThread {
     pub(super) spool: Arc<Spool>,
+    pub(super) open_disk: OpenDisk,
     /// The lock of the folder, once it could be taken: not given up where the disk fails.
-    pub(super) lock: Option<Lock>,
+    pub(super) lock: Option<Box<dyn FolderLock>>,
     /// Or why the disk fails.
     pub(super) store: Result<Store, Arc<str>>,
     pub(super) totals: Totals,
@@ -56,6 +57,7 @@ pub(super) struct WriterThread {
     /// Changes that are not durable yet because the disk failed.
     pub(super) retry: Vec<Change>,
     round: RoundProgress,
+    next_tick: Instant,
 }
 
 /// How far the forwarder's round has read.
@@ -75,20 +77,8 @@ impl SpoolWriter {
     /// # Errors
     ///
     /// Another process uses the store, a newer program wrote it, or the system refuses the thread.
-    pub(super) fn start(spool: Arc<Spool>) -> Result<SpoolWriter, StoreError> {
-        let mut writer = WriterThread {
-            spool: spool.clone(),
-            lock: None,
-            store: Err("".into()),
-            totals: Totals::default(),
-            full_at: None,
-            was_working: true,
-            retry: Vec::new(),
-            round: RoundProgress::default(),
-        };
-        if let Err(error @ (StoreError::InUse(_) | StoreError::Newer(_))) = writer.open() {
-            return Err(error);
-        }
+    pub(super) fn start(spool: Arc<Spool>, open_disk: OpenDisk) -> Result<SpoolWriter, StoreError> {
+        let writer = WriterThread::new(spool.clone(), open_disk)?;
         let thread = std::thread::Builder::new().name("spool-writer".into());
         let thread = thread.spawn(move || writer.run())?;
         Ok(SpoolWriter { spool, thread })
@@ -96,32 +86,60 @@ impl SpoolWriter {
 
     /// Waits until all requests are carried out, and closes the store.
     pub fn close(self) {
-        self.spool.queue().is_stopped = true;
-        self.spool.wake_writer.notify_one();
+        self.spool.stop_writer();
         let _ = self.thread.join();
     }
 }
 
 impl WriterThread {
+    /// Opens the store, if the disk works.
+    pub(super) fn new(spool: Arc<Spool>, open_disk: OpenDisk) -> Result<WriterThread, StoreError> {
+        let mut writer = WriterThread {
+            spool,
+            open_disk,
+            lock: None,
+            store: Err("".into()),
+            totals: Totals::default(),
+            full_at: None,
+            was_working: true,
+            retry: Vec::new(),
+            round: RoundProgress::default(),
+            next_tick: Instant::now() + TICK,
+        };
+        match writer.open() {
+            Err(error @ (StoreError::InUse(_) | StoreError::Newer(_))) => Err(error),
+            _ => Ok(writer),
+        }
+    }
+
     fn run(mut self) {
-        let mut tick = Instant::now() + TICK;
         loop {
-            let is_checked = self.store.as_ref().map_or(true, Store::is_checked);
-            let (requests, is_stopped) = self.wait(if is_checked { tick } else { Instant::now() });
+            let (requests, is_stopped) = self.wait();
             let is_idle = requests.is_empty();
-            self.spool.health.set_spool_busy(!is_idle);
-            self.carry_out(requests);
-            self.spool.health.set_spool_busy(false);
+            self.turn(requests);
             if is_stopped && is_idle {
                 self.close();
                 return;
             }
-            self.check_next();
-            if Instant::now() >= tick {
-                self.tick();
-                tick = Instant::now() + TICK;
-            }
         }
+    }
+
+    /// Carries out requests, and what else is due.
+    pub(super) fn turn(&mut self, requests: Vec<SpoolRequest>) {
+        self.spool.health.set_spool_busy(!requests.is_empty());
+        self.carry_out(requests);
+        self.spool.health.set_spool_busy(false);
+        self.check_next();
+        if Instant::now() >= self.next_tick {
+            self.tick();
+            self.next_tick = Instant::now() + TICK;
+        }
+    }
+
+    /// When there is something to do without requests.
+    pub(super) fn next_turn(&self) -> Instant {
+        let is_checked = self.store.as_ref().map_or(true, Store::is_checked);
+        if is_checked { self.next_tick } else { Instant::now() }
     }
 
     fn tick(&mut self) {
@@ -146,7 +164,8 @@ impl WriterThread {
         self.note_checked();
     }
 
-    fn close(self) {
+    /// Closes the store.
+    pub(super) fn close(self) {
         if let Ok(store) = self.store
             && let Err(error) = store.close()
         {
@@ -155,9 +174,10 @@ impl WriterThread {
         }
     }
 
-    /// Waits for requests or the next tick; and a moment for half as many as the last time.
-    fn wait(&self, until: Instant) -> (Vec<SpoolRequest>, bool) {
-        let rest = until.saturating_duration_since(Instant::now());
+    /// Waits for requests or the next turn; and a moment for half as many as the last time. Says whether these
+    /// are the last.
+    fn wait(&self) -> (Vec<SpoolRequest>, bool) {
+        let rest = self.next_turn().saturating_duration_since(Instant::now());
         let (queue, wakeup) = (self.spool.queue(), &self.spool.wake_writer);
         let waited = wakeup
             .wait_timeout_while(queue, rest, |queue| queue.waiting.is_empty() && !queue.is_stopped);
@@ -166,15 +186,8 @@ impl WriterThread {
             queue.waiting.len() < queue.enough && !queue.is_stopped
         });
         let (mut queue, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-        let count = queue.waiting.len().min(BATCH_MAX);
-        queue.enough = count / 2;
-        let rest = queue.waiting.split_off(count);
-        let taken = std::mem::replace(&mut queue.waiting, rest);
-        for request in &taken {
-            if let SpoolRequest::Put(put) = request {
-                queue.bytes -= put.frame.len();
-            }
-        }
+        let taken = queue.take(BATCH_MAX);
+        queue.enough = taken.len() / 2;
         (taken, queue.is_stopped)
     }
 
@@ -408,7 +421,9 @@ impl WriterThread {
     /// The disk is full: from now on events are only removed.
     pub(super) fn be_full(&mut self) {
         self.full_at = Some(self.totals.bytes);
-        reserve::give_up(&self.spool.settings.dir);
+        if let Ok(disk) = (self.open_disk)() {
+            reserve::give_up(&*disk);
+        }
         self.set_gauges();
     }
 }

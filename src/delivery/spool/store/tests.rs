@@ -1,14 +1,13 @@
 //! Histories of a store on a disk that fails a sync, forgets what the sync covered, and loses its power: at every
 //! sync of the history.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::disk::{Disk, DiskFile};
+use super::super::disk::Disk;
+use super::super::disk::simulated::{Fault, SimulatedDisk};
 use super::super::error::StoreError;
 use super::super::segment::Kind;
 use super::super::segment::{NewEvent, SegmentDamage};
@@ -16,230 +15,8 @@ use super::super::{Position, frame};
 use super::Store;
 use crate::click::record::tests::record_of;
 
-const PAGE: usize = 4_096;
-
-/// What happens at one sync of a history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// It fails, and what it covered counts as clean: the next sync succeeds without it.
-    Forgets,
-    /// The same, and what it covered is read from the disk again.
-    ForgetsAndEvicts,
-    /// The power goes just before it.
-    PowerCut,
-    /// The same, when a part of what was written had come to the disk by itself.
-    TornPowerCut,
-    /// The disk is full at the write before it.
-    Full,
-}
-
-#[derive(Default)]
-struct DiskState {
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    files: Vec<FileState>,
-    syncs: usize,
-    fault: Option<(usize, Fault)>,
-    /// Nothing works until the next life.
-    has_no_power: bool,
-}
-
-#[derive(Default, Clone)]
-struct FileState {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-#[derive(Clone, Default)]
-struct SimulatedDisk(Arc<Mutex<DiskState>>);
-
-struct SimulatedFile(SimulatedDisk, usize);
-
-impl SimulatedDisk {
-    fn state(&self) -> MutexGuard<'_, DiskState> {
-        self.0.lock().expect("no test panics with it")
-    }
-
-    fn cut_power(&self) {
-        let state = &mut *self.state();
-        let is_torn = state.fault.is_some_and(|(_, fault)| fault == Fault::TornPowerCut);
-        if is_torn {
-            state.durable_names.clone_from(&state.names);
-        }
-        state.names.clone_from(&state.durable_names);
-        for (number, file) in state.files.iter_mut().enumerate() {
-            if is_torn {
-                file.durable.resize(file.cached.len(), 0);
-                for page in file.dirty.iter().filter(|page| (*page + number) % 2 == 0) {
-                    let end = ((page + 1) * PAGE).min(file.cached.len());
-                    let range = (page * PAGE).min(end)..end;
-                    file.durable[range.clone()].copy_from_slice(&file.cached[range]);
-                }
-            }
-            file.cached.clone_from(&file.durable);
-            file.dirty.clear();
-        }
-        state.has_no_power = false;
-        state.fault = None;
-    }
-}
-
-impl DiskState {
-    /// Counts a sync. Returns the fault that happens at it.
-    fn sync(&mut self) -> Option<Fault> {
-        self.syncs += 1;
-        let fault = self.fault.filter(|(at, _)| *at == self.syncs).map(|(_, fault)| fault);
-        self.has_no_power |= matches!(fault, Some(Fault::PowerCut | Fault::TornPowerCut));
-        fault
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.has_no_power { Err(io::Error::other("no power")) } else { Ok(()) }
-    }
-}
-
-impl Disk for SimulatedDisk {
-    fn names(&self) -> io::Result<Vec<String>> {
-        self.state().check()?;
-        Ok(self.state().names.keys().cloned().collect())
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.state();
-        state.check()?;
-        state.files.push(FileState::default());
-        let number = state.files.len() - 1;
-        state.names.insert(name.to_owned(), number);
-        Ok(Box::new(SimulatedFile(self.clone(), number)))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let state = self.state();
-        state.check()?;
-        let number = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(SimulatedFile(self.clone(), number)))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.state();
-        state.check()?;
-        let number = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), number);
-        Ok(())
-    }
-
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.state();
-        let number = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), number);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.state();
-        state.check()?;
-        state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let state = &mut *self.state();
-        state.check()?;
-        match state.sync() {
-            None | Some(Fault::Full) => {
-                state.durable_names.clone_from(&state.names);
-                Ok(())
-            }
-            Some(_) => Err(io::Error::other("the sync failed")),
-        }
-    }
-}
-
-impl DiskFile for SimulatedFile {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.0.state().files[self.1].cached.len() as u64)
-    }
-
-    fn read(&self, place: u64, length: usize) -> io::Result<Vec<u8>> {
-        let state = self.0.state();
-        state.check()?;
-        let place = usize::try_from(place).expect("a small file");
-        let bytes = state.files[self.1].cached.get(place..place + length);
-        Ok(bytes.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())
-    }
-
-    fn write(&self, place: u64, bytes: &[u8]) -> io::Result<()> {
-        let state = &mut *self.0.state();
-        state.check()?;
-        let place = usize::try_from(place).expect("a small file");
-        let is_full = state.fault == Some((state.syncs + 1, Fault::Full));
-        // A full disk takes a part of a write.
-        let bytes = if is_full { &bytes[..bytes.len() / 2] } else { bytes };
-        let file = &mut state.files[self.1];
-        let length = file.cached.len().max(place + bytes.len());
-        file.cached.resize(length, 0);
-        file.cached[place..place + bytes.len()].copy_from_slice(bytes);
-        file.dirty.extend(place / PAGE..=(place + bytes.len()) / PAGE);
-        if is_full {
-            // Only once.
-            state.fault = None;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        let state = &mut *self.0.state();
-        state.check()?;
-        state.files[self.1].cached.truncate(usize::try_from(length).expect("a small file"));
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let state = &mut *self.0.state();
-        state.check()?;
-        let fault = state.sync();
-        let file = &mut state.files[self.1];
-        let dirty = match fault {
-            Some(Fault::PowerCut | Fault::TornPowerCut) => {
-                return Err(io::Error::other("no power"));
-            }
-            _ => std::mem::take(&mut file.dirty),
-        };
-        let is_forgotten = matches!(fault, Some(Fault::Forgets | Fault::ForgetsAndEvicts));
-        if !is_forgotten {
-            file.durable.resize(file.cached.len(), 0);
-        }
-        for page in dirty {
-            let pages = |bytes: &Vec<u8>| {
-                (page * PAGE).min(bytes.len())..((page + 1) * PAGE).min(bytes.len())
-            };
-            match fault {
-                Some(Fault::Forgets) => {}
-                Some(Fault::ForgetsAndEvicts) => {
-                    let range = pages(&file.cached);
-                    for at in range {
-                        file.cached[at] = file.durable.get(at).copied().unwrap_or(0);
-                    }
-                }
-                _ => {
-                    let range = pages(&file.cached);
-                    file.durable[range.clone()].copy_from_slice(&file.cached[range]);
-                }
-            }
-        }
-        if is_forgotten { Err(io::Error::other("the sync failed")) } else { Ok(()) }
-    }
-
-    fn has_name(&self) -> io::Result<bool> {
-        Ok(self.0.state().names.values().any(|number| *number == self.1))
-    }
-}
-
 /// A store, what it should hold, and what it may hold.
 struct History {
-    folder: tempfile::TempDir,
     disk: SimulatedDisk,
     store: Option<Store>,
     /// Events that were confirmed, and whose removal was not.
@@ -254,14 +31,13 @@ impl History {
     fn new(fault: Option<(usize, Fault)>) -> History {
         let disk = SimulatedDisk::default();
         disk.state().fault = fault;
-        let folder = tempfile::tempdir().expect("a folder");
         let (held, unsure) = Default::default();
-        History { folder, disk, store: None, held, unsure, next: 1, failures: 0 }
+        History { disk, store: None, held, unsure, next: 1, failures: 0 }
     }
 
-    fn open(disk: &SimulatedDisk, folder: &Path) -> Result<Store, StoreError> {
+    fn open(disk: &SimulatedDisk) -> Result<Store, StoreError> {
         // Segments of 64 KiB.
-        Store::open(Arc::new(disk.clone()), folder, 1 << 20, 1 << 20)
+        Store::open(Arc::new(disk.clone()), 16 << 20, 1 << 20)
     }
 
     /// The store; after a failure it is opened again, as the writer does, and after a power cut with what is left.
@@ -273,7 +49,7 @@ impl History {
             if self.disk.state().has_no_power {
                 self.disk.cut_power();
             }
-            match History::open(&self.disk, self.folder.path()) {
+            match History::open(&self.disk) {
                 Ok(store) => self.store = Some(store),
                 Err(_) => self.failures += 1,
             }
@@ -419,7 +195,7 @@ fn a_store_that_was_closed_is_read_without_reading_its_events() {
     history.remove((1..100).collect());
     let totals = history.store().totals();
     history.store.take().expect("it is open").close().expect("closed");
-    let mut store = History::open(&history.disk, history.folder.path()).expect("a store");
+    let mut store = History::open(&history.disk).expect("a store");
     assert!(!store.is_checked());
     assert_eq!(store.totals(), totals);
     while !store.is_checked() {
@@ -551,6 +327,6 @@ fn a_folder_of_a_newer_version_is_left_alone() {
     history.store.take().expect("it is open").close().expect("closed");
     let file = history.disk.create("manifest.json").expect("a file");
     file.write(0, br#"{"format": 2, "other": true}"#).expect("written");
-    let opened = History::open(&history.disk, history.folder.path());
+    let opened = History::open(&history.disk);
     assert!(matches!(opened, Err(StoreError::Newer(2))));
 }
