@@ -48,6 +48,7 @@ pub use problem::Problem;
 pub use secret::{KafkaOptions, Secret};
 pub use verify::{EchoSettings, VerifySettings};
 pub use webhook::{BodyFormat, InvalidBody, WebhookSettings};
+pub(crate) use wrong::not_a_number;
 
 sections! {
     /// All settings.

@@ -265,7 +265,7 @@ pub(crate) fn read_file_within(key: &str, path: &Path, bytes_max: u64) -> Result
     read_file(key, path)
 }
 
-/// Opens the file that an option of the command line names, to read it part by part.
+/// Opens the file that an option names, to read it part by part.
 ///
 /// # Errors
 ///

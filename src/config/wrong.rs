@@ -148,6 +148,11 @@ fn list(place: &str, is_variable: bool, text: Option<String>) -> String {
     }
 }
 
+/// What a property of librdkafka must be, whose name ends with its unit, too.
+pub(crate) fn not_a_number(property: &str, text: &str) -> String {
+    number(&property.replace('.', "_"), Some(text), false, "")
+}
+
 /// A whole number, in the unit that the setting's name says.
 fn number(place: &str, text: Option<&str>, is_secret: bool, expected: &str) -> String {
     let name = place.rsplit('.').next().unwrap_or(place);

@@ -6,9 +6,10 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 
 use super::token;
-use crate::config::{Config, Problem};
+use crate::config::{self, Config, Problem};
 
 /// Why a property cannot be set under `[kafka.options]`, and what to do instead: it carries the promise, or
 /// another setting stands for it.
@@ -33,6 +34,10 @@ fn refusal(config: &Config, property: &str, value: &str) -> Option<&'static str>
         }
         "security.protocol" if has_tokens && !takes_tokens(config, value) => {
             "must be SASL_SSL, or left out: tokens are for SASL, and secret"
+        }
+        TOKEN_ENDPOINT if has_user(value) => {
+            "must not have a user or a password in it, since it is logged: set sasl.oauthbearer.client.id and \
+             sasl.oauthbearer.client.secret"
         }
         "partitioner" => {
             "is fixed at murmur2_random: it puts a key where Java producers, Kafka Streams and ksqlDB \
@@ -66,6 +71,19 @@ fn refusal(config: &Config, property: &str, value: &str) -> Option<&'static str>
 fn takes_tokens(config: &Config, protocol: &str) -> bool {
     protocol.eq_ignore_ascii_case("SASL_SSL")
         || protocol.eq_ignore_ascii_case("SASL_PLAINTEXT") && config.kafka.token_file.is_some()
+}
+
+/// Whether there is a user before the host of this URL.
+fn has_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+/// Whether the property names a file or a folder that librdkafka reads.
+fn is_file(property: &str, value: &str) -> bool {
+    let is_library = property == "ssl.engine.location";
+    let is_system = value == "probe" && property.ends_with("ca.location");
+    !is_library && !is_system && (property.ends_with(".location") || property.ends_with(".file"))
 }
 
 /// How long a record waits for others of its partition, in milliseconds. Each request costs the client, this
@@ -103,10 +121,21 @@ pub fn check(config: &Config) -> Vec<Problem> {
             problems.push(Problem::new(key(name), why));
             continue;
         }
-        let mut one = ClientConfig::new();
-        one.set(name, value);
-        if let Err(error) = one.create_native_config() {
-            problems.push(Problem::new(key(name), reason(&error)));
+        if is_file(name, value)
+            && let Err(problem) = config::open_file(&key(name), value.as_ref())
+        {
+            problems.push(problem);
+            continue;
+        }
+        match ClientConfig::new().set(name, value).create_native_config() {
+            Err(error) => problems.push(Problem::new(key(name), reason(&error))),
+            // Of `5s` it takes 5, whatever the unit is.
+            Ok(taken) => {
+                let is_number = |text: &str| text.parse::<f64>().is_ok();
+                if !is_number(value) && taken.get(name).is_ok_and(|it| is_number(&it)) {
+                    problems.push(Problem::new(key(name), config::not_a_number(name, value)));
+                }
+            }
         }
     }
     if problems.is_empty() {
@@ -120,8 +149,19 @@ pub fn check(config: &Config) -> Vec<Problem> {
         if is_oidc && (client.get(TOKEN_ENDPOINT).is_some() || has_query) {
             client.set(TOKEN_ENDPOINT, NOWHERE);
         }
-        if let Err(error) = client.create::<rdkafka::producer::BaseProducer>() {
-            problems.push(Problem::new("kafka.options", reason(&error)));
+        let mut create = |client: &ClientConfig| match client.create::<BaseProducer>() {
+            Ok(_producer) => true,
+            Err(error) => {
+                problems.push(Problem::new("kafka.options", reason(&error)));
+                false
+            }
+        };
+        // librdkafka 2.12 aborts the process if a client with OIDC fails for its certificates. So these are tried
+        // without OIDC before.
+        let is_tls =
+            client.get("security.protocol").is_some_and(|it| it.eq_ignore_ascii_case("SASL_SSL"));
+        if !(is_oidc && is_tls) || create(client.clone().set("security.protocol", "SSL")) {
+            create(&client);
         }
     }
     problems
@@ -234,6 +274,53 @@ pub fn client_version() -> String {
 mod tests {
     use super::*;
 
+    const OIDC: [(&str, &str); 6] = [
+        ("security.protocol", "SASL_SSL"),
+        ("sasl.mechanism", "OAUTHBEARER"),
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.oauthbearer.client.id", "hookbridge"),
+        ("sasl.oauthbearer.client.secret", "zq-secret"),
+        (TOKEN_ENDPOINT, "https://id.example.com/token"),
+    ];
+
+    /// Each mistake ends in one message, whatever else librdkafka would make of it.
+    #[test]
+    fn a_mistake_in_an_option_has_one_message() {
+        let no_file = "/nowhere/ca.pem cannot be read: No such file";
+        for (name, value, expected) in [
+            ("ssl.ca.location", "/nowhere/ca.pem", no_file),
+            ("ssl.key.location", "/nowhere/ca.pem", no_file),
+            ("https.ca.location", "/nowhere/ca.pem", no_file),
+            ("sasl.oauthbearer.assertion.private.key.file", "/nowhere/ca.pem", no_file),
+            ("ssl.ca.pem", "zq-no-pem", "ssl.ca.pem"),
+            ("ssl.key.pem", "zq-no-pem", "ssl.key.pem"),
+            (TOKEN_ENDPOINT, "https://me:zq-secret@id.example.com/", "must not have a user"),
+            ("socket.timeout.ms", "10s", "milliseconds, without a unit: write 10000"),
+            ("linger.ms", "0.5ms", "must be a number of milliseconds"),
+            ("batch.size", "64k", "must be a whole number"),
+        ] {
+            let mut config = Config::default();
+            for (name, value) in OIDC.iter().chain([&(name, value)]) {
+                config.kafka.options.set(*name, *value);
+            }
+            let problems = check(&config);
+            let text = format!("{problems:?}");
+            assert!(problems.len() == 1 && text.contains(expected), "{name}: {text}");
+            assert!(!text.contains("zq-"), "{name}: {text}");
+        }
+        let mut config = Config::default();
+        for (name, value) in OIDC.iter().chain(&[
+            ("https.ca.location", "probe"),
+            ("ssl.ca.location", "/"),
+            ("linger.ms", "0.5"),
+            ("client.id", "7th"),
+            (TOKEN_ENDPOINT, "https://id.example.com/@/token?to=a@b"),
+        ]) {
+            config.kafka.options.set(*name, *value);
+        }
+        assert_eq!(check(&config), []);
+    }
+
     /// A build without one of these looks the same, and refuses the property only here.
     #[test]
     fn the_kafka_client_is_built_with_what_the_documentation_names() {
@@ -255,7 +342,7 @@ mod tests {
             client.set("security.protocol", "SASL_SSL").set("sasl.mechanism", mechanism);
             client.set("sasl.username", "hookbridge").set("sasl.password", "any");
             client.set("sasl.kerberos.keytab", "/any");
-            let made = client.create::<rdkafka::producer::BaseProducer>();
+            let made = client.create::<BaseProducer>();
             assert_eq!(made.is_ok(), is_built_in, "{mechanism}: {:?}", made.err());
         }
     }

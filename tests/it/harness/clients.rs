@@ -87,7 +87,8 @@ pub fn python() -> Option<PathBuf> {
     let environment = fetched("requirements.txt", "clients-python", |folder| {
         succeeds("Python", Command::new("python3").args(["-m", "venv"]).arg(folder))?;
         let mut pip = Command::new(folder.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        pip.args(["--require-hashes", "--requirement"]);
         succeeds("Python", pip.arg(file("requirements.txt")))
     });
     environment.map(|folder| folder.join("bin"))
