@@ -39,5 +39,10 @@ pub fn serve_on(address: SocketAddr) {
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     // A sender that disconnects is not an error here.
     let _ = request.into_body().collect().await;
-    Ok(Response::new(Full::new(Bytes::from_static(b"Webhook recibido correctamente"))))
+    Ok(received())
+}
+
+/// The answer to every request.
+pub fn received() -> Response<Full<Bytes>> {
+    Response::new(Full::new(Bytes::from_static(b"Webhook recibido correctamente")))
 }

@@ -17,6 +17,9 @@ const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where the bridge takes clicks.
+pub const PATH: &str = "/webhooks/email-marketing/click";
+
 /// Bodies, sent in turn.
 pub type Requests = Arc<[Bytes]>;
 
@@ -32,21 +35,28 @@ pub fn requests(campaigns: usize, more_bytes: usize) -> Requests {
     (0..campaigns).map(request).collect()
 }
 
-/// A running load. Every click must be answered 200.
+/// Connections, and clicks a second of all of them; none where each sends its next click when it is answered.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub connections: usize,
+    pub rate: Option<u32>,
+}
+
+/// A running load. Every click must be answered 200, or otherwise with success.
 pub struct Load(load::Load);
 
 /// The answers to a load.
 pub struct Answers {
-    /// Clicks answered 200.
+    /// Clicks answered with success.
     pub held: u64,
-    /// In microseconds.
+    /// Since `time_from_now`, in microseconds.
     pub latency: Histogram<u64>,
 }
 
 impl Load {
     /// A closed loop over this many connections.
     pub async fn closed(server: SocketAddr, requests: &Requests, connections: usize) -> Load {
-        Load::start(server, requests, connections, None)
+        Load::given(server, requests, Shape { connections, rate: None })
     }
 
     /// An open loop: `rate` clicks a second over this many connections.
@@ -56,26 +66,31 @@ impl Load {
         connections: usize,
         rate: u32,
     ) -> Load {
-        Load::start(server, requests, connections, Some(rate))
+        Load::given(server, requests, Shape { connections, rate: Some(rate) })
     }
 
-    fn start(
-        server: SocketAddr,
-        requests: &Requests,
-        connections: usize,
-        rate: Option<u32>,
-    ) -> Load {
-        let timeout = ANSWER_TIMEOUT;
+    fn given(server: SocketAddr, requests: &Requests, shape: Shape) -> Load {
+        Load::start(&format!("http://{server}{PATH}"), &Bodies::Given(requests.clone()), shape)
+    }
+
+    /// A load of these bodies.
+    pub fn start(url: &str, bodies: &Bodies, shape: Shape) -> Load {
+        let (timeout, Shape { connections, rate }) = (ANSWER_TIMEOUT, shape);
         let plan = Plan { connections, rate, count: None, duration: None, timeout };
-        let bodies = Bodies::Given(requests.clone());
-        Load(load::Load::start(target(server), &bodies, plan))
+        Load(load::Load::start(target(url), bodies, plan))
     }
 
-    /// How many clicks have been answered 200 so far.
+    /// How many clicks have been answered with success so far.
     pub fn held(&self) -> u64 {
         let tally = self.0.tally();
-        assert_eq!(tally.failed(), 0, "{:?}", tally.first_failure);
-        tally.held()
+        let held = tally.statuses.range(200..300).map(|(_, count)| count).sum();
+        assert_eq!(tally.sent(), held, "{:?}", tally.first_failure);
+        held
+    }
+
+    /// Forgets how long answers took so far.
+    pub fn time_from_now(&self) {
+        self.0.tally().latency.reset();
     }
 
     pub async fn stop(mut self) -> Answers {
@@ -86,13 +101,9 @@ impl Load {
     }
 }
 
-fn target(server: SocketAddr) -> Arc<Target> {
-    let url = format!("http://{server}/webhooks/email-marketing/click").parse().expect("a URL");
+fn target(url: &str) -> Arc<Target> {
+    let url = url.parse().expect("a URL");
     Arc::new(Target::new(&url, Some(KEY), AuthMethod::Bearer, None).expect("a target"))
-}
-
-pub fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Idle connections and their requests.
@@ -105,7 +116,8 @@ pub struct Idle {
 
 /// Opens connections and sends one click over each.
 pub async fn idle(server: SocketAddr, requests: &Requests, count: usize) -> Idle {
-    let (target, bodies) = (target(server), Bodies::Given(requests.clone()));
+    let (target, bodies) =
+        (target(&format!("http://{server}{PATH}")), Bodies::Given(requests.clone()));
     let mut idle = Idle { target, bodies, connections: Vec::new(), next: 0 };
     for _ in 0..count {
         let connection = idle.target.connect().await.expect("a connection");

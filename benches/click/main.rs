@@ -1,12 +1,13 @@
-//! The cost of a click, compared with a server that does nothing: `cargo bench --bench click`.
+//! The cost of a click: `cargo bench --bench click`.
 //!
-//! A bare hyper server (`bare.rs`) and the bridge run in turn, A B A B, each in its own process, under
-//! the same load (`load.rs`) and beside the same Apache Kafka. CPU and memory are read from the
-//! operating system (`process.rs`). Each line is printed when it is measured, with its goal; `--json
-//! FILE` also writes all of them as JSON (`report.rs`).
+//! First at steady rates and in closed loops (`traffic.rs`): CPU of the bridge, of the broker, and both, beside a
+//! floor (`floor.rs`) and other programs (`peers.rs`). Then single lines, some beside a bare hyper server
+//! (`bare.rs`). What is compared runs in turn, A B A B, each in its own process, under the same load (`load.rs`)
+//! and beside the same Apache Kafka. CPU and memory are read from the operating system (`process.rs`). Each line
+//! is printed when it is measured, with its goal; `--json FILE` also writes all of them as JSON (`report.rs`).
 //!
-//! The default takes a few minutes; `--rounds N` and `--seconds N` change that, `--long` adds ten
-//! minutes of steady load. A name on the command line measures only the lines that contain it.
+//! All takes seven minutes; `--rounds N` and `--seconds N` change that, `--long` adds replicas and ten minutes
+//! of steady load. A name on the command line measures only the lines that contain it.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -18,27 +19,30 @@ mod bare;
 #[path = "../../tests/it/harness/brokers.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod brokers;
+mod floor;
 #[path = "../../tests/it/harness/haproxy.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod haproxy;
 mod load;
+mod peers;
 #[path = "../../tests/it/harness/ports.rs"]
 mod ports;
 mod process;
-mod produce;
+mod replicas;
 mod report;
+mod traffic;
 
 use std::slice;
 use std::time::Duration;
 
 use clap::Parser;
-use hdrhistogram::Histogram;
 use hookbridge::config::Config;
+use hookbridge::load::Bodies;
 use tokio::time::{Instant, sleep};
 
 use brokers::{Kafka, count, counts, create_topic, delete_topic, unique};
-use haproxy::HaProxy;
-use load::{Load, warm_up};
+use load::{Load, Shape, warm_up};
+use peers::Peer;
 use process::Server;
 use report::{Goal, Report};
 
@@ -48,15 +52,6 @@ const KEY: &str = "a-key-of-the-bench";
 /// The default number of campaigns and of partitions.
 const CAMPAIGNS: usize = 1_000;
 const PARTITIONS: i32 = 12;
-
-/// The open loop's rate, in clicks a second.
-const OPEN_RATE: u32 = 5_000;
-
-/// The rate of each replica behind a balancer. It is so small that four replicas leave two cores mostly
-/// idle, together with the broker, the balancer and the load; otherwise contention for the cores would
-/// be measured. With so few clicks it takes longer to measure their CPU.
-const REPLICA_RATE: u32 = 300;
-const REPLICA_SECONDS: u64 = 10;
 
 /// The number of idle connections.
 const IDLE_CONNECTIONS: usize = 2_000;
@@ -94,36 +89,44 @@ struct Options {
     /// Measure only lines whose name contains this.
     #[arg(default_value = "")]
     only: String,
-    /// How often each of the two is measured.
-    #[arg(long, default_value_t = 3)]
+    /// How often each is measured.
+    #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// The length of a measurement, in seconds.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Add ten minutes of steady load.
+    /// Add replicas behind a balancer, and ten minutes of steady load.
     #[arg(long)]
     long: bool,
     /// The file for every figure as JSON.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
+    /// A file that says how to run another program under the same loads; may be given several times.
+    #[arg(long)]
+    peer: Vec<std::path::PathBuf>,
     /// Cargo adds this argument.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() {
-    // This program also runs the bare server.
+    // This program also runs the bare server and the floor.
     if std::env::args().nth(1).as_deref() == Some(bare::ARGUMENT) {
         return bare::serve();
+    }
+    if std::env::args().nth(1).as_deref() == Some(floor::ARGUMENT) {
+        return floor::serve();
     }
     process::raise_descriptor_limit();
     let options = Options::parse();
     let kafka = Kafka::start().expect("Java and Maven, for a real Kafka");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let mut report = Report::new(&options.only);
+    let peers = options.peer.iter().map(|file| Peer::read(file)).collect();
     let mut bench = Bench {
         options,
         kafka,
+        peers,
         folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"),
     };
     runtime.expect("a runtime").block_on(bench.measure(&mut report));
@@ -135,6 +138,7 @@ fn main() {
 struct Bench {
     options: Options,
     kafka: Kafka,
+    peers: Vec<Peer>,
     folder: tempfile::TempDir,
 }
 
@@ -160,43 +164,21 @@ struct Cost {
     broker_cpu_us: f64,
     clicks_per_second: f64,
     p50_ms: f64,
+    p99_ms: f64,
+    /// Bytes of a click on the broker's disk.
+    bytes: f64,
+}
+
+impl Cost {
+    fn sum_us(&self) -> f64 {
+        self.cpu_us + self.broker_cpu_us
+    }
 }
 
 impl Bench {
     async fn measure(&mut self, report: &mut Report) {
         self.warm_up_broker().await;
-        for (connections, names, must, aim) in [
-            (256, ["cpu/256 connections", "broker cpu/256", "rate/256"], 2.2, 1.5),
-            (64, ["cpu/64 connections", "broker cpu/64", "rate/64"], 3.0, 2.2),
-            (16, ["cpu/16 connections", "broker cpu/16", "rate/16"], 4.5, 3.5),
-        ] {
-            if report.wants(&names) {
-                let pairs = self.pairs(Case { connections, ..CASE }).await;
-                let [cpu, broker, rate] = names;
-                report.line(
-                    cpu,
-                    "x bare",
-                    Goal::AtMost { must, aim },
-                    ratios(&pairs, |c| c.cpu_us),
-                );
-                let broker_us = pairs.iter().map(|(_, bridge)| bridge.broker_cpu_us).collect();
-                report.line(broker, "us per click", Goal::None, broker_us);
-                let goal = match connections {
-                    256 => Goal::AtLeast { must: 0.4, aim: 0.6 },
-                    _ => Goal::None,
-                };
-                report.line(rate, "x bare", goal, ratios(&pairs, |c| c.clicks_per_second));
-            }
-        }
-        if report.wants(&["median/8 connections"]) {
-            let mut medians = Vec::new();
-            for _ in 0..self.options.rounds {
-                medians.push(self.bridge(Case { connections: 8, ..CASE }).await.p50_ms);
-            }
-            let goal = Goal::AtMost { must: 1.5, aim: 1.0 };
-            report.line("median/8 connections", "ms", goal, medians);
-        }
-        self.latency(report).await;
+        self.traffic(report).await;
         self.spooled(report).await;
         self.drained(report).await;
         self.memory(report).await;
@@ -232,27 +214,40 @@ impl Bench {
         self.cost(slice::from_ref(&server), load).await.0
     }
 
-    /// Measures the bridge and verifies that each 200 is in the topic. Repeats the measurement if clicks were
-    /// spooled, because the machine paused or the broker still created files of the new topic.
     async fn bridge(&self, case: Case) -> Cost {
         let config = self.config(case.partitions).await;
         let server = Server::bridge(&config, self.folder.path()).await;
-        let requests = case.requests();
-        let start = || Load::closed(server.address, &requests, case.connections);
+        let requests = Bodies::Given(case.requests());
+        let shape = Shape { connections: case.connections, rate: None };
+        let time = Duration::from_secs(self.options.seconds);
+        self.by_kafka_alone(&config, &server, time, || Load::start(&server.url, &requests, shape))
+            .await
+    }
+
+    /// Measures the bridge and verifies that each 200 is in the topic. Repeats the measurement if clicks were
+    /// spooled, because the machine paused or the broker still created files of the new topic.
+    async fn by_kafka_alone(
+        &self,
+        config: &Config,
+        server: &Server,
+        time: Duration,
+        start: impl Fn() -> Load,
+    ) -> Cost {
         let mut all_held = 0;
         for _ in 0..ATTEMPTS {
-            let load = start().await;
+            let load = start();
             warm_up(&load).await;
             all_held += load.stop().await.held;
-            drain(&server).await;
-            let load = start().await;
+            drain(server).await;
+            let load = start();
             let by_disk = server.metric(BY_DISK).await;
-            let (cost, held) = self.cost(slice::from_ref(&server), load).await;
+            let (mut cost, held) = self.cost_over(time, slice::from_ref(server), load).await;
             let is_by_kafka_alone = server.metric(BY_DISK).await == by_disk;
             all_held += held;
-            drain(&server).await;
+            drain(server).await;
             if is_by_kafka_alone {
-                self.verify(&config, all_held).await;
+                cost.bytes = self.kafka.bytes_of(&config.webhook[0].topic) as f64 / all_held as f64;
+                self.verify(config, all_held).await;
                 return cost;
             }
             eprintln!("clicks went to the disk meanwhile; once more");
@@ -267,6 +262,7 @@ impl Bench {
 
     async fn cost_over(&self, time: Duration, servers: &[Server], load: Load) -> (Cost, u64) {
         warm_up(&load).await;
+        load.time_from_now();
         let of_all = || servers.iter().map(Server::cpu).sum::<Duration>();
         let broker = || process::cpu(self.kafka.pid());
         let (began, held, cpu, broker_cpu) = (Instant::now(), load.held(), of_all(), broker());
@@ -276,8 +272,11 @@ impl Bench {
         let (cpu_us, broker_cpu_us) = (cost(of_all() - cpu), cost(broker() - broker_cpu));
         let clicks_per_second = clicks / began.elapsed().as_secs_f64();
         let answers = load.stop().await;
-        let p50_ms = answers.latency.value_at_quantile(0.5) as f64 / 1e3;
-        (Cost { cpu_us, broker_cpu_us, clicks_per_second, p50_ms }, answers.held)
+        let [p50_ms, p99_ms] =
+            [0.5, 0.99].map(|part| answers.latency.value_at_quantile(part) as f64 / 1e3);
+        let bytes = f64::NAN;
+        let cost = Cost { cpu_us, broker_cpu_us, clicks_per_second, p50_ms, p99_ms, bytes };
+        (cost, answers.held)
     }
 
     /// Settings with a new topic and a new spool.
@@ -301,40 +300,6 @@ impl Bench {
         let there = count(brokers, topic);
         assert_eq!(u64::try_from(there), Ok(held), "records in the topic, clicks answered 200");
         delete_topic(brokers, topic).await;
-    }
-
-    /// The time of an answer beyond that of the Kafka client alone.
-    async fn latency(&self, report: &mut Report) {
-        let names = ["latency/p50 added", "latency/p99 added"];
-        if !report.wants(&names) {
-            return;
-        }
-        let (mut p50, mut p99, mut kafka_p50, mut kafka_p99) = (vec![], vec![], vec![], vec![]);
-        let duration = Duration::from_secs(self.options.seconds + 1);
-        for _ in 0..self.options.rounds {
-            let config = self.config(PARTITIONS).await;
-            let of_produce = produce::timed(&config, CAMPAIGNS, OPEN_RATE, duration);
-            let config = self.config(PARTITIONS).await;
-            let server = Server::bridge(&config, self.folder.path()).await;
-            let load = Load::closed(server.address, &CASE.requests(), 64).await;
-            warm_up(&load).await;
-            let before = load.stop().await.held;
-            let load = Load::open(server.address, &CASE.requests(), 64, OPEN_RATE).await;
-            sleep(duration).await;
-            let answers = load.stop().await;
-            self.verify(&config, before + answers.held).await;
-            let of_bridge = answers.latency;
-            let at =
-                |times: &Histogram<u64>, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
-            p50.push(at(&of_bridge, 0.5) - at(&of_produce, 0.5));
-            p99.push(at(&of_bridge, 0.99) - at(&of_produce, 0.99));
-            kafka_p50.push(at(&of_produce, 0.5));
-            kafka_p99.push(at(&of_produce, 0.99));
-        }
-        report.line(names[0], "ms", Goal::AtMost { must: 0.3, aim: 0.1 }, p50);
-        report.line(names[1], "ms", Goal::AtMost { must: 1.0, aim: 0.5 }, p99);
-        report.line("latency/p50 of Kafka", "ms", Goal::None, kafka_p50);
-        report.line("latency/p99 of Kafka", "ms", Goal::None, kafka_p99);
     }
 
     /// The cost of spooled clicks, during an outage of Kafka.
@@ -448,69 +413,6 @@ impl Bench {
                 });
             report.line(name, "x bare's own", goal, growth.collect());
         }
-    }
-
-    /// The total cost of a click with several replicas behind a balancer, relative to one. The goal is for
-    /// the same rate at each replica; at a lower rate caches are colder and the idle cost of each replica
-    /// weighs more.
-    async fn scale(&self, report: &mut Report) {
-        let goal = Goal::AtMost { must: 1.1, aim: 1.05 };
-        for (name, is_bare, count, rate) in [
-            ("scale/2 replicas, double rate", false, 2, 2 * REPLICA_RATE),
-            ("scale/4 replicas, 4 times the rate", false, 4, 4 * REPLICA_RATE),
-            ("scale/2 replicas, same rate", false, 2, REPLICA_RATE),
-            ("scale/4 replicas, same rate", false, 4, REPLICA_RATE),
-            ("scale/2 bare, same rate", true, 2, REPLICA_RATE),
-            ("scale/4 bare, same rate", true, 4, REPLICA_RATE),
-        ] {
-            if !report.wants(&[name]) || haproxy::program().is_none() {
-                continue;
-            }
-            let replicas = async |count, rate| match is_bare {
-                true => self.bare_replicas(count, rate).await,
-                false => self.replicas(count, rate).await,
-            };
-            let mut pairs = Vec::new();
-            for _ in 0..self.options.rounds {
-                pairs.push((replicas(1, REPLICA_RATE).await, replicas(count, rate).await));
-            }
-            let goal = if rate > REPLICA_RATE { goal } else { Goal::None };
-            report.line(name, "x 1 replica", goal, ratios(&pairs, |c| c.cpu_us));
-        }
-    }
-
-    /// Measures this many replicas at this rate, and verifies that each 200 is in the topic.
-    async fn replicas(&self, count: usize, rate: u32) -> Cost {
-        let config = self.config(PARTITIONS).await;
-        let mut replicas = Vec::new();
-        for number in 0..count {
-            let mut config = config.clone();
-            config.spool.dir = config.spool.dir.join(number.to_string());
-            replicas.push(Server::bridge(&config, self.folder.path()).await);
-        }
-        let (cost, held) = self.balanced(&replicas, rate).await;
-        self.verify(&config, held).await;
-        cost
-    }
-
-    async fn bare_replicas(&self, count: usize, rate: u32) -> Cost {
-        let mut replicas = Vec::new();
-        for _ in 0..count {
-            replicas.push(Server::bare().await);
-        }
-        self.balanced(&replicas, rate).await.0
-    }
-
-    /// The cost of a click in all replicas behind a balancer, and how many clicks were held.
-    async fn balanced(&self, replicas: &[Server], rate: u32) -> (Cost, u64) {
-        let servers = replicas.iter().enumerate().map(|(number, replica)| haproxy::Server {
-            name: format!("replica-{number}"),
-            http: replica.address,
-            admin: replica.admin,
-        });
-        let balancer = HaProxy::start(&servers.collect::<Vec<_>>()).await.expect("HAProxy");
-        let load = Load::open(balancer.address, &CASE.requests(), 64, rate).await;
-        self.cost_over(Duration::from_secs(REPLICA_SECONDS), replicas, load).await
     }
 
     /// The load of the busiest partition with many equal campaigns, relative to the average. It is as even

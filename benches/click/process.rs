@@ -11,7 +11,9 @@ use procfs::process::{Process, Stat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::{Instant, sleep};
 
-use crate::{KEY, bare, ports};
+use crate::load::PATH;
+use crate::peers::Peer;
+use crate::{KEY, bare, floor, ports};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,6 +24,8 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// Where it takes clicks.
+    pub url: String,
     /// The admin listener of the bridge.
     pub admin: SocketAddr,
     /// From its start until it was ready.
@@ -33,8 +37,28 @@ impl Server {
         let address = ports::free(Ipv4Addr::LOCALHOST);
         let mut run = Command::new(std::env::current_exe().expect("this program"));
         run.args([bare::ARGUMENT, &address.to_string()]);
-        let listens = || async move { TcpStream::connect(address).is_ok() };
-        Server::start(run, [address; 2], listens).await
+        Server::start(run, [address; 2], || listens(address)).await
+    }
+
+    pub async fn floor(brokers: &str, topic: &str) -> Server {
+        let address = ports::free(Ipv4Addr::LOCALHOST);
+        let mut run = Command::new(std::env::current_exe().expect("this program"));
+        run.args([floor::ARGUMENT, &address.to_string(), brokers, topic]);
+        Server::start(run, [address; 2], || listens(address)).await
+    }
+
+    pub async fn peer(peer: &Peer, brokers: &str, topic: &str, folder: &Path) -> Server {
+        let free = ports::free(Ipv4Addr::LOCALHOST);
+        let address = peer.start.port.map_or(free, |port| (Ipv4Addr::LOCALHOST, port).into());
+        let folder = folder.join(topic);
+        std::fs::create_dir(&folder).expect("a folder");
+        let mut run = Command::new("sh");
+        run.args(["-c", &peer.start.command]).current_dir(&peer.folder);
+        run.env("BROKERS", brokers).env("TOPIC", topic).env("KEY", KEY).env("DIR", folder);
+        run.env("PORT", address.port().to_string());
+        let mut server = Server::start(run, [address; 2], || listens(address)).await;
+        server.url = format!("http://{address}{}", peer.start.path);
+        server
     }
 
     /// Starts the bridge with these settings, on free addresses.
@@ -66,7 +90,8 @@ impl Server {
             assert!(began.elapsed() < START_TIMEOUT, "{run:?} does not become ready");
             sleep(LOOK_INTERVAL).await;
         }
-        Server { child, address, admin, start_time: began.elapsed() }
+        let url = format!("http://{address}{PATH}");
+        Server { child, address, url, admin, start_time: began.elapsed() }
     }
 
     /// One of the bridge's metrics.
@@ -93,6 +118,10 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+async fn listens(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
 }
 
 /// The CPU time of a process.

@@ -307,6 +307,20 @@ impl Kafka {
         self.folder.join("keep")
     }
 
+    /// How many bytes of records this broker has of a topic.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn bytes_of(&self, topic: &str) -> u64 {
+        let partitions = fs::read_dir(self.folder.join("data")).expect("the broker's data");
+        let of_topic = partitions.map(|entry| entry.expect("a partition").path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.rsplit_once('-').is_some_and(|(name, _)| name == topic)
+        });
+        let files = of_topic.flat_map(|partition| fs::read_dir(partition).expect("its files"));
+        let files = files.map(|entry| entry.expect("a file"));
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        logs.map(|log| log.metadata().expect("its length").len()).sum()
+    }
+
     /// The broker's process.
     pub fn pid(&self) -> u32 {
         let pid = fs::read_to_string(self.folder.join("pid")).expect("a process");
