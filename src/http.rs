@@ -20,6 +20,8 @@ mod head;
 mod phase;
 mod proxy;
 pub(crate) mod rate_limit;
+#[cfg(test)]
+mod simulation;
 mod tls;
 
 use std::sync::Arc;
@@ -34,7 +36,7 @@ pub use client::{
     BoxError, CertificateFault, ClientStream, Connector, ask_blocking, fetch, get, send_blocking,
 };
 pub use coding::{CODINGS, Coding, Unpacked, content_encoding};
-pub use connection::{Handler, Peer, serve};
+pub use connection::{Handler, Peer, Transport, serve};
 pub use head::check_head;
 pub use phase::InFlightRequest;
 pub use proxy::sender_address;

@@ -64,9 +64,9 @@ pub struct Acceptor {
 }
 
 /// An accepted connection.
-pub struct Socket {
+pub struct Socket<S = TcpStream> {
     /// Registered with the listener's runtime, and served by another one.
-    pub(super) stream: TcpStream,
+    pub(super) stream: S,
     pub(super) peer: SocketAddr,
     pub(super) permit: ConnectionPermit,
 }
@@ -129,7 +129,8 @@ impl Acceptor {
         let _ = self.permits.acquire_many(self.max).await;
     }
 
-    fn permit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
+    /// A place for a connection from this address; none if it would be over a limit.
+    pub(super) fn permit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let Ok(_permit) = self.permits.clone().try_acquire_owned() else {
             self.metrics.refused[ConnectionRefusal::Limit].inc();
             return None;

@@ -21,9 +21,9 @@ use hyper::body::{Body, Incoming};
 use hyper::rt::{Executor, ReadBufCursor};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -46,10 +46,13 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests in flight on one connection of HTTP/2.
 const STREAMS_MAX: u32 = 100;
 
+/// How long a sender may be silent before a connection is closed whose last answer it may not have read.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
 /// Answers the requests of a connection.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of an answer.
-    type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
+    type Body: Body<Data = Bytes, Error = Infallible> + Default + Send + Unpin + 'static;
 
     fn handle(
         &self,
@@ -86,18 +89,34 @@ impl fmt::Display for Peer {
     }
 }
 
+/// What connections run over.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
+    /// Prepares it for the thread that serves it.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    fn prepare(self) -> io::Result<Self>;
+}
+
+impl Transport for TcpStream {
+    fn prepare(self) -> io::Result<TcpStream> {
+        // Without Nagle's algorithm: answers are small and must not wait for more.
+        let _ = self.set_nodelay(true);
+        self.into_std().and_then(TcpStream::from_std)
+    }
+}
+
 /// Serves a connection until it closes.
-pub async fn serve<H: Handler>(
-    socket: Socket,
+pub async fn serve<S: Transport, H: Handler>(
+    socket: Socket<S>,
     handler: &H,
     limits: &HttpSettings,
     drain: &Drain,
     tls: Option<&Tls>,
 ) {
     let Socket { stream, peer: mut address, mut permit } = socket;
-    // Without Nagle's algorithm: answers are small and must not wait for more.
-    let _ = stream.set_nodelay(true);
-    let Ok(mut stream) = stream.into_std().and_then(TcpStream::from_std) else {
+    let Ok(mut stream) = stream.prepare() else {
         return handler.closed(address, Refusal::SenderGone);
     };
     let is_proxy = |address: SocketAddr| proxy::is_trusted(&limits.trusted_proxies, address.ip());
@@ -114,7 +133,7 @@ pub async fn serve<H: Handler>(
     let (stream, caller) = match tls {
         None => (Either::Left(stream), None),
         // Boxed, so that connections without TLS have no room for it.
-        Some(tls) => match Box::pin(tls.accept(stream, limits, drain)).await {
+        Some(tls) => match Box::pin(tls.accept(stream, address, limits, drain)).await {
             Some((stream, caller)) => (Either::Right(stream), caller),
             None => return,
         },
@@ -125,8 +144,8 @@ pub async fn serve<H: Handler>(
     }
 }
 
-async fn serve_requests<H: Handler>(
-    mut stream: Stream,
+async fn serve_requests<S: Transport, H: Handler>(
+    mut stream: Stream<S>,
     peer: Peer,
     handler: &H,
     limits: &HttpSettings,
@@ -136,6 +155,7 @@ async fn serve_requests<H: Handler>(
     let requests = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let is_http2 = request.version() == Version::HTTP_2;
+        let is_bodiless = is_http2 && request.method() == Method::HEAD;
         // A request of HTTP/2 has a task of its own.
         let may_run = is_http2 || requests.takes_turn();
         let in_flight = InFlightRequest::new(requests.clone(), is_http2);
@@ -150,6 +170,10 @@ async fn serve_requests<H: Handler>(
                 AssertUnwindSafe(pin!(handler.handle(peer, request))).catch_unwind().await;
             let mut response = response.unwrap_or_else(|_panic| handler.panicked());
             H::answered(&mut response, in_flight);
+            if is_bodiless {
+                // Over HTTP/1.1 hyper sees to it.
+                response = response.map(|_body| H::Body::default());
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -166,12 +190,19 @@ async fn serve_requests<H: Handler>(
         let io = Io { stream: TokioIo::new(stream), begun, activity: activity.clone() };
         if is_http2 {
             let mut connection = Box::pin(http2(limits).serve_connection(io, service));
-            drive(&mut connection, |c| c.graceful_shutdown(), &mut timer).await?;
-            return Ok(());
+            return match drive(&mut connection, |c| c.graceful_shutdown(), &mut timer).await? {
+                Served::Finished(Some(why)) => Err(why),
+                _ => Ok(()),
+            };
         }
         let mut connection = Box::pin(http1(limits).serve_connection(io, &service));
         match drive(&mut connection, |c| c.graceful_shutdown(), &mut timer).await? {
             Served::Closed => return Ok(()),
+            Served::Finished(why) => {
+                let stream = Pin::into_inner(connection).into_parts().io.stream.into_inner();
+                Box::pin(linger(stream, limits)).await;
+                return why.map_or(Ok(()), Err);
+            }
             Served::Resting => {
                 let parts = Pin::into_inner(connection).into_parts();
                 // A copy, mostly of nothing: hyper's own would keep its whole buffer.
@@ -184,7 +215,10 @@ async fn serve_requests<H: Handler>(
 
 /// The first bytes of a connection, or the first after a rest: as few as tell the version. Empty where the
 /// connection ends.
-async fn first_bytes(stream: &mut Stream, timer: &mut PhaseTimer<'_>) -> Result<Bytes, Refusal> {
+async fn first_bytes<S: Transport>(
+    stream: &mut Stream<S>,
+    timer: &mut PhaseTimer<'_>,
+) -> Result<Bytes, Refusal> {
     let mut bytes = [0; HTTP2_PREFACE.len()];
     let mut buffer = ReadBuf::new(&mut bytes);
     poll_fn(|context| {
@@ -214,8 +248,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         timer.activity.begin_turn();
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
-                let refusal = result.err().and_then(|error| refusal(&error));
-                return Poll::Ready(refusal.map_or(Ok(Served::Closed), Err));
+                let why = result.err().and_then(|error| refusal(&error));
+                return Poll::Ready(Ok(Served::Finished(why)));
             }
             if !timer.should_drain(context) {
                 return timer.poll(context, false);
@@ -224,6 +258,17 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         }
     })
     .await
+}
+
+/// Reads what the sender still sends, and drops it. Closing a socket with unread bytes would reset the
+/// connection, and the sender would lose an answer that it has not read yet.
+async fn linger<S: Transport>(mut stream: Stream<S>, limits: &HttpSettings) {
+    let mut dropped = [0; 4 << 10];
+    let read = async {
+        let _ = stream.shutdown().await;
+        while let Ok(Ok(1..)) = timeout(LINGER, stream.read(&mut dropped)).await {}
+    };
+    let _ = timeout(limits.answer_timeout(), read).await;
 }
 
 /// Runs the requests of HTTP/2. The limit covers the answer, too, which waits until the sender reads.
@@ -280,17 +325,17 @@ fn refusal(error: &hyper::Error) -> Option<Refusal> {
 }
 
 /// Plain, or within TLS.
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+type Stream<S> = Either<S, Box<TlsStream<S>>>;
 
 /// The socket below hyper; notes what it reads and writes.
-struct Io {
-    stream: TokioIo<Stream>,
+struct Io<S> {
+    stream: TokioIo<Stream<S>>,
     /// Bytes that were read from it before.
     begun: Bytes,
     activity: Arc<Activity>,
 }
 
-impl hyper::rt::Read for Io {
+impl<S: Transport> hyper::rt::Read for Io<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context,
@@ -317,7 +362,7 @@ impl hyper::rt::Read for Io {
     }
 }
 
-impl hyper::rt::Write for Io {
+impl<S: Transport> hyper::rt::Write for Io<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context,
@@ -345,7 +390,6 @@ mod tests {
     use http_body_util::Full;
     use hyper::StatusCode;
     use prometheus::Registry;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::super::Acceptor;

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,14 +30,17 @@ pub(super) struct Activity {
     requests: AtomicU32,
     /// Whether bytes were read that belong to no request yet.
     unclaimed: AtomicBool,
+    /// Whether the bytes behind an answer may be the rest of a body that nobody wanted: until there are no
+    /// more at once.
+    may_be_body: AtomicBool,
     /// Whether the sender does not read what we write.
     stalled: AtomicBool,
     /// Pieces written, to tell a slow reader from one that stopped.
     written: AtomicU32,
     /// Whether everything is written, and everything that arrived is read.
     is_quiet: AtomicBool,
-    /// Whether there has been a request.
-    used: AtomicBool,
+    /// Requests that there have been.
+    begun: AtomicU64,
     /// Over HTTP/2 bytes that belong to no request are housekeeping.
     is_http2: AtomicBool,
     /// Whether a request began in this turn of the connection's task. A sender that sends without end, and
@@ -51,10 +54,11 @@ pub(super) struct Activity {
 /// What a connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The head of its first request, or of one that has begun.
-    Head,
-    /// The next request.
-    Idle,
+    /// The head of its first request, or of one that has begun; changes with every request, because one may
+    /// be answered between two looks.
+    Head(u64),
+    /// The next request; changes likewise.
+    Idle(u64),
     /// The bridge.
     Busy,
     /// The sender to read; changes with every piece that it takes.
@@ -82,11 +86,12 @@ impl Activity {
     }
 
     pub(super) fn has_read(&self) {
-        self.unclaimed.store(true, Relaxed);
+        self.unclaimed.store(!self.may_be_body.load(Relaxed), Relaxed);
         self.is_quiet.store(false, Relaxed);
     }
 
     pub(super) fn waits_for_bytes(&self) {
+        self.may_be_body.store(false, Relaxed);
         self.is_quiet.store(true, Relaxed);
     }
 
@@ -107,21 +112,25 @@ impl Activity {
 
     fn phase(&self) -> Phase {
         let has_begun = || self.unclaimed.load(Relaxed) && !self.is_http2.load(Relaxed);
+        let begun = self.begun.load(Relaxed);
         if self.stalled.load(Relaxed) {
             Phase::Stalled(self.written.load(Relaxed))
         } else if self.requests.load(Relaxed) > 0 {
             Phase::Busy
-        } else if !self.used.load(Relaxed) || has_begun() {
-            Phase::Head
+        } else if begun == 0 || has_begun() {
+            Phase::Head(begun)
         } else {
-            Phase::Idle
+            Phase::Idle(begun)
         }
     }
 }
 
 /// How hyper's part of a connection ended.
 pub(super) enum Served {
+    /// A limit was reached, or the drain's.
     Closed,
+    /// hyper is done, perhaps because of what the sender sent.
+    Finished(Option<Refusal>),
     /// The connection stays open without hyper.
     Resting,
 }
@@ -168,9 +177,10 @@ impl<'l> PhaseTimer<'l> {
             // The task's waker stays the same, so one registration lasts.
             let _ = self.drain_begins.as_mut().poll(context);
         }
-        // A connection that was just accepted may have a click in its buffers.
-        let is_used = self.activity.used.load(Relaxed);
-        let begins = !self.is_draining && is_used && self.drain.has_begun();
+        // A click is about to come where a head has begun, and perhaps on a connection that was just accepted.
+        let begins = !self.is_draining
+            && self.drain.has_begun()
+            && !matches!(self.activity.phase(), Phase::Head(_));
         self.is_draining |= begins;
         begins
     }
@@ -196,12 +206,16 @@ impl<'l> PhaseTimer<'l> {
         let may_rest = !is_resting && self.activity.may_rest();
         let (allowed, end) = match phase {
             Phase::Busy => return Poll::Pending,
-            Phase::Head if self.drain.has_begun() => (FIRST_REQUEST_TIMEOUT, Ok(Served::Closed)),
-            Phase::Head => (self.limits.header_timeout(), Err(Refusal::SlowHead)),
+            Phase::Head(_) if self.drain.has_begun() => {
+                (FIRST_REQUEST_TIMEOUT.min(self.limits.header_timeout()), Ok(Served::Closed))
+            }
+            Phase::Head(_) => (self.limits.header_timeout(), Err(Refusal::SlowHead)),
             // Many connections bring one click.
-            Phase::Idle if may_rest && !self.has_rested => (Duration::ZERO, Ok(Served::Resting)),
-            Phase::Idle if may_rest => (REST_AFTER, Ok(Served::Resting)),
-            Phase::Idle => (self.limits.idle_timeout(), Ok(Served::Closed)),
+            Phase::Idle(_) if may_rest && !self.has_rested => (Duration::ZERO, Ok(Served::Resting)),
+            Phase::Idle(_) if may_rest && REST_AFTER < self.limits.idle_timeout() => {
+                (REST_AFTER, Ok(Served::Resting))
+            }
+            Phase::Idle(_) => (self.limits.idle_timeout(), Ok(Served::Closed)),
             Phase::Stalled(_) => (self.limits.answer_timeout(), Err(Refusal::SenderGone)),
         };
         if !allowed.is_zero() {
@@ -232,7 +246,7 @@ impl InFlightRequest {
     pub(super) fn new(activity: Arc<Activity>, is_http2: bool) -> InFlightRequest {
         activity.requests.fetch_add(1, Relaxed);
         activity.unclaimed.store(false, Relaxed);
-        activity.used.store(true, Relaxed);
+        activity.begun.fetch_add(1, Relaxed);
         activity.is_http2.store(is_http2, Relaxed);
         InFlightRequest(activity)
     }
@@ -243,6 +257,7 @@ impl Drop for InFlightRequest {
         // What was read meanwhile was its body. If the next head has begun with it, that head has the time
         // of an idle connection, which is limited too.
         self.0.unclaimed.store(false, Relaxed);
+        self.0.may_be_body.store(true, Relaxed);
         self.0.requests.fetch_sub(1, Relaxed);
     }
 }

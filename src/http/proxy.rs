@@ -9,10 +9,9 @@ use hyper::header::FORWARDED;
 use ipnet::IpNet;
 use ppp::{HeaderResult, v1, v2};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Drain;
+use super::{Drain, Transport};
 use crate::click::outcome::Refusal;
 use crate::config::HttpSettings;
 
@@ -111,7 +110,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 ///
 /// Why the connection is to be closed; no refusal where it ended or the bridge drains.
 pub(super) async fn read_header(
-    stream: &mut TcpStream,
+    stream: &mut impl Transport,
     settings: &HttpSettings,
     drain: &Drain,
 ) -> Result<Option<SocketAddr>, Option<Refusal>> {
@@ -126,7 +125,7 @@ pub(super) async fn read_header(
 }
 
 /// Reads the header and not a byte more. One that is too long is left incomplete, and so is no header.
-async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn read(stream: &mut impl Transport) -> io::Result<Vec<u8>> {
     let mut header = vec![0; PREFIX_LENGTH];
     stream.read_exact(&mut header).await?;
     if header == v2::PROTOCOL_PREFIX {

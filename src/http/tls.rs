@@ -1,5 +1,6 @@
 //! TLS of a listener: its certificate, key and authorities, and the handshake.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,14 +10,13 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::Drain;
 use super::client::roots;
+use super::{Drain, Transport};
 use crate::click::auth::Caller;
 use crate::config::{self, HttpSettings, Problem, TlsSettings};
 use crate::observe::metrics::{HandshakeFailure, TlsMetrics};
@@ -103,13 +103,13 @@ impl Tls {
 
     /// Makes the handshake: the stream, and the caller that a client certificate names. None if it fails,
     /// which is counted, or takes longer than `http.header_timeout_ms`.
-    pub(super) async fn accept(
+    pub(super) async fn accept<S: Transport>(
         &self,
-        stream: TcpStream,
+        stream: S,
+        peer: SocketAddr,
         limits: &HttpSettings,
         drain: &Drain,
-    ) -> Option<(Box<TlsStream<TcpStream>>, Option<Caller>)> {
-        let peer = stream.peer_addr().ok();
+    ) -> Option<(Box<TlsStream<S>>, Option<Caller>)> {
         let handshake = TlsAcceptor::from(self.in_force.load_full()).accept(stream);
         let result = tokio::select! {
             result = timeout(limits.header_timeout(), handshake) => result,
@@ -131,7 +131,7 @@ impl Tls {
             Err(late) => (HandshakeFailure::Timeout, late.to_string()),
         };
         self.metrics.handshakes_failed[failure].inc();
-        debug!(peer = ?peer, reason = failure.tag(), why, "TLS handshake failed.");
+        debug!(%peer, reason = failure.tag(), why, "TLS handshake failed.");
         None
     }
 }

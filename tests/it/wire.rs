@@ -362,3 +362,14 @@ async fn http_2_is_read_strictly_frame_by_frame() {
     until("the end is counted", async || bridge.ends().await == ends).await;
     assert_eq!(bridge.count() as f64, ends["accepted"]);
 }
+
+/// hyper leaves it to us: a client resets a request whose answer has a body that it may not have.
+#[tokio::test]
+async fn head_over_http_2_has_no_body() {
+    let broker = Broker::embedded();
+    let bridge = TestBridge::start(&broker).await;
+    let sender = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let answer = sender.head(bridge.url()).bearer_auth(KEY).send().await.unwrap();
+    assert_eq!(answer.status(), reqwest::StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.bytes().await.unwrap(), "");
+}
