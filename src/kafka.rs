@@ -7,6 +7,7 @@
 //! [`Acknowledged`] or a [`Failure`].
 //!
 //! - `publisher.rs`: what a worker thread uses, and its sender task.
+//! - `batching.rs`: how long records wait for others.
 //! - `send_queue.rs`: records in flight and their delivery reports.
 //! - `current.rs`: the client in use; `client.rs`: takes records, polls reports; the only `unsafe`.
 //! - `context.rs`: the callbacks of librdkafka.
@@ -24,6 +25,7 @@
 //! - `broker.rs`: the development broker inside this process.
 
 mod access;
+mod batching;
 mod broker;
 mod circuit_breaker;
 mod client;

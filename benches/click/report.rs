@@ -51,6 +51,12 @@ struct Line {
     values: Vec<f64>,
 }
 
+/// The head of the table of loads, in Markdown. CPU is in microseconds for a click, of the program, of the broker, and
+/// both; bytes are a click's on the broker's disk.
+const TRAFFIC_HEAD: &str = "\
+| load                         | program      | clicks/s |   own us |broker us |                 sum us |  x floor |   p50 ms |   p99 ms |    bytes |
+| ---------------------------- | ------------ | -------- | -------- | -------- | ---------------------- | -------- | -------- | -------- | -------- |";
+
 /// What one program took under one load, each figure in each round.
 struct Traffic {
     load: &'static str,
@@ -104,20 +110,7 @@ impl Report {
     /// Adds and prints what one program took under a load: medians, and the least and the most of the sum.
     pub fn traffic(&mut self, load: &'static str, program: &str, costs: &[Cost], floor: &[Cost]) {
         if self.traffics.is_empty() {
-            println!(
-                "{:<30}{:<14}{:>9}{:>9}{:>9}{:>9}{:>18}{:>9}{:>8}{:>8}{:>8}",
-                "CPU for a click in us",
-                "",
-                "clicks/s",
-                "own",
-                "broker",
-                "sum",
-                "",
-                "x floor",
-                "p50 ms",
-                "p99 ms",
-                "bytes"
-            );
+            println!("{TRAFFIC_HEAD}");
         }
         let values = |figure: fn(&Cost) -> f64| costs.iter().map(figure).collect::<Vec<_>>();
         let x_floor = costs.iter().zip(floor).map(|(cost, floor)| cost.sum_us() / floor.sum_us());
@@ -173,17 +166,16 @@ fn summary(sorted: &[f64]) -> [f64; 3] {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<30}{:<14}", self.load, self.program)?;
+        write!(f, "| {:<28} | {:<12} |", self.load, self.program)?;
         for (name, values) in &self.figures {
             let mut sorted = values.clone();
             sorted.sort_by(f64::total_cmp);
             let [min, median, max] = summary(&sorted);
             match *name {
-                "sum_us" => write!(f, "{median:>9.1}{:>18}", format!("({min:.1} to {max:.1})"))?,
-                "clicks_per_second" => write!(f, "{median:>9.0}")?,
-                "bytes_on_disk" => write!(f, "{median:>8.0}")?,
-                "p50_ms" | "p99_ms" => write!(f, "{median:>8.2}")?,
-                _ => write!(f, "{median:>9.1}")?,
+                "sum_us" => write!(f, "{:>23} |", format!("{median:.1} ({min:.1} to {max:.1})"))?,
+                "clicks_per_second" | "bytes_on_disk" => write!(f, "{median:>9.0} |")?,
+                "p50_ms" | "p99_ms" => write!(f, "{median:>9.2} |")?,
+                _ => write!(f, "{median:>9.1} |")?,
             }
         }
         Ok(())

@@ -47,6 +47,7 @@ pub(super) struct Client {
     // Dropped in this order: the queue is the producer's, and the producer writes to the descriptor.
     queue: EventQueue,
     pub producer: BaseProducer<Context>,
+    lingers: bool,
     /// Readable when there is something to report.
     readiness: OwnedFd,
 }
@@ -77,7 +78,7 @@ impl Client {
             .map_err(|error| Problem::new("kafka.options", error.to_string()))?;
         let queue = EventQueue::of(&producer);
         queue.notify(&readiness);
-        Ok(Client { queue, producer, readiness })
+        Ok(Client { queue, producer, lingers: settings::sets_linger(config), readiness })
     }
 
     /// Serves events as they come.
@@ -109,6 +110,10 @@ impl Client {
 impl RecordSink for Client {
     fn generation(&self) -> u64 {
         self.producer.context().generation
+    }
+
+    fn lingers(&self) -> bool {
+        self.lingers
     }
 
     /// Hands a record to librdkafka, which only enqueues it.

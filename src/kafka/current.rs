@@ -13,6 +13,9 @@ pub(super) trait RecordSink: Send + Sync + 'static {
     /// Each replacement has the next.
     fn generation(&self) -> u64;
 
+    /// Whether it waits itself for more records, as long as the operator has set.
+    fn lingers(&self) -> bool;
+
     /// Takes a record. Its report comes through its send queue.
     fn send(&self, sent: Arc<InFlightRecord>);
 }

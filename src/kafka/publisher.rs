@@ -4,35 +4,25 @@
 //! in batches:
 //!
 //! - Records wait in the send queue until the sender task's turn, which comes after all requests that are
-//!   ready now. It hands them to the Kafka client together: the client wakes up once and makes one batch
-//!   of them. While many records are in flight they wait a little longer, which makes batches larger.
+//!   ready now, and longer where others are about to come (`batching.rs`). It hands them to the Kafka client
+//!   together: the client wakes up once and makes one batch of them.
 //! - The delivery-report poller runs on one worker's thread and puts each report into the send queue that
 //!   the record came from. Only the first report wakes the sender task, which then passes on all of them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, timeout_at};
 
+use super::batching::{Batching, Turn};
 use super::current::{CurrentClient, ProducerInUse, RecordSink};
 use super::fault::{Failure, Fault, Remedy};
 use super::send_queue::{Acknowledged, InFlightRecord, Preconditions, SendQueue};
 use crate::click::record::Record;
 use crate::observe::lock;
-
-/// With this many records of one thread in flight, the next ones wait until fewer are, or for the batching
-/// delay. With 256 connections, 12 partitions and campaigns that are equally busy, a click took a quarter
-/// less CPU by it, half of the broker's, and half as many clicks more went through; where few campaigns are
-/// busy it made no difference. A threshold of 48 would cost 64 connections 5 %.
-const BUSY_THRESHOLD: usize = 128;
-
-/// Less than a sender notices. The Kafka client's own `linger.ms` comes on top. While a partition is away for
-/// long and many late records stay with the client, all other records of the thread wait this long.
-const BATCHING_DELAY: Duration = Duration::from_millis(5);
 
 /// Publishes records from one worker thread.
 #[derive(Clone)]
@@ -50,40 +40,43 @@ impl<C: RecordSink> CurrentClient<C> {
         let queue = publisher.queue.clone();
         async move {
             let (mut reports, mut records) = (Vec::new(), Vec::new());
-            let (mut in_flight, mut delayed_until) = (0_usize, None);
+            let mut batching = Batching::new(!self.client.load().lingers(), Instant::now());
+            let mut wait_until = None;
             loop {
-                match delayed_until {
+                match wait_until {
                     Some(until) => drop(timeout_at(until, queue.wakeup.notified()).await),
                     None => queue.wakeup.notified().await,
                 }
                 std::mem::swap(&mut reports, &mut *lock(&queue.reports));
-                in_flight = in_flight.saturating_sub(reports.len());
+                let waiting = lock(&queue.records).len();
+                batching.reported(reports.len(), waiting);
                 for (sent, report) in reports.drain(..) {
                     // It was not set before: each record is reported once.
                     let _ = sent.report.set(report);
                 }
-                if lock(&queue.records).is_empty() {
+                if waiting == 0 {
                     continue;
                 }
-                if in_flight >= BUSY_THRESHOLD {
-                    let now = Instant::now();
-                    if now < *delayed_until.get_or_insert(now + BATCHING_DELAY) {
-                        continue;
-                    }
+                if let Turn::Wait { until, records } = batching.turn(Instant::now(), waiting) {
+                    queue.wakes_at.store(records, Ordering::Relaxed);
+                    wait_until = Some(until);
+                    continue;
                 }
-                delayed_until = None;
+                wait_until = None;
                 std::mem::swap(&mut records, &mut *lock(&queue.records));
+                let mut sent_records = 0;
                 let client = self.client.load();
                 for sent in records.drain(..) {
                     let failures = queue.failures.load(Ordering::SeqCst);
                     if sent.preconditions.are_met(client.generation(), failures) {
-                        in_flight += 1;
+                        sent_records += 1;
                         client.send(sent);
                     } else {
                         let failure = Failure::new(RDKafkaErrorCode::PurgeQueue);
                         let _ = sent.report.set(Err(failure));
                     }
                 }
+                batching.handed_over(Instant::now(), sent_records);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The send queue of one worker thread: records that go to the Kafka client, and delivery reports
 //! that come back.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, SetOnce};
@@ -65,7 +65,7 @@ impl InFlightRecord {
         if report.is_err() {
             queue.failures.fetch_add(1, Ordering::SeqCst);
         }
-        queue.put(&queue.reports, (self, report));
+        queue.put(&queue.reports, (self, report), 1);
     }
 }
 
@@ -77,6 +77,8 @@ pub(super) struct SendQueue {
     pub reports: Mutex<Vec<(Arc<InFlightRecord>, DeliveryReport)>>,
     /// Wakes the sender task.
     pub wakeup: Notify,
+    /// How many records that wait wake it, besides the first.
+    pub wakes_at: AtomicUsize,
     /// Records that failed so far.
     pub failures: AtomicU64,
 }
@@ -89,15 +91,17 @@ impl SendQueue {
     ) -> Arc<InFlightRecord> {
         let (sent_at, report, queue) = (Instant::now(), SetOnce::new(), self.clone());
         let sent = Arc::new(InFlightRecord { record, preconditions, sent_at, report, queue });
-        self.put(&self.records, sent.clone());
+        let wakes_at = self.wakes_at.load(Ordering::Relaxed);
+        self.put(&self.records, sent.clone(), wakes_at);
         sent
     }
 
-    /// Adds an item to one direction. The first since that was emptied wakes the sender task.
-    fn put<T>(&self, direction: &Mutex<Vec<T>>, item: T) {
+    /// Adds an item to one direction. The first since that was emptied wakes the sender task, and the one with
+    /// this number.
+    fn put<T>(&self, direction: &Mutex<Vec<T>>, item: T, wakes_at: usize) {
         let mut items = lock(direction);
         items.push(item);
-        if items.len() == 1 {
+        if items.len() == 1 || items.len() == wakes_at {
             drop(items);
             self.wakeup.notify_one();
         }
