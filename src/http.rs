@@ -10,6 +10,7 @@
 //! - `coding.rs`: compressed bodies.
 //! - `rate_limit.rs`: rate limits.
 //! - `client.rs`: connections and requests to other servers.
+//! - `simulation.rs`: the connections under a deterministic simulator, for tests.
 
 mod accept;
 mod body;

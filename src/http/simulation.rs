@@ -213,6 +213,11 @@ fn lines(plan: &Plan, history: &[(Duration, Option<usize>, ledger::Event)]) -> V
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "how long it took, and how many histories are wanted"
+)]
 mod tests {
     use std::env;
     use std::time::Instant;
@@ -221,6 +226,16 @@ mod tests {
 
     /// As many as a debug build runs in about two seconds.
     const SEEDS: u64 = 1_000;
+
+    /// The histories in which faults were found. Each fault is among tests/mutations, too.
+    const FOUND: [(u64, &str); 6] = [
+        (3870, "a drain closes a connection on which the next head has begun"),
+        (11, "an answer is lost by a reset, because the sender still sends"),
+        (207, "a request that is answered at once does not renew the time of an idle connection"),
+        (37, "the rest of a body that nobody wanted counts as a slow head"),
+        (11, "HEAD over HTTP/2 is answered with a body"),
+        (21, "a connection that is about to rest outlives a short idle_timeout"),
+    ];
 
     fn number(variable: &str) -> Option<u64> {
         env::var(variable).ok().map(|text| text.parse().expect("a number"))
@@ -249,6 +264,15 @@ mod tests {
             all.add(&counts);
         }
         println!("{count} histories in {:.1?}: {all:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_was_found_stays_mended() {
+        let metrics = metrics();
+        for (seed, what) in FOUND {
+            let Run { violations, .. } = run(seed, &metrics, false);
+            assert!(violations.is_empty(), "seed {seed}, {what}: {violations:#?}");
+        }
     }
 
     #[test]

@@ -100,6 +100,12 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn wake(waiting: &mut Option<Waker>) {
+    if let Some(waiting) = waiting.take() {
+        waiting.wake();
+    }
+}
+
 /// The bridge's end.
 pub struct BridgeEnd(Arc<Mutex<Shared>>, Arc<Notify>);
 
@@ -214,7 +220,7 @@ impl SenderEnd {
             return false;
         }
         shared.arriving.extend_from_slice(bytes);
-        shared.reader.take().map(Waker::wake);
+        wake(&mut shared.reader);
         true
     }
 
@@ -230,8 +236,8 @@ impl SenderEnd {
             self.changed.notify_one();
         }
         shared.watch.ends(end);
-        shared.reader.take().map(Waker::wake);
-        shared.writer.take().map(Waker::wake);
+        wake(&mut shared.reader);
+        wake(&mut shared.writer);
     }
 
     /// Whether the connection is no more.
@@ -259,7 +265,7 @@ impl SenderEnd {
         let count = shared.leaving.remaining().min(most);
         let bytes = shared.leaving.split_to(count);
         shared.watch.is_read(count);
-        shared.writer.take().map(Waker::wake);
+        wake(&mut shared.writer);
         Some(Read::Bytes(bytes))
     }
 }
