@@ -270,8 +270,7 @@ impl Segment {
         let Some(index) = &mut self.index else { return };
         let is_later = index.last().is_none_or(|last| last.position.sequence < first);
         index.extend(entries);
-        // Entries of several segments that are joined are in the order of each.
-        if !(is_later && sequences().is_sorted()) {
+        if !is_later {
             index.sort_unstable_by_key(|entry| entry.position.sequence);
         }
     }

@@ -40,9 +40,6 @@ pub(in crate::delivery) struct Trouble {
     pub fails_writes: bool,
 }
 
-/// Called with bytes.
-type OnSync = Box<dyn Fn(&[u8]) + Send>;
-
 #[derive(Default)]
 pub(in crate::delivery) struct DiskState {
     pub names: BTreeMap<String, usize>,
@@ -59,7 +56,7 @@ pub(in crate::delivery) struct DiskState {
     /// Decides what a power cut takes, and which syncs fail; without it every other page is taken.
     pub random: Option<fastrand::Rng>,
     /// Called with the bytes that a sync has made durable.
-    pub on_sync: Option<OnSync>,
+    pub on_sync: Option<Box<dyn Fn(&[u8]) + Send>>,
 }
 
 #[derive(Clone)]
