@@ -39,6 +39,7 @@
 //! - `backlog.rs`: the spool with its forwarder; `forwarder.rs`: from the spool to Kafka.
 //! - `set_aside.rs`: tries again what neither the topic nor its dead letters took.
 //! - `refusals.rs`: shards in which Kafka refused something lately.
+//! - `simulation.rs`, `simulation/`: all of this under a simulated clock, disk and Kafka, for tests.
 //! - `backpressure.rs`: delays answers, so that the forwarder gets through.
 
 mod backlog;
@@ -383,3 +384,6 @@ fn refusal(failure: Failure) -> Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod simulation;

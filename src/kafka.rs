@@ -22,6 +22,7 @@
 //! - `reader.rs`: reads records back.
 //! - `range.rs`: reads a part of a topic up to its end, and keeps how far it came.
 //! - `ending.rs`: ends clients in time.
+//! - `simulated.rs`: a Kafka on a paused clock, for tests.
 //! - `broker.rs`: the development broker inside this process.
 
 mod access;
@@ -54,3 +55,6 @@ pub use reader::{ConsumedRecord, Reader, TopicPosition};
 pub use send_queue::{Acknowledged, InFlightRecord, Preconditions};
 pub use settings::{check, client_version, producer as producer_settings};
 pub use supervisor::Kafka;
+
+#[cfg(test)]
+pub(crate) mod simulated;

@@ -9,11 +9,10 @@
 //! breaker closes when one of them is acknowledged. Of a shard in which Kafka refused something lately, a
 //! round sends one event, so that none overtakes one that is refused.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use super::spool::{Position, SetAsideReason, Spool, SpooledState};
 use super::{DeliveryState, dead_letter_reason, follow_late};
 use crate::click::record::Record;
 use crate::kafka::{Failure, Fault, InFlightRecord, Preconditions, Publisher, Remedy};
+use crate::observe::lock;
 
 /// Chunks of the spool in flight: enough for batches and for distant brokers, and few enough that a live event waits
 /// behind them for some milliseconds only.
@@ -53,7 +53,7 @@ pub(super) struct Forwarder {
     spool: Arc<Spool>,
     state: DeliveryState,
     /// The newest timestamp of an old event that each topic refused.
-    refused_times: RefCell<HashMap<Arc<str>, i64>>,
+    refused_times: Mutex<HashMap<Arc<str>, i64>>,
 }
 
 /// An event in flight.
@@ -85,7 +85,7 @@ struct Chunk {
 
 impl Forwarder {
     pub fn new(publisher: Publisher, spool: Arc<Spool>, state: DeliveryState) -> Forwarder {
-        Forwarder { publisher, spool, state, refused_times: RefCell::default() }
+        Forwarder { publisher, spool, state, refused_times: Mutex::default() }
     }
 
     /// Starts the thread, which ends when the other end of `stopped` is dropped. It runs the publisher's sender
@@ -238,7 +238,7 @@ impl Forwarder {
     /// The record with another timestamp, if its topic refused that of a younger one: without this, each event of
     /// a long outage would be refused, and with it the batch it is in.
     fn with_time(&self, record: Record) -> Record {
-        let times = self.refused_times.borrow();
+        let times = lock(&self.refused_times);
         let is_refused =
             times.get(record.topic()).is_some_and(|time| record.timestamp_ms() <= *time);
         let restamped = is_refused.then(|| record.restamped(Timestamp::now())).flatten();
@@ -248,7 +248,7 @@ impl Forwarder {
     /// Notes that the topic takes this record only with another timestamp.
     fn note_refused_time(&self, record: &Record) {
         if record.timestamp_ms() < record.received().as_millisecond() {
-            let mut times = self.refused_times.borrow_mut();
+            let mut times = lock(&self.refused_times);
             let time = times.entry(record.topic().clone()).or_insert(i64::MIN);
             *time = record.timestamp_ms().max(*time);
         }

@@ -51,7 +51,7 @@ impl<'r> Retries<'r> {
     /// Tries some of what is due.
     pub async fn run(&mut self) {
         let now = Instant::now();
-        if self.spool.set_aside() == 0 || self.state.breaker.is_open() {
+        if self.spool.set_aside() == 0 || self.state.breaker.is_open() && !self.may_probe() {
             return;
         }
         let mut delivered = 0;
@@ -74,6 +74,11 @@ impl<'r> Retries<'r> {
         if delivered > 0 {
             info!(delivered, "Events that were set aside went to Kafka.");
         }
+    }
+
+    /// Whether an event may find out that Kafka is back: where nothing waits, nothing else does.
+    fn may_probe(&self) -> bool {
+        self.spool.is_empty() && self.state.health.brokers_respond()
     }
 
     /// Tries events from this sequence number on. Returns how many went to Kafka, and where to go on.

@@ -32,7 +32,7 @@
 //! measured is in `benches/README.md`; `cargo bench --bench spool` measures this module.
 
 mod contents;
-mod disk;
+pub(super) mod disk;
 mod error;
 mod export;
 mod frame;
@@ -477,6 +477,9 @@ fn shard(record: &Record) -> u16 {
 fn first_sequence() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0) << 20
 }
+
+#[cfg(test)]
+pub(super) mod simulated;
 
 #[cfg(test)]
 mod tests {

@@ -85,7 +85,7 @@ impl<C: RecordSink> CurrentClient<C> {
 impl Publisher {
     /// The generation of the producer in use.
     pub fn generation(&self) -> u64 {
-        *self.in_use.generation.borrow()
+        self.in_use.generation()
     }
 
     /// How many records sent by this publisher have failed.
@@ -147,10 +147,7 @@ impl Publisher {
         let preconditions = Preconditions { generation: Some(generation), failures: None };
         let verdict = self.send(record.clone(), preconditions).verdict().await;
         match verdict.as_ref().map_err(|failure| failure.fault) {
-            Err(Fault::ProducerFailed) => {
-                let mut generations = self.in_use.generation.subscribe();
-                let _ = generations.wait_for(|current| *current > generation).await;
-            }
+            Err(Fault::ProducerFailed) => self.in_use.replaced(generation).await,
             Err(Fault::Unproven) => {}
             _ => return verdict,
         }

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::circuit_breaker::CircuitBreaker;
 use super::client::Client;
 use super::context::{Subscribers, SupervisorRequest};
-use super::current::CurrentClient;
+use super::current::{CurrentClient, RecordSink};
 use super::ending::{CLOSE_TIMEOUT, end_within};
 use super::inspect::{InspectedTopic, Inspector, Severity};
 use super::publisher::Publisher;
@@ -110,13 +110,11 @@ impl Kafka {
     pub fn delivery_report_poller(&self) -> impl Future<Output = Infallible> + Send + use<> {
         let current = self.current.clone();
         async move {
-            let mut generations = current.in_use.generation.subscribe();
             loop {
-                generations.mark_unchanged();
                 let client = current.client.load_full();
                 tokio::select! {
                     // Dropped at once: the supervisor waits to close it.
-                    _ = generations.changed() => {}
+                    () = current.in_use.replaced(client.generation()) => {}
                     never = client.poll() => match never {},
                 }
             }

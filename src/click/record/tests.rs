@@ -50,6 +50,22 @@ pub(crate) fn record_of(body: &str, received: &str, trace: Option<&str>) -> Reco
     Origin::new(&webhook, &caller, trace, received).record(event, &body)
 }
 
+/// The record of an event of another webhook and topic, received at a fixed time.
+pub(crate) fn record_of_topic(name: &str, topic: &str, body: Bytes) -> Record {
+    let mut webhook = click();
+    webhook.route = Arc::new(Route {
+        webhook: name.into(),
+        topic: topic.into(),
+        dead_letter_topic: format!("{topic}.dead-letter").into(),
+        ce_source: "/click".into(),
+        ce_type: topic.into(),
+    });
+    let event = webhook.shape.decode(&body).expect("an event");
+    let received = Timestamp::from_second(1_768_000_000).expect("a time");
+    let caller = Caller::named("opptima");
+    Origin::new(&webhook, &caller, None, received).record(event, &body)
+}
+
 pub(crate) fn headers(record: &Record) -> Vec<(String, String)> {
     let mut headers = Vec::new();
     record.each_header(|name, value| {

@@ -270,7 +270,8 @@ impl Segment {
         let Some(index) = &mut self.index else { return };
         let is_later = index.last().is_none_or(|last| last.position.sequence < first);
         index.extend(entries);
-        if !is_later {
+        // Entries of several segments that are joined are in the order of each.
+        if !(is_later && sequences().is_sorted()) {
             index.sort_unstable_by_key(|entry| entry.position.sequence);
         }
     }

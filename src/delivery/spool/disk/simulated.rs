@@ -40,6 +40,9 @@ pub(in crate::delivery) struct Trouble {
     pub fails_writes: bool,
 }
 
+/// Called with bytes.
+type OnSync = Box<dyn Fn(&[u8]) + Send>;
+
 #[derive(Default)]
 pub(in crate::delivery) struct DiskState {
     pub names: BTreeMap<String, usize>,
@@ -56,7 +59,7 @@ pub(in crate::delivery) struct DiskState {
     /// Decides what a power cut takes, and which syncs fail; without it every other page is taken.
     pub random: Option<fastrand::Rng>,
     /// Called with the bytes that a sync has made durable.
-    pub on_sync: Option<Box<dyn Fn(&[u8]) + Send>>,
+    pub on_sync: Option<OnSync>,
 }
 
 #[derive(Clone)]

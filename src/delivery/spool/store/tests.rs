@@ -58,8 +58,11 @@ impl History {
     }
 
     fn put(&mut self, count: u64) {
-        let numbers: Vec<u64> = (self.next..self.next + count).collect();
         self.next += count;
+        self.put_these((self.next - count..self.next).collect());
+    }
+
+    fn put_these(&mut self, numbers: Vec<u64>) {
         let frames: Vec<_> =
             numbers.iter().map(|number| (position(*number), event(*number))).collect();
         let mut events: Vec<NewEvent> = frames
@@ -233,6 +236,28 @@ fn the_disk_is_given_back_as_events_go() {
     history.remove(rest);
     history.check("empty");
     assert_eq!(history.store().totals().bytes, 0);
+}
+
+/// Events come in another order than they arrived where Kafka had some of them first. The simulation of delivery found
+/// what was delivered again and again.
+#[test]
+fn joined_segments_keep_the_order_of_their_events() {
+    let mut history = History::new(None);
+    history.put_these((0..150).map(|number| 2 * number + 2).collect());
+    history.put_these((0..150).map(|number| 2 * number + 1).collect());
+    // The open segment is not joined.
+    history.put_these((301..450).collect());
+    let segments = |history: &History| {
+        history.disk.state().names.keys().filter(|name| name.ends_with(".waiting")).count()
+    };
+    assert_eq!(segments(&history), 3);
+    let most: Vec<u64> = history.held.iter().copied().filter(|number| number % 15 > 1).collect();
+    history.remove(most);
+    assert_eq!(segments(&history), 2);
+    history.check("joined");
+    let rest: Vec<u64> = history.held.iter().copied().collect();
+    history.remove(rest);
+    history.check("empty");
 }
 
 #[test]

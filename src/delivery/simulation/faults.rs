@@ -1,0 +1,179 @@
+//! What goes wrong in a history, and for how long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::world::Life;
+use crate::kafka::simulated::Code;
+
+/// The longest that something goes wrong.
+const TROUBLE_MAX: Duration = Duration::from_secs(40);
+
+/// Of one life.
+const FAULTS_MAX: usize = 12;
+
+/// What refuses a whole topic for a while.
+const REFUSALS: [Code; 6] = [
+    Code::UnknownTopicOrPartition,
+    Code::TopicAuthorizationFailed,
+    Code::NotEnoughReplicas,
+    Code::KafkaStorageError,
+    Code::ThrottlingQuotaExceeded,
+    Code::Unknown,
+];
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    ClusterAway,
+    NoLeader,
+    SlowBrokers,
+    TopicRefuses,
+    /// Its log begins anew, and the brokers have lost what they knew of the producer.
+    TopicMadeAnew,
+    LostRequests,
+    LostAnswers,
+    Unproven,
+    ProducerFails,
+    DiskFull,
+    DiskFailsSyncs,
+    DiskFailsReads,
+    DiskFailsWrites,
+    DiskSlow,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 14] = [
+        Fault::ClusterAway,
+        Fault::NoLeader,
+        Fault::SlowBrokers,
+        Fault::TopicRefuses,
+        Fault::TopicMadeAnew,
+        Fault::LostRequests,
+        Fault::LostAnswers,
+        Fault::Unproven,
+        Fault::ProducerFails,
+        Fault::DiskFull,
+        Fault::DiskFailsSyncs,
+        Fault::DiskFailsReads,
+        Fault::DiskFailsWrites,
+        Fault::DiskSlow,
+    ];
+}
+
+impl Life {
+    /// Has these faults come and go, until the task is aborted.
+    pub async fn suffer(self: Arc<Self>, faults: Vec<Fault>, longest_pause: Duration) {
+        if faults.is_empty() {
+            return;
+        }
+        for _ in 0..FAULTS_MAX {
+            let pause = self.world.draw(|random| longest_pause.mul_f64(random.f64()));
+            sleep(pause).await;
+            let fault = self.world.draw(|random| faults[random.usize(0..faults.len())]);
+            self.begin_fault(fault);
+        }
+    }
+
+    /// Has this fault begin, and end.
+    pub fn begin_fault(self: &Arc<Self>, fault: Fault) {
+        let duration = self.world.time_up_to(TROUBLE_MAX);
+        self.world.tell(|| format!("{fault:?} for {duration:?}"));
+        self.world.counts().faults += 1;
+        let until = self.world.now() + duration;
+        let cluster = || self.world.cluster.state();
+        let partition = |topic: &str| {
+            let partition = cluster().random_partition();
+            (topic.into(), partition)
+        };
+        let topic = if self.world.one_in(3) { "opens" } else { "clicks" };
+        match fault {
+            Fault::ClusterAway => cluster().is_away = true,
+            Fault::NoLeader => {
+                let partition = partition(topic);
+                cluster().without_leader.insert(partition);
+            }
+            Fault::SlowBrokers => cluster().latency_max_ms = 3_000,
+            Fault::TopicRefuses | Fault::TopicMadeAnew => {
+                let which = self.world.draw(|random| random.usize(0..REFUSALS.len()));
+                let made_anew = fault == Fault::TopicMadeAnew;
+                let code = if made_anew { Code::UnknownTopicOrPartition } else { REFUSALS[which] };
+                cluster().refusing.insert(topic.into(), code);
+                if made_anew {
+                    cluster().producer_fails = true;
+                }
+            }
+            Fault::LostRequests => cluster().lost_requests = 3,
+            Fault::LostAnswers => cluster().lost_answers = 3,
+            Fault::Unproven => cluster().unproven = 3,
+            Fault::ProducerFails => cluster().producer_fails = true,
+            Fault::DiskFull => {
+                let more = self.world.draw(|random| random.u64(0..20_000));
+                let mut disk = self.world.disk.state();
+                disk.trouble.capacity = Some(disk.used() + more);
+            }
+            Fault::DiskFailsSyncs => {
+                let every = self.world.draw(|random| random.u32(1..6));
+                self.world.disk.state().trouble.failing_syncs = every;
+            }
+            Fault::DiskFailsReads => self.world.disk.state().trouble.fails_reads = true,
+            Fault::DiskFailsWrites => self.world.disk.state().trouble.fails_writes = true,
+            Fault::DiskSlow => self.world.set_disk_delay(Duration::from_secs(5)),
+        }
+        match fault {
+            Fault::DiskFull
+            | Fault::DiskFailsSyncs
+            | Fault::DiskFailsReads
+            | Fault::DiskFailsWrites => self.world.ledger().disk_fails(until),
+            Fault::DiskSlow => {
+                self.world.ledger().disk_is_slow(until + Duration::from_secs(5));
+            }
+            _ => {}
+        }
+        let life = self.clone();
+        self.start(async move {
+            sleep(duration).await;
+            life.world.tell(|| format!("{fault:?} is over"));
+            life.end_fault(fault);
+        });
+    }
+
+    fn end_fault(&self, fault: Fault) {
+        let mut cluster = self.world.cluster.state();
+        let mut disk = self.world.disk.state();
+        match fault {
+            Fault::ClusterAway => cluster.is_away = false,
+            Fault::NoLeader => cluster.without_leader.clear(),
+            Fault::SlowBrokers => cluster.latency_max_ms = 5,
+            Fault::TopicRefuses => cluster.refusing.clear(),
+            Fault::TopicMadeAnew => {
+                cluster.refusing.clear();
+                cluster.producer_fails = false;
+            }
+            Fault::LostRequests => cluster.lost_requests = 0,
+            Fault::LostAnswers => cluster.lost_answers = 0,
+            Fault::Unproven => cluster.unproven = 0,
+            Fault::ProducerFails => cluster.producer_fails = false,
+            Fault::DiskFull => disk.trouble.capacity = None,
+            Fault::DiskFailsSyncs => disk.trouble.failing_syncs = 0,
+            Fault::DiskFailsReads => disk.trouble.fails_reads = false,
+            Fault::DiskFailsWrites => disk.trouble.fails_writes = false,
+            Fault::DiskSlow => self.world.set_disk_delay(Duration::ZERO),
+        }
+    }
+
+    /// Ends all faults.
+    pub fn end_faults(&self) {
+        Fault::ALL.into_iter().for_each(|fault| self.end_fault(fault));
+        self.world.ledger().heal_disk(self.world.now());
+    }
+
+    /// Ends all faults for good. Topics take now what they refused.
+    pub fn heal(&self) {
+        self.world.tell(|| "everything works again".to_owned());
+        self.end_faults();
+        self.world.raise_limits();
+    }
+}
