@@ -139,9 +139,9 @@ impl Load {
             let shared = shared.clone();
             std::thread::spawn(move || schedule.run(|due| shared.release(due)));
         }
-        let mut connections = JoinSet::new();
+        let (mut bodies, mut connections) = (bodies.clone(), JoinSet::new());
         for _ in 0..plan.connections {
-            connections.spawn(send_clicks(shared.clone(), bodies.clone()));
+            connections.spawn(send_clicks(shared.clone(), bodies.fork()));
         }
         Load { shared, connections }
     }

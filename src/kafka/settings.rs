@@ -93,6 +93,10 @@ const LINGER_MS: &str = "0.2";
 /// The names under which the operator may set it.
 const LINGER_OPTIONS: [&str; 2] = ["linger.ms", "queue.buffering.max.ms"];
 
+/// Clicks are alike: from 1,000/s on they take two thirds to a quarter of the disk and network, at no more CPU of the
+/// bridge and the broker together. zstd takes some more off, and some more CPU.
+const COMPRESSION: &str = "lz4";
+
 /// Some hundred clicks; larger batches gain nothing.
 const BATCH_BYTES: usize = 128 << 10;
 
@@ -232,6 +236,9 @@ pub fn producer(config: &Config) -> ClientConfig {
     // A batch is refused as one: it should be smaller than any topic's limit.
     if client.get("batch.size").is_none() {
         client.set("batch.size", BATCH_BYTES.to_string());
+    }
+    if client.get("compression.type").or(client.get("compression.codec")).is_none() {
+        client.set("compression.type", COMPRESSION);
     }
     if !sets_linger(config) {
         client.set("linger.ms", LINGER_MS);

@@ -51,6 +51,16 @@ pub enum Bodies {
 }
 
 impl Bodies {
+    /// Bodies for one connection more. Made-up clicks have a sequence of their own: with the same one, all
+    /// connections would send the same campaign and contact at the same time.
+    pub fn fork(&mut self) -> Bodies {
+        let mut fork = self.clone();
+        if let (Bodies::Made(of_all), Bodies::Made(of_one)) = (self, &mut fork) {
+            of_one.random = of_all.random.fork();
+        }
+        fork
+    }
+
     /// The body of the click with this number.
     pub fn get(&mut self, number: u64) -> Bytes {
         match self {
@@ -171,6 +181,18 @@ mod tests {
         let (first, second) = (campaigns["\"10000\""], campaigns["\"10001\""]);
         assert!((1_700..2_200).contains(&first) && (750..1_200).contains(&second), "{campaigns:?}");
         assert!(campaigns.len() > 80, "{}", campaigns.len());
+    }
+
+    #[test]
+    fn connections_have_clicks_of_their_own() {
+        let mut bodies = Bodies::Made(Clicks::new("test", 1_000));
+        let mut two = [bodies.fork(), bodies.fork()];
+        let contacts = |bodies: &mut Bodies| -> Vec<String> {
+            let bodies = (0..10).map(|number| bodies.get(number));
+            let clicks = bodies.map(|body| serde_json::from_slice(&body).expect("JSON"));
+            clicks.map(|click: serde_json::Value| click["contactId"].to_string()).collect()
+        };
+        assert_ne!(contacts(&mut two[0]), contacts(&mut two[1]));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use reqwest::StatusCode;
 
 use crate::harness::brokers::{Broker, create_topic};
 use crate::harness::process::{hookbridge, printed, settings_file};
-use crate::harness::support::{TestBridge, click, config, count, records, until};
+use crate::harness::support::{
+    TestBridge, click, config, count, incompressible, large_click, records, until,
+};
 use crate::on_every_broker;
 
 pub fn header<'s>(seen: &'s ConsumedRecord, name: &str) -> &'s str {
@@ -99,7 +101,7 @@ async fn a_record_larger_than_its_topic_allows_is_a_dead_letter() {
         broker.create_topic(&webhook.dead_letters(), 1).await;
         let bridge = TestBridge::launch(config);
         bridge.ready().await;
-        let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
+        let large = large_click(3_000);
         assert_eq!(bridge.post(large.clone()).await.status(), StatusCode::OK);
         assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);
         until("one dead letter", async || {
@@ -217,9 +219,9 @@ async fn what_the_dead_letter_topic_refuses_is_set_aside_on_disk() {
     create_topic(&broker.addresses(), &webhook.dead_letters(), 1, 1, &small).await;
     let bridge = TestBridge::launch(config);
     bridge.ready().await;
-    let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
+    let large = large_click(3_000);
     assert_eq!(bridge.post(large).await.status(), StatusCode::OK);
-    assert_eq!(bridge.post(" ".repeat(3_000)).await.status(), StatusCode::OK);
+    assert_eq!(bridge.post(incompressible(3_000)).await.status(), StatusCode::OK);
     until("set aside", async || {
         bridge.metric("hookbridge_spool_set_aside_events").await == 2.0
             && bridge.metric("hookbridge_spool_events").await == 0.0

@@ -16,7 +16,9 @@ use tempfile::TempDir;
 use crate::dead_letters::header;
 use crate::harness::brokers::{Broker, create_topic};
 use crate::harness::process::{Running, Serve, hookbridge, lines, printed, settings_file, texts};
-use crate::harness::support::{config, count, numbered, records, until};
+use crate::harness::support::{
+    config, count, incompressible, large_click, numbered, records, until,
+};
 
 /// The dead letter that is among the clicks: two events, for settings that take one.
 const LETTER: &str = r#"[{"campid":"día 🎉"},{"campid":4}]"#;
@@ -350,8 +352,8 @@ async fn what_is_set_aside_is_exported_alone_or_with_what_waits() {
     create_topic(&broker.addresses(), &webhook.dead_letters(), 1, 1, &small).await;
     let serve = Serve::launch(&config, folder.path(), "true");
     until("ready", async || serve.is_ready().await).await;
-    let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
-    for body in [large.clone(), " ".repeat(3_001)] {
+    let large = large_click(3_000);
+    for body in [large.clone(), incompressible(3_001)] {
         let answer = serve.post(body).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
@@ -375,7 +377,7 @@ async fn what_is_set_aside_is_exported_alone_or_with_what_waits() {
         .collect();
     found.sort_unstable();
     let letters = webhook.dead_letters();
-    let blank = " ".repeat(3_001);
+    let blank = incompressible(3_001);
     let mut expected =
         [(webhook.topic.as_str(), Some("7"), large.as_str()), (&*letters, None, &*blank)];
     expected.sort_unstable();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::harness::brokers::{Broker, Kafka, create_topic};
 use crate::harness::process::Serve;
-use crate::harness::support::{TestBridge, click, config, count, until};
+use crate::harness::support::{TestBridge, click, config, count, large_click, until};
 use crate::on_every_broker;
 
 /// The answer is 503 with `Retry-After`; the bridge is alive, not ready, and ready again when the
@@ -174,7 +174,7 @@ async fn a_record_larger_than_its_topic_allows_is_refused() {
     create_topic(&broker.addresses(), &topic, 3, 1, &[("max.message.bytes", "2000")]).await;
     let bridge = TestBridge::launch(small);
     bridge.ready().await;
-    let large = format!("{}{{\"campid\":7}}", " ".repeat(3_000));
+    let large = large_click(3_000);
     assert_eq!(bridge.post(large).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(bridge.outcomes("record_too_large").await, 1.0);
     assert_eq!(bridge.post(click("7")).await.status(), StatusCode::OK);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::brokers::{Broker, create_topic};
 use crate::harness::process::{Serve, hookbridge, texts};
-use crate::harness::support::{config, count, until, until_within};
+use crate::harness::support::{config, count, incompressible, until, until_within};
 
 const SET_ASIDE: &str = "hookbridge_spool_set_aside_events";
 
@@ -38,7 +38,7 @@ async fn with_small_topics(broker: &Broker, folder: &Path) -> Config {
 /// Larger than the topics take, the first one more than the others.
 fn large(number: usize) -> String {
     let length = if number == 0 { 9_000 } else { 3_000 };
-    format!("{}{{\"campid\":7,\"relid\":{number}}}", " ".repeat(length))
+    format!(r#"{{"campid":7,"relid":{number},"x":"{}"}}"#, incompressible(length))
 }
 
 #[tokio::test]

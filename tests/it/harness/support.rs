@@ -42,6 +42,19 @@ pub fn click(campid: &str) -> Vec<u8> {
     format!(r#"{{"type":"Email marketing","event":"click","campid":"{campid}"}}"#).into_bytes()
 }
 
+/// Text of which compression takes nothing off.
+pub fn incompressible(length: usize) -> String {
+    let numbers = (1_u64..).map(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let text: String =
+        numbers.take(length / 16 + 1).map(|number| format!("{number:016x}")).collect();
+    text[..length].to_owned()
+}
+
+/// A click that is larger than so many bytes, also in Kafka.
+pub fn large_click(length: usize) -> String {
+    format!(r#"{{"campid":7,"x":"{}"}}"#, incompressible(length))
+}
+
 /// A running bridge with a topic of its own.
 pub struct TestBridge {
     pub http: SocketAddr,
