@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 pub(crate) use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::circuit_breaker::CircuitBreaker;
 use super::context::{Context, Subscribers, SupervisorRequest};
@@ -234,6 +234,7 @@ struct ClientCore {
     queued: AtomicUsize,
     /// After a fatal error, and once it is closed, a client takes nothing more.
     is_broken: AtomicBool,
+    broken: Notify,
     partitions: Mutex<BTreeMap<TopicPartition, Arc<PartitionQueue>>>,
 }
 
@@ -278,10 +279,15 @@ impl SimulatedKafka {
     async fn supervise(&self) {
         let mut is_silent = false;
         loop {
-            let pause = self.cluster.state().random.u64(1..=1_000);
-            sleep(Duration::from_millis(pause)).await;
-            let is_away = self.cluster.state().is_away;
+            let (pause, moment) = {
+                let random = &mut self.cluster.state().random;
+                (random.u64(1..=1_000), random.u64(0..=3))
+            };
+            // The supervisor hears at once of a producer that failed.
             let client = self.current.client.load_full();
+            let _ = timeout(Duration::from_millis(pause), client.0.broken.notified()).await;
+            sleep(Duration::from_millis(moment)).await;
+            let is_away = self.cluster.state().is_away;
             if !is_away {
                 self.subscribers.health.broker_responded();
             } else if !is_silent {
@@ -338,6 +344,7 @@ fn client(
         limits,
         queued: AtomicUsize::new(0),
         is_broken: AtomicBool::new(false),
+        broken: Notify::new(),
         partitions: Mutex::default(),
     }))
 }
@@ -415,6 +422,7 @@ impl ClientCore {
                     if !self.is_broken.swap(true, Ordering::SeqCst) {
                         let error = KafkaError::Global(Code::Fatal);
                         self.context.error(error, "the broker has lost the producer's state");
+                        self.broken.notify_one();
                     }
                     vec![Err(Failure::new(Code::Fatal)); batch.len()]
                 }

@@ -77,8 +77,9 @@ pub(super) struct Plan {
     pub bad_events: u32,
     pub faults: Vec<Fault>,
     pub fault_pause: Duration,
-    /// How long requests come.
+    /// How long requests come, and in how many bursts; 0 for none.
     pub span: Duration,
+    pub bursts: u64,
     pub lives: Vec<End>,
 }
 
@@ -109,6 +110,7 @@ impl Plan {
                 faults,
                 fault_pause,
                 span,
+                bursts: random.u64(0..4),
                 lives,
             }
         })
@@ -290,9 +292,14 @@ impl Process {
             left -= size;
             let numbers = (0..size).map(|_| self.draw_event(plan, life_number)).collect();
             let span_ms = plan.span.as_millis() as u64;
+            let burst_ms = span_ms / plan.bursts.max(1);
             let (at, padding, worker) = world.draw(|random| {
                 let worker = random.usize(0..self.workers.len());
-                (random.u64(0..=span_ms), random.usize(0..=plan.padding_max), worker)
+                let at = match plan.bursts {
+                    0 => random.u64(0..=span_ms),
+                    bursts => random.u64(0..bursts) * burst_ms + random.u64(0..6),
+                };
+                (at, random.usize(0..=plan.padding_max), worker)
             });
             requests.push(self.request(numbers, worker, padding, Duration::from_millis(at)));
         }

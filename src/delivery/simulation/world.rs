@@ -59,15 +59,15 @@ pub(super) struct Counts {
     pub seconds: u64,
 }
 
+/// Begins a line of the log in a history.
+pub(super) const LOGGED: &str = "  log: ";
+
 /// Takes the log of the bridge into the history.
 pub(super) struct LogLine(pub Arc<World>);
 
 impl io::Write for LogLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The name of a damaged file has the time of the machine.
-        let text = String::from_utf8_lossy(line);
-        let text = text.split("damaged-").next().unwrap_or_default();
-        self.0.tell(|| text.trim().to_owned());
+        self.0.tell(|| format!("{LOGGED}{}", String::from_utf8_lossy(line).trim()));
         Ok(line.len())
     }
 
