@@ -167,7 +167,8 @@ pub(super) async fn live(world: &Arc<World>, plan: &Plan, number: usize) {
         () = run => {}
     }
     life.end();
-    if matches!(end, End::Kill { .. } | End::PowerCut { .. }) {
+    // A stop does not wait for the last acknowledgements where no broker has been heard from yet.
+    if !matches!(end, End::Heal { .. }) {
         world.ledger().forgets_what_left();
     }
     match end {
