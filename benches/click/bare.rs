@@ -23,13 +23,22 @@ pub fn serve() {
 
 /// Serves for ever.
 pub fn serve_on(address: SocketAddr) {
+    serve_with(address, answer);
+}
+
+/// Serves for ever, with this answer.
+pub fn serve_with<A, F>(address: SocketAddr, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let listener = TcpListener::bind(address).await.expect("the address");
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             stream.set_nodelay(true).expect("a socket");
-            let service = service_fn(answer);
+            let service = service_fn(answer.clone());
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });

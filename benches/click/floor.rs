@@ -12,15 +12,11 @@ use bytes::Bytes;
 use hookbridge::config::Config;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
-use tokio::net::TcpListener;
 
-use crate::bare::received;
+use crate::bare::{received, serve_with};
 
 /// The argument that makes this program the floor; address, brokers and topic follow.
 pub const ARGUMENT: &str = "floor";
@@ -60,17 +56,7 @@ pub fn serve() {
         headers.insert(Header { key, value: Some(*value) })
     });
     let floor = Arc::new(Floor { producer, headers, topic });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let listener = TcpListener::bind(address).await.expect("the address");
-        loop {
-            let (stream, _) = listener.accept().await.expect("a connection");
-            stream.set_nodelay(true).expect("a socket");
-            let floor = floor.clone();
-            let service = service_fn(move |request| answer(floor.clone(), request));
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    });
+    serve_with(address, move |request| answer(floor.clone(), request));
 }
 
 #[expect(clippy::disallowed_methods, reason = "it trusts the load")]

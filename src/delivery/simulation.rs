@@ -21,20 +21,20 @@ mod world;
 use std::sync::Arc;
 
 use crate::observe::metrics::Metrics;
-use life::{Plan, SMALL_SPOOL, live};
-use world::{Counts, LOGGED, LogLine, World};
+use life::{HistoryPlan, SMALL_SPOOL, live};
+use world::{HistoryCounts, LOGGED, LogLine, World};
 
 /// What came of a history.
-struct Outcome {
+struct HistoryReport {
     violations: Vec<String>,
     history: Vec<String>,
-    counts: Counts,
+    counts: HistoryCounts,
 }
 
 /// Runs a history, and records it if somebody reads it.
-fn run(seed: u64, metrics: &Arc<Metrics>, is_recorded: bool) -> Outcome {
+fn run(seed: u64, metrics: &Arc<Metrics>, is_recorded: bool) -> HistoryReport {
     let world = World::new(seed, metrics, is_recorded);
-    let plan = Plan::draw(&world);
+    let plan = HistoryPlan::draw(&world);
     world.tell(|| format!("{plan:?}"));
     world.ledger().has_spool = plan.has_spool;
     world.ledger().may_be_full = plan.max_bytes == SMALL_SPOOL;
@@ -54,7 +54,7 @@ fn run(seed: u64, metrics: &Arc<Metrics>, is_recorded: bool) -> Outcome {
     drop(log);
     world.ledger().check();
     let violations = std::mem::take(&mut world.ledger().violations);
-    Outcome { violations, history: world.take_history(), counts: world.take_counts() }
+    HistoryReport { violations, history: world.take_history(), counts: world.take_counts() }
 }
 
 #[cfg(test)]
@@ -82,8 +82,8 @@ mod tests {
     fn no_history_breaks_the_promise() {
         let metrics = metrics();
         let (seeds, mut all) = match from_environment("HOOKBRIDGE_SEED") {
-            Some(seed) => (seed..seed + 1, Counts::default()),
-            None => (0..number_of_seeds(), Counts::default()),
+            Some(seed) => (seed..seed + 1, HistoryCounts::default()),
+            None => (0..number_of_seeds(), HistoryCounts::default()),
         };
         let is_recorded = seeds.end - seeds.start == 1;
         let mut broken = Vec::new();

@@ -425,7 +425,7 @@ impl Spool {
     }
 
     /// Has the writer end once it has carried out all requests.
-    fn stop_writer(&self) {
+    pub(super) fn stop_writer(&self) {
         self.queue().is_stopped = true;
         self.wake_writer.notify_one();
     }

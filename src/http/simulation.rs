@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 use super::{Acceptor, Admission, Drain, Socket, serve};
 use crate::observe::metrics::Metrics;
 use double::Double;
-use ledger::{Watch, World};
+use ledger::{ObservedHistory, Watch};
 use plan::Plan;
 
 /// By then every connection is closed: the longest pause of a sender is an hour.
@@ -43,12 +43,12 @@ pub struct Run {
     pub history: Vec<String>,
     /// What is broken.
     pub violations: Vec<String>,
-    pub counts: Counts,
+    pub counts: ConnectionCounts,
 }
 
 /// What was in the histories.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct ConnectionCounts {
     pub connections: usize,
     pub requests: usize,
     pub answers: usize,
@@ -56,8 +56,8 @@ pub struct Counts {
     pub events: usize,
 }
 
-impl Counts {
-    fn add(&mut self, other: &Counts) {
+impl ConnectionCounts {
+    fn add(&mut self, other: &ConnectionCounts) {
         self.connections += other.connections;
         self.requests += other.requests;
         self.answers += other.answers;
@@ -74,7 +74,7 @@ pub fn run(seed: u64, metrics: &Metrics, with_history: bool) -> Run {
 }
 
 async fn live(plan: Plan, metrics: &Metrics, with_history: bool) -> Run {
-    let world = World::new(plan);
+    let world = ObservedHistory::new(plan);
     let limits = Arc::new(world.plan.limits.clone());
     let acceptor = Acceptor::new(&limits, metrics.connections.clone());
     let admission = Arc::new(Admission::new(&limits, metrics.in_flight.clone()));
@@ -119,7 +119,7 @@ async fn live(plan: Plan, metrics: &Metrics, with_history: bool) -> Run {
         violations.push("a connection keeps its place among those that are open".into());
     }
     let seen = world.seen();
-    let counts = Counts {
+    let counts = ConnectionCounts {
         connections: seen.ledgers.len(),
         requests: seen.ledgers.iter().map(|ledger| ledger.handed.len()).sum(),
         answers: seen
@@ -138,7 +138,7 @@ async fn live(plan: Plan, metrics: &Metrics, with_history: bool) -> Run {
     Run { history, violations, counts }
 }
 
-fn check(world: &World, metrics: &Metrics) -> Vec<String> {
+fn check(world: &ObservedHistory, metrics: &Metrics) -> Vec<String> {
     let seen = &mut *world.seen();
     let mut violations = std::mem::take(&mut seen.violations);
     for (number, ledger) in seen.ledgers.iter().enumerate() {
@@ -252,7 +252,7 @@ mod tests {
         let one = number("HOOKBRIDGE_SEED");
         let seeds = one.map_or(0..number("HOOKBRIDGE_SEEDS").unwrap_or(SEEDS), |one| one..one + 1);
         let (began, count) = (Instant::now(), seeds.end - seeds.start);
-        let mut all = Counts::default();
+        let mut all = ConnectionCounts::default();
         for seed in seeds {
             let Run { history, violations, counts } = run(seed, &metrics, one.is_some());
             history.iter().for_each(|line| println!("{line}"));

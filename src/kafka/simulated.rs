@@ -39,7 +39,7 @@ const PURGED_WITHIN_MS: u64 = 2_000;
 pub(crate) type TopicPartition = (Arc<str>, usize);
 
 /// What the test knows of records.
-pub(crate) trait Records: Send + Sync {
+pub(crate) trait RecordObserver: Send + Sync {
     /// Whether a topic takes a record, or with which code it refuses it.
     fn refusal(&self, record: &Record) -> Option<Code>;
 
@@ -129,7 +129,7 @@ impl SimulatedCluster {
     }
 
     /// Ends a life: what was on its way may have arrived.
-    pub fn end_life(&self, records: &dyn Records) {
+    pub fn end_life(&self, records: &dyn RecordObserver) {
         let requests = std::mem::take(&mut self.state().on_the_wire);
         for (partition, batch) in requests.into_values() {
             let has_arrived = self.state().random.bool();
@@ -166,7 +166,7 @@ impl ClusterState {
         partition: &TopicPartition,
         batch: &[Record],
         is_there: &mut bool,
-        records: &dyn Records,
+        records: &dyn RecordObserver,
     ) -> Answer {
         if !self.is_reachable(partition) || self.happens(self.lost_requests) {
             return Answer::Nothing;
@@ -207,7 +207,7 @@ impl ClusterState {
 /// A client and its supervisor, for one life of the process.
 pub(crate) struct SimulatedKafka {
     cluster: Arc<SimulatedCluster>,
-    records: Arc<dyn Records>,
+    records: Arc<dyn RecordObserver>,
     current: Arc<CurrentClient<SimulatedClient>>,
     subscribers: Subscribers,
     requests: Mutex<Receiver<SupervisorRequest>>,
@@ -229,7 +229,7 @@ struct SimulatedClient(Arc<ClientCore>);
 struct ClientCore {
     context: Context,
     cluster: Arc<SimulatedCluster>,
-    records: Arc<dyn Records>,
+    records: Arc<dyn RecordObserver>,
     limits: ClientLimits,
     queued: AtomicUsize,
     /// After a fatal error, and once it is closed, a client takes nothing more.
@@ -249,7 +249,7 @@ struct PartitionQueue {
 impl SimulatedKafka {
     pub fn start(
         cluster: &Arc<SimulatedCluster>,
-        records: &Arc<dyn Records>,
+        records: &Arc<dyn RecordObserver>,
         (metrics, health, breaker): (Arc<Metrics>, Arc<Health>, Arc<CircuitBreaker>),
         limits: ClientLimits,
     ) -> Arc<SimulatedKafka> {
@@ -331,7 +331,7 @@ impl SimulatedKafka {
 fn client(
     generation: u64,
     cluster: &Arc<SimulatedCluster>,
-    records: &Arc<dyn Records>,
+    records: &Arc<dyn RecordObserver>,
     subscribers: &Subscribers,
     limits: ClientLimits,
 ) -> SimulatedClient {

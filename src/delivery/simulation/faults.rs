@@ -26,7 +26,7 @@ const REFUSALS: [Code; 6] = [
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InjectedFault {
     ClusterAway,
     NoLeader,
     SlowBrokers,
@@ -44,28 +44,28 @@ pub(super) enum Fault {
     DiskSlow,
 }
 
-impl Fault {
-    pub const ALL: [Fault; 14] = [
-        Fault::ClusterAway,
-        Fault::NoLeader,
-        Fault::SlowBrokers,
-        Fault::TopicRefuses,
-        Fault::TopicMadeAnew,
-        Fault::LostRequests,
-        Fault::LostAnswers,
-        Fault::Unproven,
-        Fault::ProducerFails,
-        Fault::DiskFull,
-        Fault::DiskFailsSyncs,
-        Fault::DiskFailsReads,
-        Fault::DiskFailsWrites,
-        Fault::DiskSlow,
+impl InjectedFault {
+    pub const ALL: [InjectedFault; 14] = [
+        InjectedFault::ClusterAway,
+        InjectedFault::NoLeader,
+        InjectedFault::SlowBrokers,
+        InjectedFault::TopicRefuses,
+        InjectedFault::TopicMadeAnew,
+        InjectedFault::LostRequests,
+        InjectedFault::LostAnswers,
+        InjectedFault::Unproven,
+        InjectedFault::ProducerFails,
+        InjectedFault::DiskFull,
+        InjectedFault::DiskFailsSyncs,
+        InjectedFault::DiskFailsReads,
+        InjectedFault::DiskFailsWrites,
+        InjectedFault::DiskSlow,
     ];
 }
 
 impl Life {
     /// Has these faults come and go, until the task is aborted.
-    pub async fn suffer(self: Arc<Self>, faults: Vec<Fault>, longest_pause: Duration) {
+    pub async fn suffer(self: Arc<Self>, faults: Vec<InjectedFault>, longest_pause: Duration) {
         if faults.is_empty() {
             return;
         }
@@ -78,7 +78,7 @@ impl Life {
     }
 
     /// Has this fault begin, and end.
-    pub fn begin_fault(self: &Arc<Self>, fault: Fault) {
+    pub fn begin_fault(self: &Arc<Self>, fault: InjectedFault) {
         let duration = self.world.time_up_to(TROUBLE_MAX);
         self.world.tell(|| format!("{fault:?} for {duration:?}"));
         self.world.counts().faults += 1;
@@ -90,44 +90,44 @@ impl Life {
         };
         let topic = if self.world.one_in(3) { "opens" } else { "clicks" };
         match fault {
-            Fault::ClusterAway => cluster().is_away = true,
-            Fault::NoLeader => {
+            InjectedFault::ClusterAway => cluster().is_away = true,
+            InjectedFault::NoLeader => {
                 let partition = partition(topic);
                 cluster().without_leader.insert(partition);
             }
-            Fault::SlowBrokers => cluster().latency_max_ms = 3_000,
-            Fault::TopicRefuses | Fault::TopicMadeAnew => {
+            InjectedFault::SlowBrokers => cluster().latency_max_ms = 3_000,
+            InjectedFault::TopicRefuses | InjectedFault::TopicMadeAnew => {
                 let which = self.world.draw(|random| random.usize(0..REFUSALS.len()));
-                let made_anew = fault == Fault::TopicMadeAnew;
+                let made_anew = fault == InjectedFault::TopicMadeAnew;
                 let code = if made_anew { Code::UnknownTopicOrPartition } else { REFUSALS[which] };
                 cluster().refusing.insert(topic.into(), code);
                 if made_anew {
                     cluster().producer_fails = true;
                 }
             }
-            Fault::LostRequests => cluster().lost_requests = 3,
-            Fault::LostAnswers => cluster().lost_answers = 3,
-            Fault::Unproven => cluster().unproven = 3,
-            Fault::ProducerFails => cluster().producer_fails = true,
-            Fault::DiskFull => {
+            InjectedFault::LostRequests => cluster().lost_requests = 3,
+            InjectedFault::LostAnswers => cluster().lost_answers = 3,
+            InjectedFault::Unproven => cluster().unproven = 3,
+            InjectedFault::ProducerFails => cluster().producer_fails = true,
+            InjectedFault::DiskFull => {
                 let more = self.world.draw(|random| random.u64(0..20_000));
                 let mut disk = self.world.disk.state();
                 disk.trouble.capacity = Some(disk.used() + more);
             }
-            Fault::DiskFailsSyncs => {
+            InjectedFault::DiskFailsSyncs => {
                 let every = self.world.draw(|random| random.u32(1..6));
                 self.world.disk.state().trouble.failing_syncs = every;
             }
-            Fault::DiskFailsReads => self.world.disk.state().trouble.fails_reads = true,
-            Fault::DiskFailsWrites => self.world.disk.state().trouble.fails_writes = true,
-            Fault::DiskSlow => self.world.set_disk_delay(Duration::from_secs(5)),
+            InjectedFault::DiskFailsReads => self.world.disk.state().trouble.fails_reads = true,
+            InjectedFault::DiskFailsWrites => self.world.disk.state().trouble.fails_writes = true,
+            InjectedFault::DiskSlow => self.world.set_disk_delay(Duration::from_secs(5)),
         }
         match fault {
-            Fault::DiskFull
-            | Fault::DiskFailsSyncs
-            | Fault::DiskFailsReads
-            | Fault::DiskFailsWrites => self.world.ledger().disk_fails(until),
-            Fault::DiskSlow => {
+            InjectedFault::DiskFull
+            | InjectedFault::DiskFailsSyncs
+            | InjectedFault::DiskFailsReads
+            | InjectedFault::DiskFailsWrites => self.world.ledger().disk_fails(until),
+            InjectedFault::DiskSlow => {
                 self.world.ledger().disk_is_slow(until + Duration::from_secs(5));
             }
             _ => {}
@@ -140,33 +140,33 @@ impl Life {
         });
     }
 
-    fn end_fault(&self, fault: Fault) {
+    fn end_fault(&self, fault: InjectedFault) {
         let mut cluster = self.world.cluster.state();
         let mut disk = self.world.disk.state();
         match fault {
-            Fault::ClusterAway => cluster.is_away = false,
-            Fault::NoLeader => cluster.without_leader.clear(),
-            Fault::SlowBrokers => cluster.latency_max_ms = 5,
-            Fault::TopicRefuses => cluster.refusing.clear(),
-            Fault::TopicMadeAnew => {
+            InjectedFault::ClusterAway => cluster.is_away = false,
+            InjectedFault::NoLeader => cluster.without_leader.clear(),
+            InjectedFault::SlowBrokers => cluster.latency_max_ms = 5,
+            InjectedFault::TopicRefuses => cluster.refusing.clear(),
+            InjectedFault::TopicMadeAnew => {
                 cluster.refusing.clear();
                 cluster.producer_fails = false;
             }
-            Fault::LostRequests => cluster.lost_requests = 0,
-            Fault::LostAnswers => cluster.lost_answers = 0,
-            Fault::Unproven => cluster.unproven = 0,
-            Fault::ProducerFails => cluster.producer_fails = false,
-            Fault::DiskFull => disk.trouble.capacity = None,
-            Fault::DiskFailsSyncs => disk.trouble.failing_syncs = 0,
-            Fault::DiskFailsReads => disk.trouble.fails_reads = false,
-            Fault::DiskFailsWrites => disk.trouble.fails_writes = false,
-            Fault::DiskSlow => self.world.set_disk_delay(Duration::ZERO),
+            InjectedFault::LostRequests => cluster.lost_requests = 0,
+            InjectedFault::LostAnswers => cluster.lost_answers = 0,
+            InjectedFault::Unproven => cluster.unproven = 0,
+            InjectedFault::ProducerFails => cluster.producer_fails = false,
+            InjectedFault::DiskFull => disk.trouble.capacity = None,
+            InjectedFault::DiskFailsSyncs => disk.trouble.failing_syncs = 0,
+            InjectedFault::DiskFailsReads => disk.trouble.fails_reads = false,
+            InjectedFault::DiskFailsWrites => disk.trouble.fails_writes = false,
+            InjectedFault::DiskSlow => self.world.set_disk_delay(Duration::ZERO),
         }
     }
 
     /// Ends all faults.
     pub fn end_faults(&self) {
-        Fault::ALL.into_iter().for_each(|fault| self.end_fault(fault));
+        InjectedFault::ALL.into_iter().for_each(|fault| self.end_fault(fault));
         self.world.ledger().heal_disk(self.world.now());
     }
 

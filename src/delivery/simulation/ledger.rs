@@ -13,7 +13,7 @@ const REOPENED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// What Kafka makes of an event, until the limits are raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EventKind {
     Good,
     /// Its topic does not take it, but the dead letters do.
     TooLarge,
@@ -25,20 +25,20 @@ pub(super) enum Kind {
     OldTimestamp,
 }
 
-impl Kind {
-    pub const BAD: [Kind; 5] = [
-        Kind::TooLarge,
-        Kind::Corrupt,
-        Kind::TooLargeForBoth,
-        Kind::CorruptForBoth,
-        Kind::OldTimestamp,
+impl EventKind {
+    pub const BAD: [EventKind; 5] = [
+        EventKind::TooLarge,
+        EventKind::Corrupt,
+        EventKind::TooLargeForBoth,
+        EventKind::CorruptForBoth,
+        EventKind::OldTimestamp,
     ];
 }
 
 /// One event.
 #[derive(Debug, Clone)]
-pub(super) struct Event {
-    pub kind: Kind,
+pub(super) struct TrackedEvent {
+    pub kind: EventKind,
     pub topic: &'static str,
     pub key: String,
     pub life: usize,
@@ -62,8 +62,8 @@ pub(super) struct Event {
 
 /// All events of a history.
 #[derive(Default)]
-pub(super) struct Ledger {
-    pub events: Vec<Event>,
+pub(super) struct EventLedger {
+    pub events: Vec<TrackedEvent>,
     arrivals: usize,
     lengths: BTreeMap<TopicPartition, usize>,
     /// Until when the disk fails, is full, or is slow.
@@ -88,9 +88,9 @@ pub(super) fn numbers_in(bytes: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Ledger {
-    pub fn add(&mut self, kind: Kind, topic: &'static str, key: &str, life: usize) -> usize {
-        self.events.push(Event {
+impl EventLedger {
+    pub fn add(&mut self, kind: EventKind, topic: &'static str, key: &str, life: usize) -> usize {
+        self.events.push(TrackedEvent {
             kind,
             topic,
             key: key.to_owned(),
@@ -107,7 +107,7 @@ impl Ledger {
             has_failed: false,
             exception: None,
             // An event that was set aside is not followed where its acknowledgement is late.
-            may_be_twice: matches!(kind, Kind::TooLargeForBoth | Kind::CorruptForBoth),
+            may_be_twice: matches!(kind, EventKind::TooLargeForBoth | EventKind::CorruptForBoth),
         });
         self.events.len() - 1
     }
@@ -292,9 +292,9 @@ impl Ledger {
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for TrackedEvent {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Event { kind, topic, key, life, answer, place, copies, .. } = self;
+        let TrackedEvent { kind, topic, key, life, answer, place, copies, .. } = self;
         write!(f, "life {life}, {topic}/{key}, {kind:?}, {answer:?}, {copies} times in Kafka")?;
         place.iter().try_for_each(|((_, partition), at)| write!(f, " from {partition}:{at} on"))
     }

@@ -9,15 +9,16 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::backlog::emptied;
 use super::super::forwarder::Forwarder;
+use super::super::spool::disk::simulated::SyncFault;
 use super::super::spool::{Spool, simulated};
 use super::super::{Delivery, DeliveryState};
-use super::faults::Fault;
-use super::ledger::Kind;
+use super::faults::InjectedFault;
+use super::ledger::EventKind;
 use super::world::{KEYS, Life, World};
 use crate::click::outcome::{Held, Refusal, Rejection};
 use crate::config::SpoolSettings;
 use crate::kafka::CircuitBreaker;
-use crate::kafka::simulated::{ClientLimits, Records, SimulatedKafka};
+use crate::kafka::simulated::{ClientLimits, RecordObserver, SimulatedKafka};
 
 const ACK_TIMEOUT: Duration = Duration::from_millis(1_500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,7 +41,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum LifeEnd {
     /// Killed at a poll of a task, or after a time: the process, or the whole machine.
     Kill {
         poll: u64,
@@ -63,7 +64,7 @@ pub(super) enum End {
 
 /// What a history is like; drawn once from its seed.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct HistoryPlan {
     pub has_spool: bool,
     pub max_bytes: u64,
     pub queue_max: usize,
@@ -75,29 +76,29 @@ pub(super) struct Plan {
     pub padding_max: usize,
     /// One event in so many is bad; 0 for none.
     pub bad_events: u32,
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InjectedFault>,
     pub fault_pause: Duration,
     /// How long requests come, and in how many bursts; 0 for none.
     pub span: Duration,
     pub bursts: u64,
-    pub lives: Vec<End>,
+    pub lives: Vec<LifeEnd>,
 }
 
-impl Plan {
-    pub fn draw(world: &World) -> Plan {
+impl HistoryPlan {
+    pub fn draw(world: &World) -> HistoryPlan {
         let longest = Duration::from_secs(60);
         let span = world.time_up_to(longest) + Duration::from_millis(50);
         let fault_pause = world.time_up_to(Duration::from_secs(10)) + Duration::from_millis(20);
         let count = world.draw(|random| random.usize(0..=2));
-        let mut lives: Vec<End> = (0..count).map(|_| End::draw(world, longest)).collect();
-        lives.push(End::Heal { after: world.time_up_to(longest) });
+        let mut lives: Vec<LifeEnd> = (0..count).map(|_| LifeEnd::draw(world, longest)).collect();
+        lives.push(LifeEnd::Heal { after: world.time_up_to(longest) });
         // Each history has only some of the faults, so that rare ones are not hidden by others.
         let share = world.draw(|random| random.u32(0..=6));
-        let faults = Fault::ALL.into_iter();
+        let faults = InjectedFault::ALL.into_iter();
         let faults = faults.filter(|_| world.draw(|random| random.u32(0..10)) < share).collect();
         world.draw(|random| {
             let mut one_in = |count: u32| random.u32(0..count) == 0;
-            Plan {
+            HistoryPlan {
                 has_spool: !one_in(12),
                 max_bytes: if one_in(6) { SMALL_SPOOL } else { 1 << 20 },
                 queue_max: if one_in(8) { 6 } else { 1_000 },
@@ -117,15 +118,15 @@ impl Plan {
     }
 }
 
-impl End {
-    fn draw(world: &World, longest: Duration) -> End {
+impl LifeEnd {
+    fn draw(world: &World, longest: Duration) -> LifeEnd {
         let after = world.time_up_to(longest);
         world.draw(|random| match random.u32(0..4) {
-            0 => End::Stop { after },
-            1 => End::PowerCut { sync: random.usize(1..60), after },
+            0 => LifeEnd::Stop { after },
+            1 => LifeEnd::PowerCut { sync: random.usize(1..60), after },
             _ => {
                 let poll = 2_f64.powf(random.f64() * 12.0 + 3.0) as u64;
-                End::Kill { poll, after, loses_power: random.bool() }
+                LifeEnd::Kill { poll, after, loses_power: random.bool() }
             }
         })
     }
@@ -144,9 +145,9 @@ struct Process {
 }
 
 /// Lives until the end that is planned.
-pub(super) async fn live(world: &Arc<World>, plan: &Plan, number: usize) {
+pub(super) async fn live(world: &Arc<World>, plan: &HistoryPlan, number: usize) {
     let end = plan.lives[number];
-    let poll = if let End::Kill { poll, .. } = end { poll } else { u64::MAX };
+    let poll = if let LifeEnd::Kill { poll, .. } = end { poll } else { u64::MAX };
     let life = Life::begin(world, poll);
     life.world.tell(|| format!("life {number} begins: {end:?}"));
     if !plan.faults.is_empty() && world.one_in(3) {
@@ -168,18 +169,18 @@ pub(super) async fn live(world: &Arc<World>, plan: &Plan, number: usize) {
     }
     life.end();
     // A stop does not wait for the last acknowledgements where no broker has been heard from yet.
-    if !matches!(end, End::Heal { .. }) {
+    if !matches!(end, LifeEnd::Heal { .. }) {
         world.ledger().forgets_what_left();
     }
     match end {
-        End::PowerCut { .. } | End::Kill { loses_power: true, .. } => {
+        LifeEnd::PowerCut { .. } | LifeEnd::Kill { loses_power: true, .. } => {
             life.world.tell(|| "what was not synced is lost".to_owned());
             world.disk.cut_power();
             world.counts().power_cuts += 1;
         }
-        End::Kill { .. } => world.counts().crashes += 1,
-        End::Stop { .. } => world.counts().stops += 1,
-        End::Heal { .. } => {}
+        LifeEnd::Kill { .. } => world.counts().crashes += 1,
+        LifeEnd::Stop { .. } => world.counts().stops += 1,
+        LifeEnd::Heal { .. } => {}
     }
     world.cluster.end_life(&*life);
     life.end_faults();
@@ -187,24 +188,24 @@ pub(super) async fn live(world: &Arc<World>, plan: &Plan, number: usize) {
 }
 
 impl Process {
-    fn start(life: &Arc<Life>, plan: &Plan, number: usize) -> Option<Process> {
+    fn start(life: &Arc<Life>, plan: &HistoryPlan, number: usize) -> Option<Process> {
         let world = &life.world;
         let (health, refusals, backpressure) = Default::default();
         let metrics = world.metrics.clone();
         let breaker = CircuitBreaker::new(metrics.breaker.clone(), plan.has_spool);
         let ack_timeout = ACK_TIMEOUT;
         let state = DeliveryState { breaker, health, metrics, refusals, backpressure, ack_timeout };
-        if let End::PowerCut { sync, .. } = plan.lives[number] {
+        if let LifeEnd::PowerCut { sync, .. } = plan.lives[number] {
             let mut disk = world.disk.state();
             let at = disk.syncs + sync;
-            disk.fault = Some((at, super::super::spool::disk::simulated::Fault::PowerCut));
+            disk.fault = Some((at, SyncFault::PowerCut));
         }
         let limits = ClientLimits {
             queue_max: plan.queue_max,
             lingers: plan.lingers,
             timeout: (!plan.has_spool).then_some(ACK_TIMEOUT),
         };
-        let of_life: Arc<dyn Records> = life.clone();
+        let of_life: Arc<dyn RecordObserver> = life.clone();
         let DeliveryState { metrics, health, breaker, .. } = state.clone();
         let kafka =
             SimulatedKafka::start(&world.cluster, &of_life, (metrics, health, breaker), limits);
@@ -230,7 +231,7 @@ impl Process {
         Some(process)
     }
 
-    fn start_spool(&mut self, plan: &Plan, number: usize) -> Option<()> {
+    fn start_spool(&mut self, plan: &HistoryPlan, number: usize) -> Option<()> {
         let (life, world) = (&self.life, &self.life.world);
         let settings = SpoolSettings { max_bytes: plan.max_bytes, ..SpoolSettings::default() };
         // As by the clock of the machine, which does not stand still between two lives.
@@ -263,17 +264,17 @@ impl Process {
         Some(())
     }
 
-    async fn run(self, plan: &Plan, number: usize) {
+    async fn run(self, plan: &HistoryPlan, number: usize) {
         let faults = self.life.clone().suffer(plan.faults.clone(), plan.fault_pause);
         let faults = self.life.start(faults);
         let requests = self.start_requests(plan, number);
         match plan.lives[number] {
-            End::Kill { after, .. } | End::PowerCut { after, .. } => sleep(after).await,
-            End::Stop { after } => {
+            LifeEnd::Kill { after, .. } | LifeEnd::PowerCut { after, .. } => sleep(after).await,
+            LifeEnd::Stop { after } => {
                 sleep(after).await;
                 self.stop(requests).await;
             }
-            End::Heal { after } => {
+            LifeEnd::Heal { after } => {
                 sleep(after).await;
                 faults.abort();
                 self.life.heal();
@@ -284,7 +285,7 @@ impl Process {
     }
 
     /// Has the requests of this life come.
-    fn start_requests(&self, plan: &Plan, life_number: usize) -> Vec<JoinHandle<()>> {
+    fn start_requests(&self, plan: &HistoryPlan, life_number: usize) -> Vec<JoinHandle<()>> {
         let world = &self.life.world;
         let mut left = plan.events / plan.lives.len() + 1;
         let mut requests = Vec::new();
@@ -307,14 +308,14 @@ impl Process {
         requests
     }
 
-    fn draw_event(&self, plan: &Plan, life_number: usize) -> usize {
+    fn draw_event(&self, plan: &HistoryPlan, life_number: usize) -> usize {
         let world = &self.life.world;
         let (kind, key, topic) = world.draw(|random| {
             let is_bad = plan.bad_events > 0 && random.u32(0..plan.bad_events) == 0;
-            let bad = Kind::BAD[random.usize(0..Kind::BAD.len())];
+            let bad = EventKind::BAD[random.usize(0..EventKind::BAD.len())];
             let key = &KEYS[random.usize(0..plan.keys)];
             let topic = if random.u8(0..4) == 0 { "opens" } else { "clicks" };
-            (if is_bad { bad } else { Kind::Good }, key, topic)
+            (if is_bad { bad } else { EventKind::Good }, key, topic)
         });
         world.ledger().add(kind, topic, key, life_number)
     }
@@ -354,7 +355,7 @@ impl Process {
         self.senders.iter().for_each(AbortHandle::abort);
         self.kafka.close();
         if let Some(spool) = &self.spool {
-            spool.end();
+            spool.stop_writer();
             self.life.wake_writer.notify_one();
         }
         if let Some(writer) = self.writer {
@@ -409,7 +410,7 @@ impl Process {
     }
 
     async fn hold_one_more(&self, topic: &'static str, key: &str) -> Option<Result<Held, Refusal>> {
-        let number = self.life.world.ledger().add(Kind::Good, topic, key, usize::MAX);
+        let number = self.life.world.ledger().add(EventKind::Good, topic, key, usize::MAX);
         self.life.hold((&self.workers[0], 0), &[number], 0).await;
         self.life.world.ledger().events[number].answer
     }

@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use super::super::spool::Spool;
 use super::super::spool::disk::simulated::SimulatedDisk;
-use super::ledger::{Kind, Ledger, number_in};
+use super::ledger::{EventKind, EventLedger, number_in};
 use crate::click::outcome::{Held, Refusal};
 use crate::click::record::{Record, tests::record_of_topic};
-use crate::kafka::simulated::{Code, Order, Records, SimulatedCluster, TopicPartition};
+use crate::kafka::simulated::{Code, Order, RecordObserver, SimulatedCluster, TopicPartition};
 use crate::observe::lock;
 use crate::observe::metrics::Metrics;
 
@@ -32,7 +32,7 @@ pub(super) struct World {
     random: Mutex<fastrand::Rng>,
     pub cluster: Arc<SimulatedCluster>,
     pub disk: SimulatedDisk,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<Mutex<EventLedger>>,
     pub metrics: Arc<Metrics>,
     /// How long the lives before this one took, and when it began.
     clock: Mutex<(Duration, Option<Instant>)>,
@@ -40,14 +40,14 @@ pub(super) struct World {
     limits_are_raised: AtomicBool,
     /// None while nobody reads it.
     history: Option<Mutex<Vec<String>>>,
-    counts: Mutex<Counts>,
+    counts: Mutex<HistoryCounts>,
     /// The longest that the disk takes for something.
     disk_delay: Mutex<Duration>,
 }
 
 /// What happened in a history, or in many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct HistoryCounts {
     pub events: u64,
     pub on_disk: u64,
     pub refused: u64,
@@ -76,8 +76,8 @@ impl io::Write for LogLine {
     }
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, more: Counts) {
+impl AddAssign for HistoryCounts {
+    fn add_assign(&mut self, more: HistoryCounts) {
         self.events += more.events;
         self.on_disk += more.on_disk;
         self.refused += more.refused;
@@ -124,7 +124,7 @@ impl World {
         let partitions = random.usize(1..=3);
         let (cluster, disk) =
             (SimulatedCluster::new(random.fork(), partitions), SimulatedDisk::default());
-        let ledger = Arc::<Mutex<Ledger>>::default();
+        let ledger = Arc::<Mutex<EventLedger>>::default();
         let synced = ledger.clone();
         {
             let mut state = disk.state();
@@ -160,7 +160,7 @@ impl World {
         Duration::from_millis(most.powf(self.draw(fastrand::Rng::f64)) as u64)
     }
 
-    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub fn ledger(&self) -> MutexGuard<'_, EventLedger> {
         lock(&self.ledger)
     }
 
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+    pub fn counts(&self) -> MutexGuard<'_, HistoryCounts> {
         lock(&self.counts)
     }
 
@@ -193,7 +193,7 @@ impl World {
         self.history.as_ref().map(|history| std::mem::take(&mut *lock(history))).unwrap_or_default()
     }
 
-    pub fn take_counts(&self) -> Counts {
+    pub fn take_counts(&self) -> HistoryCounts {
         let mut counts = *self.counts();
         let ledger = self.ledger();
         for event in &ledger.events {
@@ -317,7 +317,7 @@ impl Future for Task {
     }
 }
 
-impl Records for Life {
+impl RecordObserver for Life {
     fn refusal(&self, record: &Record) -> Option<Code> {
         if self.world.limits_are_raised.load(Ordering::SeqCst) {
             return None;
@@ -325,11 +325,11 @@ impl Records for Life {
         let kind = self.world.ledger().events.get(number_in(record.value())?)?.kind;
         let is_dead_letter = record.is_dead_letter();
         match kind {
-            Kind::TooLarge if !is_dead_letter => Some(Code::MessageSizeTooLarge),
-            Kind::TooLargeForBoth => Some(Code::MessageSizeTooLarge),
-            Kind::Corrupt if !is_dead_letter => Some(Code::InvalidRecord),
-            Kind::CorruptForBoth => Some(Code::InvalidRecord),
-            Kind::OldTimestamp if !is_dead_letter && !record.is_restamped() => {
+            EventKind::TooLarge if !is_dead_letter => Some(Code::MessageSizeTooLarge),
+            EventKind::TooLargeForBoth => Some(Code::MessageSizeTooLarge),
+            EventKind::Corrupt if !is_dead_letter => Some(Code::InvalidRecord),
+            EventKind::CorruptForBoth => Some(Code::InvalidRecord),
+            EventKind::OldTimestamp if !is_dead_letter && !record.is_restamped() => {
                 Some(Code::InvalidTimestamp)
             }
             _ => None,

@@ -60,9 +60,4 @@ impl Spool {
     pub(in crate::delivery) fn has_requests(&self) -> bool {
         !self.queue().waiting.is_empty()
     }
-
-    /// Has the writer end once it has carried out all requests.
-    pub(in crate::delivery) fn end(&self) {
-        self.stop_writer();
-    }
 }

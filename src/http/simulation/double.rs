@@ -12,7 +12,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::time::sleep;
 
 use super::super::{Admission, Handler, Peer, check_head, read_body};
-use super::ledger::{Watch, World};
+use super::ledger::{ObservedHistory, Watch};
 use super::plan::{Conduct, Framing};
 use crate::click::outcome::Refusal;
 
@@ -22,7 +22,7 @@ const BEGINNING: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 
 #[derive(Clone)]
 pub struct Double {
-    pub world: Arc<World>,
+    pub world: Arc<ObservedHistory>,
     pub admission: Arc<Admission>,
 }
 

@@ -28,7 +28,7 @@ const BUFFER_MAX: usize = 16 << 10;
 const HEADERS: usize = 100;
 
 /// One history: its plan, and what was seen.
-pub struct World {
+pub struct ObservedHistory {
     pub plan: Plan,
     began: Instant,
     seen: Mutex<Seen>,
@@ -153,16 +153,16 @@ impl fmt::Display for Event {
     }
 }
 
-impl World {
+impl ObservedHistory {
     /// Begins now.
-    pub fn new(plan: Plan) -> Arc<World> {
+    pub fn new(plan: Plan) -> Arc<ObservedHistory> {
         let ledger = |connection: &ConnectionPlan| Ledger {
             arrivals: vec![Arrival::default(); connection.requests.len()],
             ..Ledger::default()
         };
         let ledgers = plan.connections.iter().map(ledger).collect();
         let seen = Mutex::new(Seen { ledgers, ..Seen::default() });
-        Arc::new(World { plan, began: Instant::now(), seen })
+        Arc::new(ObservedHistory { plan, began: Instant::now(), seen })
     }
 
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -186,7 +186,7 @@ impl World {
 /// Notes what happens on one connection.
 #[derive(Clone)]
 pub struct Watch {
-    world: Arc<World>,
+    world: Arc<ObservedHistory>,
     connection: usize,
 }
 

@@ -16,7 +16,7 @@ const PAGE: usize = 4_096;
 
 /// What happens at one sync of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::delivery) enum Fault {
+pub(in crate::delivery) enum SyncFault {
     /// It fails, and what it covered counts as clean: the next sync succeeds without it.
     Forgets,
     /// The same, and what it covered is read from the disk again.
@@ -31,7 +31,7 @@ pub(in crate::delivery) enum Fault {
 
 /// What a disk does for a while.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::delivery) struct Trouble {
+pub(in crate::delivery) struct DiskTrouble {
     /// No more bytes than these fit.
     pub capacity: Option<u64>,
     /// One in so many syncs fails, and forgets; 0 for none.
@@ -52,8 +52,8 @@ pub(in crate::delivery) struct DiskState {
     pub files: Vec<FileState>,
     pub syncs: usize,
     /// What happens at the sync of this number.
-    pub fault: Option<(usize, Fault)>,
-    pub trouble: Trouble,
+    pub fault: Option<(usize, SyncFault)>,
+    pub trouble: DiskTrouble,
     /// Nothing works until the next life.
     pub has_no_power: bool,
     /// Decides what a power cut takes, and which syncs fail; without it every other page is taken.
@@ -98,7 +98,7 @@ impl SimulatedDisk {
     pub fn cut_power(&self) {
         let state = &mut *self.state();
         let is_torn = state.random.is_some()
-            || state.fault.is_some_and(|(_, fault)| fault == Fault::TornPowerCut);
+            || state.fault.is_some_and(|(_, fault)| fault == SyncFault::TornPowerCut);
         let mut random = state.random.take();
         let mut survives = |page: usize| match &mut random {
             Some(random) => random.bool(),
@@ -165,15 +165,15 @@ impl FileState {
 
 impl DiskState {
     /// Counts a sync. Returns the fault that happens at it.
-    fn sync(&mut self) -> Option<Fault> {
+    fn sync(&mut self) -> Option<SyncFault> {
         self.syncs += 1;
         let fault = self.fault.filter(|(at, _)| *at == self.syncs).map(|(_, fault)| fault);
-        self.has_no_power |= matches!(fault, Some(Fault::PowerCut | Fault::TornPowerCut));
+        self.has_no_power |= matches!(fault, Some(SyncFault::PowerCut | SyncFault::TornPowerCut));
         let every = self.trouble.failing_syncs;
         let mut fails = |random: &mut fastrand::Rng| every > 0 && random.u32(0..every) == 0;
         if fault.is_none() && self.random.as_mut().is_some_and(&mut fails) {
             let evicts = self.random.as_mut().is_some_and(|random| random.bool());
-            return Some(if evicts { Fault::ForgetsAndEvicts } else { Fault::Forgets });
+            return Some(if evicts { SyncFault::ForgetsAndEvicts } else { SyncFault::Forgets });
         }
         fault
     }
@@ -265,7 +265,7 @@ impl Disk for SimulatedDisk {
         let state = &mut *self.state();
         state.check_write()?;
         match state.sync() {
-            None | Some(Fault::Full) => {
+            None | Some(SyncFault::Full) => {
                 state.changes.clear();
                 state.durable_names.clone_from(&state.names);
                 Ok(())
@@ -304,7 +304,7 @@ impl DiskFile for SimulatedFile {
             *length = end.max(*length);
             return Ok(());
         }
-        let is_full_once = state.fault == Some((state.syncs + 1, Fault::Full));
+        let is_full_once = state.fault == Some((state.syncs + 1, SyncFault::Full));
         let place = usize::try_from(place).expect("a small file");
         // A full disk takes a part of a write.
         let lacks = usize::try_from(lacks).expect("a small write").min(bytes.len());
@@ -338,12 +338,12 @@ impl DiskFile for SimulatedFile {
         let fault = state.sync();
         let file = &mut state.files[self.1];
         let dirty = match fault {
-            Some(Fault::PowerCut | Fault::TornPowerCut) => {
+            Some(SyncFault::PowerCut | SyncFault::TornPowerCut) => {
                 return Err(io::Error::other("no power"));
             }
             _ => std::mem::take(&mut file.dirty),
         };
-        let is_forgotten = matches!(fault, Some(Fault::Forgets | Fault::ForgetsAndEvicts));
+        let is_forgotten = matches!(fault, Some(SyncFault::Forgets | SyncFault::ForgetsAndEvicts));
         if !is_forgotten {
             file.durable.resize(file.cached.len(), 0);
             if let (Some(first), Some(last)) = (dirty.first(), dirty.last())
@@ -354,8 +354,8 @@ impl DiskFile for SimulatedFile {
         }
         for page in dirty {
             match fault {
-                Some(Fault::Forgets) => {}
-                Some(Fault::ForgetsAndEvicts) => {
+                Some(SyncFault::Forgets) => {}
+                Some(SyncFault::ForgetsAndEvicts) => {
                     for at in file.pages(page) {
                         file.cached[at] = file.durable.get(at).copied().unwrap_or(0);
                     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::super::disk::Disk;
-use super::super::disk::simulated::{Fault, SimulatedDisk};
+use super::super::disk::simulated::{SimulatedDisk, SyncFault};
 use super::super::error::StoreError;
 use super::super::segment::Kind;
 use super::super::segment::{NewEvent, SegmentDamage};
@@ -28,7 +28,7 @@ struct History {
 }
 
 impl History {
-    fn new(fault: Option<(usize, Fault)>) -> History {
+    fn new(fault: Option<(usize, SyncFault)>) -> History {
         let disk = SimulatedDisk::default();
         disk.state().fault = fault;
         let (held, unsure) = Default::default();
@@ -173,9 +173,13 @@ fn no_failed_sync_no_full_disk_and_no_power_cut_loses_an_event() {
     let syncs = calm.disk.state().syncs;
     assert!(syncs > 40, "{syncs}");
     let mut failures = HashMap::new();
-    for fault in
-        [Fault::Forgets, Fault::ForgetsAndEvicts, Fault::PowerCut, Fault::TornPowerCut, Fault::Full]
-    {
+    for fault in [
+        SyncFault::Forgets,
+        SyncFault::ForgetsAndEvicts,
+        SyncFault::PowerCut,
+        SyncFault::TornPowerCut,
+        SyncFault::Full,
+    ] {
         for at in 1..=syncs {
             let what = format!("{fault:?} at {at}");
             let mut history = History::new(Some((at, fault)));
