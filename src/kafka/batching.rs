@@ -4,11 +4,9 @@
 //! that go together share that. How long they wait is chosen from how fast they come ([`delay`]).
 //!
 //! Senders that wait for their answers send nothing more meanwhile (a closed loop), and waiting for more would only
-//! hold them up. So a batch goes before its time when as many records are on their way (waiting, or without a
-//! report) as there are during a whole wait, and at least a third of them wait. How many that are, whole waits show;
-//! while batches go earlier, one in a while waits its whole time to find out whether there would be more. Where most
-//! batches go earlier, the others wait only a quarter of the time for a sender that is late; and where those are of a
-//! few records, none waits here, because the client's own wait gathers as many.
+//! hold them up. So a batch goes before its time when as many records are on their way (waiting, or without a report)
+//! as there were in a whole wait, and a quarter of them wait. Where several batches in a row do, the senders are taken
+//! for a closed loop, and records do not wait at all until one batch waits its whole time again.
 
 use std::time::Duration;
 
@@ -23,31 +21,22 @@ const RATE_MIN: f64 = 500.0;
 /// More records at once than these gain nothing.
 const ENOUGH: f64 = 100.0;
 
-/// The rate is measured over so much time, and so many records.
-const RATE_TIME: Duration = Duration::from_millis(20);
-const RATE_RECORDS: usize = 10;
-/// What happened longer ago does not count.
-const RATE_TIME_MAX: Duration = Duration::from_secs(1);
+/// The rate is that of at least so much time.
+const RATE_TIME: Duration = Duration::from_millis(100);
 
-/// How many batches may go early before one waits its whole time: few at first, and more while that shows nothing
-/// new.
-const EARLY_MIN: u32 = 16;
-const EARLY_MAX: u32 = 1_024;
+/// So many early batches in a row are of a closed loop. There, waiting for all or half of the senders took no less CPU
+/// for a click than not to wait, with 8, 16 and 64 connections, and gave fewer answers.
+const CLOSED_LOOP: u32 = 16;
 
-/// Where a whole wait finds fewer records than this part of the concurrency, senders have changed.
-const SAME: f64 = 0.75;
+/// How long batches go early before one waits its whole time: in a closed loop that wait is lost for all.
+const EARLY_TIME: Duration = Duration::from_secs(1);
 
-/// How much of the difference a whole wait with fewer records takes off the concurrency.
-const FALL: f64 = 1.0 / 8.0;
+/// An early batch has at least one of so many of the records on their way.
+const SHARE: usize = 4;
 
-/// The part of the delay for which most batches wait at most where most go early.
-const SHORT: u32 = 4;
-/// How much each batch counts for whether most go early.
-const EARLY_WEIGHT: f64 = 1.0 / 16.0;
-
-/// As many records on their way are few: with 8 connections that wait for their answers, waiting for all of them took
-/// no CPU off a click, and a third of the clicks; with 16 and 64 it gave a third more clicks, for less CPU.
-const FEW: usize = 12;
+/// How much of what was expected a whole wait that finds fewer takes off: all would make small batches of the fewest
+/// that came by chance.
+const FALL: f64 = 0.25;
 
 /// The policy: how long the first record of a batch waits when so many records come in a second.
 pub(super) fn delay(rate: f64) -> Duration {
@@ -78,18 +67,17 @@ pub(super) struct Batching {
     first: Option<Instant>,
     /// Records in a second, lately.
     rate: f64,
-    /// Records since then.
+    /// Records handed over since then.
     counted: usize,
     counted_since: Instant,
-    /// The most records that were on their way at once; falls while whole waits see fewer.
-    concurrency: f64,
-    /// The same since the last batch.
+    /// The most records on their way at once since the last batch.
     peak: usize,
-    /// Batches that went early since the last whole wait, and how many may.
+    /// What that was in whole waits.
+    expected: f64,
+    /// When the last whole wait was.
+    waited: Instant,
+    /// Batches that went early since then.
     early: u32,
-    early_max: u32,
-    /// The share of batches that went early, lately.
-    early_share: f64,
 }
 
 impl Batching {
@@ -101,15 +89,14 @@ impl Batching {
             rate: 0.0,
             counted: 0,
             counted_since: now,
-            concurrency: 0.0,
             peak: 0,
+            expected: 0.0,
+            waited: now,
             early: 0,
-            early_max: EARLY_MIN,
-            early_share: 0.0,
         }
     }
 
-    /// Reports have come while so many records wait.
+    /// So many reports have come while so many records wait.
     pub fn reported(&mut self, reports: usize, waiting: usize) {
         self.peak = self.peak.max(self.in_flight + waiting);
         self.in_flight = self.in_flight.saturating_sub(reports);
@@ -117,58 +104,29 @@ impl Batching {
 
     /// What to do with so many records (at least one) that wait.
     pub fn turn(&mut self, now: Instant, waiting: usize) -> Turn {
-        if !self.is_on {
-            return Turn::HandOver;
-        }
         let delay = delay(self.rate);
-        let first = *self.first.get_or_insert(now);
-        let on_their_way = self.in_flight + waiting;
-        self.peak = self.peak.max(on_their_way);
-        if first + delay <= now {
-            if !delay.is_zero() {
-                self.waited_whole();
-            }
+        if !self.is_on || delay.is_zero() {
             return Turn::HandOver;
         }
-        if self.early >= self.early_max {
-            return Turn::Wait { until: first + delay, records: usize::MAX };
-        }
-        let all = self.concurrency.round() as usize;
-        let is_mostly_early = self.early_share > 0.5;
-        let are_all_here = on_their_way >= all && 2 * waiting >= self.in_flight;
-        if are_all_here || is_mostly_early && all < FEW {
-            self.early += 1;
-            self.early_share += (1.0 - self.early_share) * EARLY_WEIGHT;
-            self.concurrency = self.concurrency.max(on_their_way as f64);
-            return Turn::HandOver;
-        }
-        let until = first + if is_mostly_early { delay / SHORT } else { delay };
+        let until = *self.first.get_or_insert(now) + delay;
         if until <= now {
-            self.went_late();
+            let found = self.peak.max(self.in_flight + waiting) as f64;
+            self.expected = found.max(self.expected - FALL * (self.expected - found));
+            (self.early, self.waited) = (0, now);
             return Turn::HandOver;
         }
-        let records = all.saturating_sub(self.in_flight).max(self.in_flight.div_ceil(2));
-        Turn::Wait { until, records }
-    }
-
-    fn waited_whole(&mut self) {
-        let peak = self.peak as f64;
-        if self.early >= self.early_max {
-            self.early = 0;
-            if (SAME * self.concurrency..=self.concurrency).contains(&peak) {
-                self.early_max = EARLY_MAX.min(2 * self.early_max);
-            } else {
-                (self.early_max, self.early_share) = (EARLY_MIN, 0.0);
+        if now - self.waited >= EARLY_TIME {
+            return Turn::Wait { until, records: usize::MAX };
+        }
+        if self.early < CLOSED_LOOP {
+            let expected = self.expected.round() as usize;
+            let records = expected.saturating_sub(self.in_flight).max(expected.div_ceil(SHARE));
+            if waiting < records {
+                return Turn::Wait { until, records };
             }
         }
-        self.concurrency = self.concurrency.max(peak);
-        self.went_late();
-    }
-
-    /// A batch did not find all.
-    fn went_late(&mut self) {
-        self.early_share -= self.early_share * EARLY_WEIGHT;
-        self.concurrency -= (self.concurrency - self.peak as f64).max(0.0) * FALL;
+        self.early += 1;
+        Turn::HandOver
     }
 
     /// So many records went to the client.
@@ -178,9 +136,8 @@ impl Batching {
         self.first = None;
         self.counted += records;
         let time = now - self.counted_since;
-        if time >= RATE_TIME_MAX || time >= RATE_TIME && self.counted >= RATE_RECORDS {
-            let rate = self.counted as f64 / time.as_secs_f64();
-            self.rate = if time >= RATE_TIME_MAX { rate } else { f64::midpoint(self.rate, rate) };
+        if time >= RATE_TIME {
+            self.rate = self.counted as f64 / time.as_secs_f64();
             (self.counted, self.counted_since) = (0, now);
         }
     }

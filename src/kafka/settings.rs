@@ -87,8 +87,9 @@ fn is_file(property: &str, value: &str) -> bool {
 }
 
 /// How long the client waits after the first record of a partition, in milliseconds: so long that all records which
-/// are handed over together (`batching.rs`) are there. Without it the client sends the first one alone.
-const LINGER_MS: &str = "0.2";
+/// are handed over together (`batching.rs`) are there, and, where senders wait for their answers and nothing waits
+/// there, those that come together. Without it the client sends the first one alone.
+const LINGER_MS: &str = "0.5";
 
 /// The names under which the operator may set it.
 const LINGER_OPTIONS: [&str; 2] = ["linger.ms", "queue.buffering.max.ms"];
