@@ -28,10 +28,11 @@
 //! - after an outage or a failed producer, nothing goes directly until all that failed is in the spool;
 //! - in a shard in which Kafka refused something, the forwarder sends one event at a time.
 //!
-//! Three exceptions: Kafka refuses whole batches, so that an event of a refused batch of the forwarder may
+//! Four exceptions: Kafka refuses whole batches, so that an event of a refused batch of the forwarder may
 //! be sent again after events that followed it. Where the disk fails or is full, a click goes to Kafka
 //! out of order rather than be refused. When the process is killed, records that the Kafka client
-//! had may reach Kafka before earlier events on disk.
+//! had may reach Kafka before earlier events on disk. Without a spool nothing waits for records that failed, or that a
+//! failed producer still has: they may come after those that followed them.
 //!
 //! # Files
 //!

@@ -49,6 +49,9 @@ pub(crate) trait RecordObserver: Send + Sync {
     /// A record was not acknowledged.
     fn failed(&self, record: &Record, why: &str, order: Order);
 
+    /// The client that has a record is replaced; it may still get it to its topic.
+    fn outlives_its_client(&self, record: &Record);
+
     /// Runs a future as a task of this life.
     fn spawn(&self, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> AbortHandle;
 
@@ -308,6 +311,11 @@ impl SimulatedKafka {
         self.records.note(&|| format!("producer {generation} takes over"));
         let next = client(generation, &self.cluster, &self.records, &self.subscribers, self.limits);
         let old = self.current.replace(next);
+        for queue in lock(&old.0.partitions).values() {
+            for sent in lock(&queue.in_flight).iter().chain(&*lock(&queue.waiting)) {
+                self.records.outlives_its_client(sent.record());
+            }
+        }
         let pause = self.cluster.state().random.u64(0..=PURGED_WITHIN_MS);
         self.records.spawn(Box::pin(async move {
             sleep(Duration::from_millis(pause)).await;

@@ -179,6 +179,13 @@ impl EventLedger {
         }
     }
 
+    /// The client that has an event is replaced. Without a spool nobody waits for what it has.
+    pub fn outlives_its_client(&mut self, number: usize) {
+        if !self.has_spool {
+            self.except(number, "its producer was replaced");
+        }
+    }
+
     /// An event need not be in the order of its key.
     fn except(&mut self, number: usize, why: &str) {
         let exception = &mut self.events[number].exception;

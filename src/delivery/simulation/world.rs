@@ -348,6 +348,11 @@ impl RecordObserver for Life {
         self.world.ledger().failed(number, why, order);
     }
 
+    fn outlives_its_client(&self, record: &Record) {
+        let Some(number) = number_in(record.value()) else { return };
+        self.world.ledger().outlives_its_client(number);
+    }
+
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> AbortHandle {
         let life = self.this.upgrade().expect("a life has its tasks");
         life.start(future).abort_handle()
