@@ -122,6 +122,16 @@ fn one_version_everywhere() {
 }
 
 #[test]
+fn image_and_package_have_the_same_program() {
+    let (dockerfile, package) = (read("deploy/Dockerfile"), read("deploy/debian/build"));
+    assert!(dockerfile.contains("RUN deploy/dist && deploy/image-root target/dist/hookbridge "));
+    assert!(package.contains("[ $# -gt 0 ] || deploy/dist\n"));
+    for text in [dockerfile, package] {
+        assert!(!text.contains("--release") && !text.contains("target/release"), "{text}");
+    }
+}
+
+#[test]
 fn the_image_has_all_that_the_sources_include() {
     let dockerfile = include_str!("../../deploy/Dockerfile");
     let mut seen = 0;
