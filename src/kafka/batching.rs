@@ -24,8 +24,9 @@ const ENOUGH: f64 = 100.0;
 /// The rate is that of at least so much time.
 const RATE_TIME: Duration = Duration::from_millis(100);
 
-/// So many early batches in a row are of a closed loop. There, waiting for all or half of the senders took no less CPU
-/// for a click than not to wait, with 8, 16 and 64 connections, and gave fewer answers.
+/// So many early batches in a row are of a closed loop. There, waiting for all senders gave fewer answers than not to
+/// wait, for no less CPU (8 and 16 connections); waiting for half of them was a little better with 16, and worse with 8
+/// and 64.
 const CLOSED_LOOP: u32 = 16;
 
 /// How long batches go early before one waits its whole time: in a closed loop that wait is lost for all.
@@ -67,12 +68,12 @@ pub(super) struct Batching {
     first: Option<Instant>,
     /// Records in a second, lately.
     rate: f64,
-    /// Records handed over since then.
+    /// The records since the rate was last measured, and when that was.
     counted: usize,
     counted_since: Instant,
     /// The most records on their way at once since the last batch.
     peak: usize,
-    /// What that was in whole waits.
+    /// As many as that were there in whole waits.
     expected: f64,
     /// When the last whole wait was.
     waited: Instant,
