@@ -79,6 +79,8 @@ struct Chunk {
     /// Where the round goes on.
     next: u64,
     deadline: Instant,
+    /// The generation of the producer that they went to.
+    generation: Option<u64>,
     /// Whether nothing may follow them in this round.
     is_probe: bool,
 }
@@ -225,7 +227,7 @@ impl Forwarder {
             }
         }
         let deadline = Instant::now() + self.state.ack_timeout;
-        Some(Chunk { events, next, deadline, is_probe })
+        Some(Chunk { events, next, deadline, generation: preconditions.generation, is_probe })
     }
 
     /// Whether a probe can find out more than the events with the client will, and nothing is on the
@@ -282,7 +284,9 @@ impl Forwarder {
             self.state.breaker.failed();
         }
         for event in alone {
-            if blocked.has(event.position, event.sent.record()) {
+            // What a producer that is gone had may have come to the spool meanwhile, before this.
+            let is_replaced = self.preconditions().generation != chunk.generation;
+            if is_replaced || blocked.has(event.position, event.sent.record()) {
                 self.spool.release(event.position);
             } else {
                 moved += usize::from(self.deliver_alone(event, blocked).await);

@@ -144,8 +144,8 @@ impl Publisher {
     /// may then be in the topic twice, with the same id.
     async fn publish_in_batch(&self, record: &Record) -> Result<Acknowledged, Failure> {
         let generation = self.generation();
-        let preconditions = Preconditions { generation: Some(generation), failures: None };
-        let verdict = self.send(record.clone(), preconditions).verdict().await;
+        // To a replacement as well, if that comes first: before what comes after it.
+        let verdict = self.send(record.clone(), Preconditions::default()).verdict().await;
         match verdict.as_ref().map_err(|failure| failure.fault) {
             Err(Fault::ProducerFailed) => self.in_use.replaced(generation).await,
             Err(Fault::Unproven) => {}
