@@ -187,14 +187,16 @@ async fn serve_requests<S: Transport, H: Handler>(
             return Ok(());
         }
         let is_http2 = begun.starts_with(HTTP2_PREFACE);
-        let io = Io { stream: TokioIo::new(stream), begun, activity: activity.clone() };
         if is_http2 {
+            let io = Io { stream: TokioIo::new(&mut stream), begun, activity };
             let mut connection = Box::pin(http2(limits).serve_connection(io, service));
-            return match drive(&mut connection, |c| c.graceful_shutdown(), &mut timer).await? {
-                Served::Finished(Some(why)) => Err(why),
-                _ => Ok(()),
-            };
+            let served = drive(&mut connection, |c| c.graceful_shutdown(), &mut timer).await?;
+            drop(connection);
+            let Served::Finished(why) = served else { return Ok(()) };
+            Box::pin(linger(stream, limits)).await;
+            return why.map_or(Ok(()), Err);
         }
+        let io = Io { stream: TokioIo::new(stream), begun, activity: activity.clone() };
         let mut connection = Box::pin(http1(limits).serve_connection(io, &service));
         match drive(&mut connection, |c| c.graceful_shutdown(), &mut timer).await? {
             Served::Closed => return Ok(()),
@@ -328,14 +330,14 @@ fn refusal(error: &hyper::Error) -> Option<Refusal> {
 type Stream<S> = Either<S, Box<TlsStream<S>>>;
 
 /// The socket below hyper; notes what it reads and writes.
-struct Io<S> {
-    stream: TokioIo<Stream<S>>,
+struct Io<T> {
+    stream: TokioIo<T>,
     /// Bytes that were read from it before.
     begun: Bytes,
     activity: Arc<Activity>,
 }
 
-impl<S: Transport> hyper::rt::Read for Io<S> {
+impl<T: AsyncRead + Unpin> hyper::rt::Read for Io<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context,
@@ -362,7 +364,7 @@ impl<S: Transport> hyper::rt::Read for Io<S> {
     }
 }
 
-impl<S: Transport> hyper::rt::Write for Io<S> {
+impl<T: AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context,

@@ -18,7 +18,7 @@ use crate::click::outcome::Refusal;
 use crate::config::HttpSettings;
 
 /// How long a connection that has had more than one request is silent before it rests.
-const REST_AFTER: Duration = Duration::from_secs(1);
+pub(super) const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// Reads of a connection before others have their turn.
 const READS_MAX: u32 = 2;

@@ -115,6 +115,8 @@ pub(super) async fn read_header(
     drain: &Drain,
 ) -> Result<Option<SocketAddr>, Option<Refusal>> {
     let result = tokio::select! {
+        // A header that is there counts, also where the drain's time is over.
+        biased;
         result = timeout(settings.header_timeout(), read(stream)) => result,
         () = drain.first_request_is_overdue() => return Err(None),
     };

@@ -112,6 +112,8 @@ impl Tls {
     ) -> Option<(Box<TlsStream<S>>, Option<Caller>)> {
         let handshake = TlsAcceptor::from(self.in_force.load_full()).accept(stream);
         let result = tokio::select! {
+            // A handshake that is done counts, also where the drain's time is over.
+            biased;
             result = timeout(limits.header_timeout(), handshake) => result,
             () = drain.first_request_is_overdue() => return None,
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::FIRST_REQUEST_TIMEOUT;
 use super::super::connection::LINGER;
+use super::super::phase::REST_AFTER;
 use super::ledger::{Handed, Ledger};
 use super::plan::{Conduct, ConnectionPlan, Framing, Plan, ms};
 use super::wire::End;
@@ -48,8 +49,12 @@ pub fn check(plan: &Plan, number: usize, ledger: &Ledger) -> Result<(), String> 
     let drain = plan.drain_at.filter(|drain| *drain <= at);
     let ready = ready.unwrap_or(Duration::MAX);
     let closed = Closed { plan, connection, ledger, at, why, ready, quiet, drain };
-    if ledger.handed.is_empty() && ready > at {
-        return closed.without_proxy_header(opened);
+    if ledger.handed.is_empty() && connection.proxy.is_some() {
+        let result = closed.without_proxy_header(opened);
+        // A header that came at the last moment may have come too late.
+        if ready > at || (ready + SLACK >= at && result.is_ok()) {
+            return result;
+        }
     }
     for handed in &ledger.handed {
         closed.body(handed)?;
@@ -73,6 +78,15 @@ impl Closed<'_> {
     fn gave_up(&self) -> bool {
         self.why == Some(Refusal::SenderGone)
             && self.stalled().is_some_and(|until| self.at + SLACK >= until)
+    }
+
+    /// Whether the sender sent its end in the middle of a head, behind a request whose body nobody wanted. hyper gives
+    /// up what it has not written of the answer then.
+    fn ended_behind_a_refusal(&self) -> bool {
+        self.why == Some(Refusal::NotHttp)
+            && self.was_ended(End::Finished)
+            && self.ledger.handed.last().is_some_and(|handed| self.leaves_body(handed))
+            && self.begun().is_some_and(|(_, _, head)| head.is_none())
     }
 
     /// Until when the bridge waits for the sender to read, if it waits.
@@ -205,7 +219,7 @@ impl Closed<'_> {
                 return Err("answers: one says without a cause that the connection closes".into());
             }
         }
-        let is_cut = self.was_ended(End::Reset) || self.gave_up();
+        let is_cut = self.was_ended(End::Reset) || self.gave_up() || self.ended_behind_a_refusal();
         if !is_cut && (answers.all.len() < made.len() || answers.has_rest()) {
             return Err("answers: one was made and is not written whole".into());
         }
@@ -356,27 +370,29 @@ impl Closed<'_> {
             // It began behind a request: it has the time of a head, or that of an idle connection, or
             // that of a head once the connection rests.
             Some(_) => {
-                let latest = quiet + idle.max(ms(1_000) + header);
+                let latest = quiet + idle.max(REST_AFTER + header);
                 Cause("header_timeout or idle_timeout", quiet + header.min(idle), Some(latest))
             }
             None => exactly("idle_timeout", quiet + idle),
         });
-        let Some(drain) = drain else { return };
-        causes.push(match begun {
+        causes.extend(drain.map(|drain| match begun {
             _ if !is_used => exactly("the drain", drain.max(ready + FIRST_REQUEST_TIMEOUT)),
             Some(first) if first > quiet && first < drain => {
                 exactly("the drain", drain.max(first + FIRST_REQUEST_TIMEOUT))
             }
-            // hyper may have ended it, or may still wait for its head.
+            // hyper may have ended it, or may still wait for its head. Where it began behind a request, its time may
+            // begin only when the connection rests.
             Some(first) => {
-                let latest = quiet.max(first) + FIRST_REQUEST_TIMEOUT;
+                let latest = first.max(quiet + REST_AFTER) + FIRST_REQUEST_TIMEOUT;
                 Cause("the drain", drain, Some(drain.max(latest) + self.linger()))
             }
             None => Cause("the drain", drain, Some(drain.max(quiet) + self.linger())),
-        });
-        // What is no HTTP may have ended it meanwhile.
+        }));
+        // What is no HTTP may have ended it meanwhile; then it stays for what is still sent.
         if is_garbage {
-            causes.iter_mut().for_each(|Cause(_, _, latest)| *latest = None);
+            for Cause(_, _, latest) in causes {
+                *latest = latest.map(|latest| latest + limits.answer_timeout());
+            }
         }
     }
 
