@@ -11,6 +11,7 @@ use procfs::process::{Process, Stat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::{Instant, sleep};
 
+use crate::brokers::unique;
 use crate::load::PATH;
 use crate::peers::Peer;
 use crate::{KEY, bare, floor, ports};
@@ -50,7 +51,7 @@ impl Server {
     pub async fn peer(peer: &Peer, brokers: &str, topic: &str, folder: &Path) -> Server {
         let free = ports::free(Ipv4Addr::LOCALHOST);
         let address = peer.start.port.map_or(free, |port| (Ipv4Addr::LOCALHOST, port).into());
-        let folder = folder.join(topic);
+        let folder = folder.join(unique("peer"));
         std::fs::create_dir(&folder).expect("a folder");
         let mut run = Command::new("sh");
         run.args(["-c", &peer.start.command]).current_dir(&peer.folder);

@@ -4,10 +4,11 @@
 use std::slice;
 use std::time::Duration;
 
+use hookbridge::config::Config;
 use hookbridge::load::{Bodies, Clicks};
 use tokio::time::{Instant, sleep};
 
-use crate::brokers::{counts, create_topic, delete_topic, unique};
+use crate::brokers::{count, delete_topic, unique};
 use crate::load::{Load, Shape};
 use crate::peers::Peer;
 use crate::process::{LOOK_INTERVAL, Server};
@@ -25,6 +26,9 @@ const SLOW_TIMES: u32 = 3;
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MANY_PARTITIONS: i32 = 120;
+
+/// The load of a new topic.
+const FIRST: Shape = Shape { connections: 256, rate: None };
 
 /// A load and its lines in the report.
 struct Traffic {
@@ -50,7 +54,7 @@ const ALL: [Traffic; 11] = [
     steady("steady/1,000", 1_000),
     steady("steady/5,000", 5_000),
     steady("steady/20,000", 20_000),
-    Traffic { partitions: MANY_PARTITIONS, ..steady("steady/5,000, 120 partitions", 5_000) },
+    Traffic { partitions: MANY_PARTITIONS, ..steady("steady/1,000, 120 partitions", 1_000) },
     Traffic { least: Some(500.0), ..closed("closed/1", 1) },
     Traffic { least: Some(4_000.0), ..closed("closed/8", 8) },
     closed("closed/16", 16),
@@ -75,14 +79,21 @@ impl Bench {
             let programs = programs.chain(self.peers.iter().map(|peer| peer.name.clone()));
             let mut all: Vec<_> =
                 programs.map(|program| Rounds { program, costs: Vec::new() }).collect();
+            // One topic for all of them, which has had records before: a broker makes a new one while it is used.
+            let mut config = self.config(traffic.partitions).await;
+            self.of_bridge(&Traffic { shape: FIRST, ..*traffic }, &mut config).await;
             for _ in 0..self.options.rounds {
-                let ours = self.of_bridge(traffic).await;
+                let ours = self.of_bridge(traffic, &mut config).await;
                 all[0].costs.push(ours);
-                all[1].costs.push(self.of_floor(traffic, ours.clicks_per_second).await);
+                let rate = Some(ours.clicks_per_second as u32);
+                // The floor answers at once, so that its own closed loop would be another load.
+                let as_much = Traffic { shape: Shape { rate, ..traffic.shape }, ..*traffic };
+                all[1].costs.push(self.of_other(&as_much, &config, None).await);
                 for (peer, rounds) in self.peers.iter().zip(&mut all[2..]) {
-                    rounds.costs.push(self.of_peer(traffic, peer).await);
+                    rounds.costs.push(self.of_other(traffic, &config, Some(peer)).await);
                 }
             }
+            delete_topic(&config.kafka.brokers, &config.webhook[0].topic).await;
             let floor = all[1].costs.clone();
             for Rounds { program, costs } in &all {
                 report.traffic(traffic.name, program, costs, &floor);
@@ -95,51 +106,33 @@ impl Bench {
         }
     }
 
-    async fn of_bridge(&self, traffic: &Traffic) -> Cost {
-        let config = self.config(traffic.partitions).await;
-        let server = Server::bridge(&config, self.folder.path()).await;
-        self.by_kafka_alone(&config, &server, traffic.time(self), || {
-            Load::start(&server.url, &bodies(), traffic.shape)
-        })
-        .await
+    async fn of_bridge(&self, traffic: &Traffic, config: &mut Config) -> Cost {
+        config.spool.dir = self.folder.path().join(unique("spool"));
+        let server = Server::bridge(config, self.folder.path()).await;
+        let load = || Load::start(&server.url, &bodies(), traffic.shape);
+        self.by_kafka_alone(config, &server, traffic.time(self), load).await
     }
 
-    /// The floor gets as many clicks a second as the bridge took, also where that was a closed loop: it answers
-    /// at once, so that its own closed loop would be another load.
-    async fn of_floor(&self, traffic: &Traffic, rate: f64) -> Cost {
-        let shape = Shape { rate: Some(rate as u32), ..traffic.shape };
-        let brokers = self.kafka.plaintext();
-        self.of_other(traffic, shape, async |topic| Server::floor(&brokers, topic).await).await
-    }
-
-    async fn of_peer(&self, traffic: &Traffic, peer: &Peer) -> Cost {
-        let brokers = self.kafka.plaintext();
-        let start =
-            async |topic: &str| Server::peer(peer, &brokers, topic, self.folder.path()).await;
-        self.of_other(traffic, traffic.shape, start).await
-    }
-
-    async fn of_other(
-        &self,
-        traffic: &Traffic,
-        shape: Shape,
-        start: impl AsyncFn(&str) -> Server,
-    ) -> Cost {
-        let (brokers, topic) = (self.kafka.plaintext(), unique("bench"));
-        create_topic(&brokers, &topic, traffic.partitions, 1, &[]).await;
-        let server = start(&topic).await;
-        let load = Load::start(&server.url, &bodies(), shape);
+    /// A peer, or the floor.
+    async fn of_other(&self, traffic: &Traffic, config: &Config, peer: Option<&Peer>) -> Cost {
+        let (brokers, topic) = (&config.kafka.brokers, &config.webhook[0].topic);
+        let records = || count(brokers, topic);
+        let (records_before, bytes_before) = (records(), self.kafka.bytes_of(topic));
+        let server = match peer {
+            Some(peer) => Server::peer(peer, brokers, topic, self.folder.path()).await,
+            None => Server::floor(brokers, topic).await,
+        };
+        let load = Load::start(&server.url, &bodies(), traffic.shape);
         let time = traffic.time(self);
         let (mut cost, held) = self.cost_over(time, slice::from_ref(&server), load).await;
         // Whoever writes nothing is cheap.
         let deadline = Instant::now() + RECORDS_TIMEOUT;
-        let records = || counts(&brokers, &topic).into_iter().sum::<i64>();
-        while u64::try_from(records()).is_ok_and(|there| there < held) {
-            assert!(Instant::now() < deadline, "{} of {held} clicks in the topic", records());
+        let new = || records() - records_before;
+        while u64::try_from(new()).is_ok_and(|new| new < held) {
+            assert!(Instant::now() < deadline, "{} of {held} clicks in the topic", new());
             sleep(LOOK_INTERVAL).await;
         }
-        cost.bytes = self.kafka.bytes_of(&topic) as f64 / records() as f64;
-        delete_topic(&brokers, &topic).await;
+        cost.bytes = (self.kafka.bytes_of(topic) - bytes_before) as f64 / new() as f64;
         cost
     }
 }
