@@ -233,7 +233,7 @@ impl Delivery {
         let mut late = None;
         if permit.is_some() && !is_behind {
             let sent = self.publisher.send(record, Preconditions { generation, failures: None });
-            let verdict = timeout(self.state.ack_timeout, sent.verdict()).await;
+            let verdict = sent.verdict_within(self.state.ack_timeout).await;
             if let Ok(Ok(_acknowledged)) = verdict {
                 return Ok((Receipt::new(sent.record(), Held::InKafka), None));
             }

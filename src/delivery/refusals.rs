@@ -32,8 +32,9 @@ impl Refusals {
         if !self.any.load(Ordering::SeqCst) {
             return false;
         }
+        let now = Instant::now();
         let mut shards = self.by_shard.lock().unwrap_or_else(PoisonError::into_inner);
-        shards.retain(|_, refused| refused.elapsed() < MEMORY);
+        shards.retain(|_, refused| now.duration_since(*refused) < MEMORY);
         self.any.store(!shards.is_empty(), Ordering::SeqCst);
         shards.contains_key(&shard)
     }

@@ -3,9 +3,11 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{Notify, SetOnce};
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 
 use super::fault::Failure;
 use crate::click::record::Record;
@@ -57,6 +59,18 @@ impl InFlightRecord {
     /// Why the record is not acknowledged.
     pub async fn verdict(&self) -> Result<Acknowledged, Failure> {
         self.report.wait().await.map(Acknowledged)
+    }
+
+    /// Waits for the verdict until so much time has passed since the record was sent.
+    ///
+    /// # Errors
+    ///
+    /// There is none yet.
+    pub async fn verdict_within(
+        &self,
+        time: Duration,
+    ) -> Result<Result<Acknowledged, Failure>, Elapsed> {
+        timeout_at(self.sent_at + time, self.verdict()).await
     }
 
     /// Queues the report for the sender task, which wakes the request that waits.
