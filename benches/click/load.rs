@@ -122,8 +122,9 @@ pub async fn idle(server: SocketAddr, requests: &Requests, count: usize) -> Idle
     for _ in 0..count {
         let connection = idle.target.connect().await.expect("a connection");
         idle.connections.push(connection);
+        // At once: a connection without a request is closed after `http.header_timeout_ms`.
+        idle.exchange_over(idle.connections.len() - 1).await;
     }
-    idle.exchange(count).await;
     idle
 }
 
@@ -132,11 +133,15 @@ impl Idle {
     pub async fn exchange(&mut self, clicks: usize) {
         let count = self.connections.len();
         for click in 0..clicks {
-            let request = self.target.request(self.bodies.get(self.next));
-            self.next += 1;
-            let answer = self.connections[click % count].exchange(request).await;
-            assert_eq!(answer.expect("an answer").status, 200);
+            self.exchange_over(click % count).await;
         }
+    }
+
+    async fn exchange_over(&mut self, connection: usize) {
+        let request = self.target.request(self.bodies.get(self.next));
+        self.next += 1;
+        let answer = self.connections[connection].exchange(request).await;
+        assert_eq!(answer.expect("an answer").status, 200);
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The longest wait, which senders do not notice.
-const DELAY_MAX: Duration = Duration::from_millis(8);
+const DELAY_MAX: Duration = Duration::from_millis(10);
 
-/// Fewer records a second than these have hardly anything to share: 4 in the longest wait.
+/// Fewer records a second than these have hardly anything to share: 5 in the longest wait.
 const RATE_MIN: f64 = 500.0;
 
 /// More records at once than these gain nothing.
@@ -156,10 +156,10 @@ mod tests {
             (0.0, 0.0),
             (100.0, 0.0),
             (499.0, 0.0),
-            (500.0, 8.0),
-            (1_000.0, 8.0),
-            (5_000.0, 8.0),
-            (12_500.0, 8.0),
+            (500.0, 10.0),
+            (1_000.0, 10.0),
+            (5_000.0, 10.0),
+            (10_000.0, 10.0),
             (20_000.0, 5.0),
             (50_000.0, 2.0),
             (100_000.0, 1.0),
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn steady_records_are_gathered_and_none_waits_longer_than_the_longest_delay() {
-        for (rate, batch) in [(100.0, 1.0), (1_000.0, 6.0), (5_000.0, 30.0), (20_000.0, 80.0)] {
+        for (rate, batch) in [(100.0, 1.0), (1_000.0, 8.0), (5_000.0, 40.0), (20_000.0, 80.0)] {
             let even = Senders::Every(Duration::from_secs_f64(1.0 / rate));
             for senders in [even, Senders::Random(rate)] {
                 let found = simulate(&senders, Duration::from_secs(10));

@@ -1,9 +1,10 @@
-//! Senders that are slow, large or many.
+//! Senders that are slow, large or many, and the memory of a click.
 
 use std::net::TcpStream;
 use std::time::Duration;
 
 use hookbridge::bridge::Listeners;
+use procfs::process::Process;
 use reqwest::StatusCode;
 use tokio::time::Instant;
 
@@ -289,4 +290,32 @@ async fn a_log_that_nobody_reads_delays_no_click() {
     })
     .await;
     assert_eq!(serve.stop().0, 0);
+}
+
+/// What the Kafka client takes and frees for each request stays with the process.
+#[tokio::test]
+async fn a_click_takes_no_new_pages_of_the_kernel() {
+    const TOGETHER: usize = 24;
+    const TIMES: usize = 100;
+    let broker = Broker::embedded();
+    let config = config(&broker);
+    broker.create_topic(&config.webhook[0].topic, 12).await;
+    let folder = tempfile::tempdir().unwrap();
+    let serve = Serve::launch(&config, folder.path(), "true");
+    until("ready", async || serve.is_ready().await).await;
+    let process = Process::new(serve.id() as i32).unwrap();
+    let mut faults = [0; 3];
+    for count in &mut faults {
+        for _ in 0..TIMES {
+            let send =
+                |campaign: usize| tokio::spawn(serve.post(click(&campaign.to_string())).send());
+            for answer in (0..TOGETHER).map(send).collect::<Vec<_>>() {
+                assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+            }
+        }
+        *count = process.stat().unwrap().minflt;
+    }
+    // The first ones need pages for all that follow.
+    let each = (faults[2] - faults[1]) as f64 / (TOGETHER * TIMES) as f64;
+    assert!(each < 0.5, "{each} pages");
 }
