@@ -122,26 +122,22 @@ pub async fn idle(server: SocketAddr, requests: &Requests, count: usize) -> Idle
     for _ in 0..count {
         let connection = idle.target.connect().await.expect("a connection");
         idle.connections.push(connection);
-        // At once: a connection without a request is closed after `http.header_timeout_ms`.
-        idle.exchange_over(idle.connections.len() - 1).await;
+        // Over this one, and at once: without a request it is closed after `http.header_timeout_ms`.
+        idle.exchange(1).await;
     }
     idle
 }
 
 impl Idle {
-    /// Sends this many clicks over the connections, one by one.
+    /// Sends this many clicks over the connections, in turn.
     pub async fn exchange(&mut self, clicks: usize) {
-        let count = self.connections.len();
-        for click in 0..clicks {
-            self.exchange_over(click % count).await;
+        for _ in 0..clicks {
+            let request = self.target.request(self.bodies.get(self.next));
+            let connection = self.next as usize % self.connections.len();
+            self.next += 1;
+            let answer = self.connections[connection].exchange(request).await;
+            assert_eq!(answer.expect("an answer").status, 200);
         }
-    }
-
-    async fn exchange_over(&mut self, connection: usize) {
-        let request = self.target.request(self.bodies.get(self.next));
-        self.next += 1;
-        let answer = self.connections[connection].exchange(request).await;
-        assert_eq!(answer.expect("an answer").status, 200);
     }
 }
 

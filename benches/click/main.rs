@@ -6,7 +6,7 @@
 //! and beside the same Apache Kafka. CPU and memory are read from the operating system (`process.rs`). Each line
 //! is printed when it is measured, with its goal; `--json FILE` also writes all of them as JSON (`report.rs`).
 //!
-//! All takes seven minutes; `--rounds N` and `--seconds N` change that, `--long` adds replicas and ten minutes
+//! All takes eight minutes; `--rounds N` and `--seconds N` change that, `--long` adds replicas and ten minutes
 //! of steady load. A name on the command line measures only the lines that contain it.
 #![expect(
     clippy::expect_used,
