@@ -207,7 +207,7 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         }
         client.remove("sasl.mechanisms").set("sasl.mechanism", "OAUTHBEARER");
     }
-    // The authorities that the system trusts, wherever they are: OpenSSL is built in, and looks only where its
+    // The authorities that the system trusts, wherever they are: an OpenSSL that is built in looks only where its
     // build put them. They are for the brokers (`ssl`) and for token endpoints (`https`).
     for (location, pem) in
         [("ssl.ca.location", "ssl.ca.pem"), ("https.ca.location", "https.ca.pem")]
