@@ -15,8 +15,8 @@ use crate::process::{LOOK_INTERVAL, Server};
 use crate::report::{Goal, Report};
 use crate::{Bench, CAMPAIGNS, Cost, PARTITIONS};
 
-/// The connections of a steady rate; most of them wait for their next click.
-const OPEN_CONNECTIONS: usize = 64;
+/// The connections of a steady rate: so many that most of them wait for their next click.
+const OPEN_CONNECTIONS: usize = 512;
 
 /// Fewer clicks a second are measured for several times as long, because CPU is counted in steps of 10 ms.
 const SLOW_RATE: u32 = 1_000;

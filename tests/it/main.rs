@@ -2,7 +2,7 @@
 //!
 //! # How to run them
 //!
-//! - All: `cargo test`, about 16 minutes on two cores after a first build of about 7.
+//! - All: `cargo test`, about 16 minutes on two cores after a first build of about 3.
 //! - One file: `cargo test --test it -- spool::`. One test: any part of its name.
 //! - Pure code, such as `src/click`, has its tests beside it: `cargo test --lib`, a few seconds.
 //!
